@@ -1,0 +1,336 @@
+//! The thread's robust list: the locks that the kernel releases when the thread dies.
+//!
+//! glibc registers one such list with the kernel for every thread and keeps its robust `pthread_mutex_t`s in it. Ours
+//! go into the same list, in the same layout, so that both kinds can be held together and in any order. The list is
+//! walked by the kernel when the thread is gone, however it went: each lock word in it that bears the thread's id gets
+//! `OWNER_DIED` in its place, and if the word had `WAITERS`, one sleeper is woken.
+//!
+//! | bytes of a lock | what | who reads it |
+//! |---|---|---|
+//! | 0 to 3 | the futex word | everybody, and the kernel |
+//! | 4 to 23 | the lock's own | everybody |
+//! | 24 to 31 | `prev` of the list | the holder's thread |
+//! | 32 to 39 | `next` of the list, what a list pointer points to | the holder's thread, and the kernel |
+//!
+//! [`Node`] is bytes 24 to 39, and a lock asserts at compile time that it puts its word and its node there
+//! ([`NODE_OFFSET`]). The list's head lies in glibc's record of the thread; a `prev` slot stands right before
+//! it, so that a neighbour's `prev` can be written without a look at whether it is the head.
+//!
+//! Between the instruction that takes a lock and its entry in the list lies a gap, and another between removal and
+//! release. For those the head has one slot, *pending*: the lock that an operation is under way on.
+//! [`begin`](Current::begin) fills it before the word is touched, [`end`](Current::end) empties it after the wake. At
+//! the thread's death the kernel treats a pending lock like one in the list, and one more case: if the word shows no
+//! owner, the thread may have swallowed a wake-up, so the kernel wakes one sleeper in its place.
+
+use crate::atomic::{AtomicU64, Ordering, compiler_fence};
+use crate::thread::Current;
+use core::mem::offset_of;
+use std::io;
+
+/// The most locks a thread can hold: what the kernel walks of a robust list before it gives up.
+pub const LIMIT: u32 = 2048;
+
+/// Where a lock has its [`Node`], counted from its word.
+pub const NODE_OFFSET: usize = 24;
+
+/// From here on, every lock counts the list's entries exactly, foreign ones too.
+const CAUTION: u32 = LIMIT / 2;
+
+/// What glibc tells the kernel: from a list pointer, where the lock word is.
+const FUTEX_OFFSET: i64 = -32;
+
+/// Marks a pointer to a priority-inheritance lock. Ours never are; a neighbour may be.
+const PRIORITY_INHERITANCE: u64 = 1;
+
+/// The list's head in glibc's record of the thread, in the kernel's layout (`struct robust_list_head`).
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Head {
+    list: AtomicU64,
+    futex_offset: i64,
+    pending: AtomicU64,
+}
+
+/// A lock's links in the robust list of the thread that holds it. All zero is unlinked.
+///
+/// The links are addresses in the holder's process and mean nothing in another.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Node {
+    prev: AtomicU64,
+    next: AtomicU64,
+}
+
+impl Node {
+    /// A node that is in no list.
+    pub const fn new() -> Node {
+        Node { prev: AtomicU64::new(0), next: AtomicU64::new(0) }
+    }
+
+    /// What a list pointer to this node is: the address of `next`.
+    #[inline(always)]
+    fn address(&self) -> u64 {
+        core::ptr::from_ref(&self.next).expose_provenance() as u64
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Node>() == 16 && offset_of!(Node, next) == 8);
+    assert!(size_of::<Head>() == 24 && offset_of!(Head, pending) == 16);
+};
+
+/// Whether the thread has a robust list in glibc's layout, so that the locks work here.
+///
+/// # Errors
+///
+/// `Unsupported`, with what was found, if not: under a C library that lays its locks out otherwise, or where the system
+/// call is forbidden.
+pub fn check() -> io::Result<()> {
+    head().map(|_| ())
+}
+
+/// The calling thread's list head.
+pub(crate) fn head() -> io::Result<*mut Head> {
+    let mut head: *mut Head = core::ptr::null_mut();
+    let mut size = 0usize;
+    // SAFETY: thread 0 is the caller; both pointers are to locals of the types that get_robust_list(2) writes.
+    let result = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut size) };
+    let unsupported = |found: String| {
+        let message = format!("the locks need the robust list that glibc keeps for each thread, but {found}");
+        Err(io::Error::new(io::ErrorKind::Unsupported, message))
+    };
+    if result != 0 {
+        return unsupported(format!("get_robust_list failed: {}", io::Error::last_os_error()));
+    }
+    if head.is_null() || size != size_of::<Head>() {
+        return unsupported("this thread has none".to_owned());
+    }
+    // SAFETY: the kernel returned the head that libc registered for this thread; it lives as long as the thread, and
+    // its offset is never written after the registration.
+    let offset = unsafe { (*head).futex_offset };
+    if offset != FUTEX_OFFSET {
+        return unsupported(format!("its locks lie at {offset} bytes from their links, not {FUTEX_OFFSET}"));
+    }
+    Ok(head)
+}
+
+impl Current {
+    #[inline(always)]
+    fn head(&self) -> &Head {
+        // SAFETY: `register` stored the head that the kernel knows for this thread; it lives as long as the thread, all
+        // that changes in it is accessed atomically here, and nobody else writes it while this thread runs our code.
+        unsafe { &*self.record().head.get() }
+    }
+
+    /// Announces an operation on the lock with these links: whatever happens from here to [`end`](Current::end), the
+    /// kernel sorts it out if the thread dies.
+    #[inline(always)]
+    pub fn begin(&self, node: &Node) {
+        self.head().pending.store(node.address(), Ordering::Relaxed);
+        // The kernel reads what this thread has stored at the instruction it died: only the compiler may reorder.
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Ends what [`begin`](Current::begin) announced.
+    #[inline(always)]
+    pub fn end(&self) {
+        compiler_fence(Ordering::SeqCst);
+        self.head().pending.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether one more lock can be held without going beyond what the kernel walks.
+    #[inline(always)]
+    pub fn has_room(&self) -> bool {
+        self.record().held.get() < CAUTION || self.count_room()
+    }
+
+    #[cold]
+    fn count_room(&self) -> bool {
+        self.entries().take(LIMIT as usize).count() < LIMIT as usize
+    }
+
+    /// Enters a lock that this thread has just taken in its list.
+    ///
+    /// # Safety
+    ///
+    /// The node belongs to a lock whose word bears this thread's id; it is in no list; it stays mapped at this address
+    /// until [`unlink`](Current::unlink) or the thread's end.
+    #[inline(always)]
+    pub unsafe fn link(&self, node: &Node) {
+        let head = self.head();
+        let first = head.list.load(Ordering::Relaxed);
+        node.next.store(first, Ordering::Relaxed);
+        node.prev.store(core::ptr::from_ref(head).expose_provenance() as u64, Ordering::Relaxed);
+        // SAFETY: `first` is an entry of this thread's own list, or its head.
+        let neighbour = unsafe { prev_slot(first) };
+        neighbour.store(node.address(), Ordering::Relaxed);
+        // The kernel follows `next` only: it must be in place before the head points here.
+        compiler_fence(Ordering::SeqCst);
+        head.list.store(node.address(), Ordering::Relaxed);
+        self.record().held.set(self.record().held.get() + 1);
+    }
+
+    /// Takes a lock that this thread is about to release out of its list.
+    ///
+    /// # Safety
+    ///
+    /// The node was entered by [`link`](Current::link) on this thread, in this process, and not taken out since.
+    #[inline(always)]
+    pub unsafe fn unlink(&self, node: &Node) {
+        let next = node.next.load(Ordering::Relaxed);
+        let prev = node.prev.load(Ordering::Relaxed);
+        // SAFETY: `next` is an entry of this thread's own list, or its head.
+        let neighbour = unsafe { prev_slot(next) };
+        neighbour.store(prev, Ordering::Relaxed);
+        // SAFETY: `prev` is an entry of this thread's own list, or its head, as is `next`.
+        let neighbour = unsafe { next_slot(prev) };
+        neighbour.store(next, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        self.record().held.set(self.record().held.get() - 1);
+    }
+
+    /// Whether this thread holds the lock with these links. Walks the list: unlike the id in the lock word, which a
+    /// thread of another PID namespace can share, the answer is always right.
+    pub fn holds(&self, node: &Node) -> bool {
+        self.entries().any(|entry| entry == node.address())
+    }
+
+    /// The list's entries, newest first, as addresses.
+    fn entries(&self) -> impl Iterator<Item = u64> {
+        let head = self.head();
+        let end = core::ptr::from_ref(head).expose_provenance() as u64;
+        let mut entry = head.list.load(Ordering::Relaxed) & !PRIORITY_INHERITANCE;
+        core::iter::from_fn(move || {
+            let this = entry;
+            if this == end {
+                return None;
+            }
+            // SAFETY: `this` is an entry of this thread's own list.
+            let next = unsafe { next_slot(this) };
+            entry = next.load(Ordering::Relaxed) & !PRIORITY_INHERITANCE;
+            Some(this)
+        })
+    }
+}
+
+/// The `prev` of the list entry, or head, that `pointer` points to: the eight bytes before it.
+///
+/// # Safety
+///
+/// `pointer` points to an entry of the calling thread's own list, or to its head.
+#[inline(always)]
+unsafe fn prev_slot<'a>(pointer: u64) -> &'a AtomicU64 {
+    let address = (pointer & !PRIORITY_INHERITANCE) - 8;
+    let slot = core::ptr::with_exposed_provenance_mut::<u64>(address as usize);
+    // SAFETY: entries, glibc's and ours, have their `prev` right before their `next`, and glibc keeps such a slot before
+    // the head too. While linked they stay mapped, and only this thread touches them.
+    unsafe { AtomicU64::from_ptr(slot) }
+}
+
+/// The `next` of the list entry, or head, that `pointer` points to: the eight bytes at it.
+///
+/// # Safety
+///
+/// As [`prev_slot`].
+#[inline(always)]
+unsafe fn next_slot<'a>(pointer: u64) -> &'a AtomicU64 {
+    let address = pointer & !PRIORITY_INHERITANCE;
+    let slot = core::ptr::with_exposed_provenance_mut::<u64>(address as usize);
+    // SAFETY: a list pointer points to the `next` of an entry, or to the head's first pointer. While linked they stay
+    // mapped, and only this thread touches them.
+    unsafe { AtomicU64::from_ptr(slot) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::thread::current;
+
+    /// A lock of the agreed layout.
+    #[derive(Default)]
+    #[repr(C)]
+    struct Lock {
+        before: [u64; 3],
+        node: Node,
+    }
+
+    const _: () = assert!(offset_of!(Lock, node) == NODE_OFFSET);
+
+    fn entries() -> Vec<u64> {
+        current().entries().collect()
+    }
+
+    #[test]
+    fn locks_leave_in_any_order() {
+        let locks: [Lock; 3] = Default::default();
+        let addresses: Vec<_> = locks.iter().map(|lock| lock.node.address()).collect();
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
+            for lock in &locks {
+                // SAFETY: the nodes are in no list, and live to the end of the test.
+                unsafe { current().link(&lock.node) };
+            }
+            assert_eq!(entries(), [addresses[2], addresses[1], addresses[0]]);
+            assert!(locks.iter().all(|lock| current().holds(&lock.node)));
+            for index in order {
+                // SAFETY: linked above.
+                unsafe { current().unlink(&locks[index].node) };
+                assert!(!current().holds(&locks[index].node));
+            }
+            assert_eq!(entries(), []);
+        }
+    }
+
+    #[test]
+    fn robust_pthread_mutexes_share_the_list() {
+        // SAFETY: all-zero is a valid value to be initialised by the calls below.
+        let mut theirs: libc::pthread_mutex_t = unsafe { core::mem::zeroed() };
+        let mut attributes = core::mem::MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+        // SAFETY: initialises the attributes.
+        assert_eq!(unsafe { libc::pthread_mutexattr_init(attributes.as_mut_ptr()) }, 0);
+        // SAFETY: the attributes were initialised.
+        let result = unsafe {
+            libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), libc::PTHREAD_MUTEX_ROBUST)
+        };
+        assert_eq!(result, 0);
+        // SAFETY: the attributes were initialised, the mutex is ours.
+        assert_eq!(unsafe { libc::pthread_mutex_init(&mut theirs, attributes.as_ptr()) }, 0);
+        let (older, newer): (Lock, Lock) = Default::default();
+
+        // SAFETY: the node is in no list, and lives to the end of the test.
+        unsafe { current().link(&older.node) };
+        // SAFETY: the mutex was initialised.
+        assert_eq!(unsafe { libc::pthread_mutex_lock(&mut theirs) }, 0);
+        // SAFETY: as above.
+        unsafe { current().link(&newer.node) };
+        assert_eq!(entries().len(), 3);
+        // SAFETY: locked above; it lies between two of ours.
+        assert_eq!(unsafe { libc::pthread_mutex_unlock(&mut theirs) }, 0);
+        assert_eq!(entries(), [newer.node.address(), older.node.address()]);
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::pthread_mutex_lock(&mut theirs) }, 0);
+        // SAFETY: linked above; theirs is its neighbour now.
+        unsafe { current().unlink(&newer.node) };
+        // SAFETY: as above.
+        unsafe { current().unlink(&older.node) };
+        assert_eq!(entries().len(), 1);
+        // SAFETY: locked above.
+        assert_eq!(unsafe { libc::pthread_mutex_unlock(&mut theirs) }, 0);
+        assert_eq!(entries(), []);
+    }
+
+    #[test]
+    fn foreign_entries_count_towards_the_limit() {
+        let locks: Vec<Lock> = (0..LIMIT).map(|_| Lock::default()).collect();
+        for (count, lock) in locks.iter().enumerate() {
+            assert!(current().has_room(), "refused the lock after {count}");
+            // SAFETY: the node is in no list, and lives to the end of the test.
+            unsafe { current().link(&lock.node) };
+        }
+        assert!(!current().has_room());
+        for lock in locks.iter().rev() {
+            // SAFETY: linked above.
+            unsafe { current().unlink(&lock.node) };
+        }
+        assert!(current().has_room());
+    }
+}

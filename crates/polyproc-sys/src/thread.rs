@@ -1,0 +1,166 @@
+//! Who the calling thread is: its ids, a number that no other thread of any process shares, and its robust list.
+//!
+//! All of it is found once a thread and kept in a thread-local. A `fork` empties the record of the thread that survives
+//! in the child, so that the child is somebody else and owns nothing.
+
+use crate::robust::{self, Head};
+use core::cell::Cell;
+use core::ptr;
+use std::sync::Once;
+
+/// What a thread knows about itself. Zero everywhere until the first use, and again in a forked child.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) tid: Cell<u32>,
+    pub(crate) pid: Cell<u32>,
+    /// How many locks of ours the thread holds: what [`robust::LIMIT`] bounds.
+    pub(crate) held: Cell<u32>,
+    /// Counts the forks that made the process the thread lives in. Never reset: it tells a guard that it was inherited.
+    pub(crate) forks: Cell<u32>,
+    pub(crate) token: Cell<u64>,
+    pub(crate) head: Cell<*mut Head>,
+}
+
+thread_local! {
+    static RECORD: Record = const {
+        Record {
+            tid: Cell::new(0),
+            pid: Cell::new(0),
+            held: Cell::new(0),
+            forks: Cell::new(0),
+            token: Cell::new(0),
+            head: Cell::new(ptr::null_mut()),
+        }
+    };
+}
+
+/// The calling thread. Not `Send`: it speaks of the thread that asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Current {
+    record: *const Record,
+}
+
+/// The calling thread, registered on its first call.
+///
+/// # Panics
+///
+/// If the thread has no robust list of glibc's layout, which [`robust::check`] finds out beforehand.
+#[inline(always)]
+pub fn current() -> Current {
+    let record = RECORD.with(ptr::from_ref);
+    let current = Current { record };
+    if current.tid() == 0 {
+        register(current);
+    }
+    current
+}
+
+/// How many forks lie between the program's start and the calling thread: differs between a parent and its child.
+#[inline(always)]
+pub fn forks() -> u32 {
+    RECORD.with(|record| record.forks.get())
+}
+
+impl Current {
+    #[inline(always)]
+    pub(crate) fn record(&self) -> &Record {
+        // SAFETY: the record is a thread-local without a destructor, so it lives as long as its thread, and `Current`
+        // never leaves that thread.
+        unsafe { &*self.record }
+    }
+
+    /// The kernel's id of the thread, as its own PID namespace counts.
+    #[inline(always)]
+    pub fn tid(&self) -> u32 {
+        self.record().tid.get()
+    }
+
+    /// The id of the thread's process.
+    #[inline(always)]
+    pub fn pid(&self) -> u32 {
+        self.record().pid.get()
+    }
+
+    /// A random number other than zero that is this thread's alone, in all processes of all PID namespaces.
+    #[inline(always)]
+    pub fn token(&self) -> u64 {
+        self.record().token.get()
+    }
+}
+
+/// The first use of a thread, or the first after a fork.
+#[cold]
+#[inline(never)]
+fn register(current: Current) {
+    static AT_FORK: Once = Once::new();
+    AT_FORK.call_once(|| {
+        // SAFETY: the handler is async-signal-safe: it stores to a thread-local without a destructor.
+        let result = unsafe { libc::pthread_atfork(None, None, Some(forget_the_parent)) };
+        assert_eq!(result, 0, "no memory to register a fork handler");
+    });
+    let head = robust::head().unwrap_or_else(|error| panic!("{error}"));
+    let record = current.record();
+    record.head.set(head);
+    record.token.set(random());
+    record.held.set(0);
+    record.pid.set(std::process::id());
+    // SAFETY: gettid has no arguments and cannot fail.
+    let tid = unsafe { libc::syscall(libc::SYS_gettid) };
+    record.tid.set(tid as u32);
+}
+
+/// Runs in the child of a fork, on the one thread that it has.
+extern "C" fn forget_the_parent() {
+    RECORD.with(|record| {
+        record.tid.set(0);
+        record.forks.set(record.forks.get().wrapping_add(1));
+    });
+}
+
+/// A random number other than zero.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    loop {
+        // SAFETY: `bytes` is writable for its eight bytes.
+        let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+        let number = u64::from_ne_bytes(bytes);
+        if count == 8 && number != 0 {
+            return number;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_differ_and_stay_themselves() {
+        let here = (current().tid(), current().token());
+        assert_eq!(here, (current().tid(), current().token()));
+        assert_eq!(current().pid(), std::process::id());
+        let there = std::thread::spawn(|| (current().tid(), current().token())).join().unwrap();
+        assert_ne!(here.0, there.0);
+        assert_ne!(here.1, there.1);
+    }
+
+    #[test]
+    fn a_forked_child_is_somebody_else() {
+        let (tid, token, before) = (current().tid(), current().token(), forks());
+        // SAFETY: the child calls nothing but our own code, which takes no lock, and `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let renewed = forks() == before + 1
+                && current().tid() != tid
+                && current().token() != token
+                && current().pid() == current().tid();
+            // SAFETY: ends the child without running the test harness's exit handlers.
+            unsafe { libc::_exit(if renewed { 0 } else { 1 }) };
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child that was made above.
+        let waited = unsafe { libc::waitpid(child, &mut status, 0) };
+        assert_eq!((waited, status), (child, 0));
+        assert_eq!((tid, token, before), (current().tid(), current().token(), forks()));
+    }
+}
