@@ -1,0 +1,1 @@
+//! Micro benches and contention benches between processes.

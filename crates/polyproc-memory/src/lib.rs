@@ -1,0 +1,1 @@
+//! Shared memory that cannot leak: sealed memfd regions, arenas, and handles that travel between processes.

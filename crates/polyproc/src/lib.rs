@@ -1,0 +1,1 @@
+//! Python's multiprocessing for Rust: typed shared memory, crash-safe locks, processes.
