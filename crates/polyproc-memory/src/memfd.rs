@@ -1,0 +1,166 @@
+//! Memory files: made, allocated to the last byte, and sealed, so that no peer can take memory away under a reader.
+//!
+//! See memfd_create(2), fallocate(2), and fcntl(2) on file sealing.
+
+use crate::error::CreateError;
+use crate::{available, layout::LINE};
+use core::ffi::CStr;
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{PoisonError, RwLock};
+
+/// The seals of a region and their names. What is missing on receipt is named in the error.
+pub(crate) const SEALS: [(u32, &str); 3] = [
+    (libc::F_SEAL_SEAL as u32, "F_SEAL_SEAL"),
+    (libc::F_SEAL_SHRINK as u32, "F_SEAL_SHRINK"),
+    (libc::F_SEAL_GROW as u32, "F_SEAL_GROW"),
+];
+
+/// Allocation goes in steps of this many bytes: a signal undoes the step that it interrupts.
+const STEP: u64 = 2 << 20;
+
+/// Whether the kernel is known to lack `MFD_NOEXEC_SEAL` (before 6.3).
+static NOEXEC_SEAL_MISSING: RwLock<bool> = RwLock::new(false);
+
+/// Makes regions without `MFD_NOEXEC_SEAL`, as on kernels before 6.3: for tests of the fallback.
+#[doc(hidden)]
+pub fn without_noexec_seal(without: bool) {
+    *NOEXEC_SEAL_MISSING.write().unwrap_or_else(PoisonError::into_inner) = without;
+}
+
+/// The size of a page in bytes.
+pub(crate) fn page_size() -> u32 {
+    // SAFETY: sysconf only reads its argument.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u32::try_from(size).expect("a page has a size")
+}
+
+/// A sealed memory file of `size` zero bytes, all of them allocated, for its owner only.
+pub(crate) fn create(name: &CStr, size: u64) -> io::Result<File> {
+    check_limits(size)?;
+    let file = File::from(open(name)?);
+    // A memory file is born with mode 0777, and open(2) of /proc/PID/fd/N goes by the mode.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    allocate(&file, size)?;
+    seal(&file)?;
+    Ok(file)
+}
+
+/// Refuses what could not be allocated anyhow, and would take other programs down in the attempt.
+fn check_limits(size: u64) -> io::Result<()> {
+    if size > i64::MAX as u64 {
+        return Err(CreateError::TooLarge.into());
+    }
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable and of the type that getrlimit(2) fills.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
+    if result == 0 && size > limit.rlim_cur {
+        // The kernel would answer with a signal that kills.
+        return Err(CreateError::FileSize { requested: size, limit: limit.rlim_cur }.into());
+    }
+    if size >= available::WORTH_A_LOOK
+        && let Some(available) = available::bytes()
+        && size > available
+    {
+        return Err(CreateError::Memory { requested: size, available: Some(available), source: None }.into());
+    }
+    Ok(())
+}
+
+fn open(name: &CStr) -> io::Result<OwnedFd> {
+    const FLAGS: libc::c_uint = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    let opened = if *NOEXEC_SEAL_MISSING.read().unwrap_or_else(PoisonError::into_inner) {
+        memfd_create(name, FLAGS)
+    } else {
+        memfd_create(name, FLAGS | libc::MFD_NOEXEC_SEAL).or_else(|error| {
+            if error.raw_os_error() != Some(libc::EINVAL) {
+                return Err(error);
+            }
+            // Either the kernel does not know the flag, or something else is wrong and stays wrong without it.
+            let opened = memfd_create(name, FLAGS)?;
+            without_noexec_seal(true);
+            Ok(opened)
+        })
+    };
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => CreateError::Descriptors { source: error }.into(),
+        _ => error,
+    })
+}
+
+fn memfd_create(name: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
+    // SAFETY: the name is a live C string; the call touches no other memory.
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes the file `size` bytes long, with memory behind each of them.
+fn allocate(file: &File, size: u64) -> io::Result<()> {
+    let page = u64::from(page_size());
+    let (mut done, mut step) = (0, STEP);
+    while done < size {
+        let length = step.min(size - done);
+        // SAFETY: fallocate touches no memory of ours. Both numbers are at most `size`, which fits an i64.
+        let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, done as i64, length as i64) };
+        if result == 0 {
+            done += length;
+            continue;
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            // Signals may come faster than a step takes.
+            Some(libc::EINTR) => step = (step / 2).max(page),
+            Some(libc::ENOSPC | libc::ENOMEM) => {
+                return Err(
+                    CreateError::Memory { requested: size, available: None, source: Some(error) }.into()
+                );
+            }
+            _ => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn seal(file: &File) -> io::Result<()> {
+    let seals = SEALS.iter().fold(0, |seals, (seal, _)| seals | *seal as libc::c_int);
+    // SAFETY: this command takes an integer and touches no memory.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Which of the [`SEALS`] a file lacks. A file that can have none lacks all.
+pub(crate) fn missing_seals(file: &File) -> io::Result<u32> {
+    // SAFETY: this command takes no argument and touches no memory.
+    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+    let found = if seals >= 0 {
+        seals as u32
+    } else {
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EINVAL) {
+            return Err(error);
+        }
+        0
+    };
+    Ok(SEALS.iter().fold(0, |missing, (seal, _)| missing | (seal & !found)))
+}
+
+/// The first bytes of a file, which has at least that many.
+pub(crate) fn read_header(file: &File) -> io::Result<[u8; LINE as usize]> {
+    let mut header = [0; LINE as usize];
+    std::os::unix::fs::FileExt::read_exact_at(file, &mut header, 0)?;
+    Ok(header)
+}
+
+/// The most descriptors that this process may have.
+pub(crate) fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable and of the type that getrlimit(2) fills.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    limit.rlim_cur
+}
