@@ -1,1 +1,84 @@
-//! Mutex and RLock between processes: as fast as std's, and safe against the death of any holder.
+//! Locks between processes: [`Mutex`], with its data, and [`RLock`], which its holder can take again.
+//!
+//! They are used like `std`'s: `lock()` returns a guard, or a [`PoisonError`] that has one. What they add is that they
+//! work between processes, and that any process may be killed at any instruction:
+//!
+//! - **A holder dies**, by `SIGKILL` or otherwise, in whole or one thread of it: the kernel releases the lock, at once
+//!   and without anybody watching. Whoever takes it next gets `Err(PoisonError)` whose [`cause`](PoisonError::cause) is
+//!   [`PoisonCause::OwnerDied`] with the dead process's id. The data is there, as the dead left it: repair it, call
+//!   `clear_poison()`, go on.
+//! - **A waiter dies**: nobody notices. In particular, nobody waits for ever because a wake-up was spent on the dead.
+//! - **Everybody dies**: the memory is anonymous, and goes with its last user.
+//!
+//! # Example
+//!
+//! ```
+//! use polyproc_mutex::Mutex;
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let total = Mutex::new(0u64)?;
+//! *total.lock().unwrap() += 1;
+//! assert_eq!(*total.lock().unwrap(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! To share it with another process, give it a clone: as an argument of `polyproc_process::Process::spawn`, through a
+//! `fork`, or in anything else that hands over polyproc's handles.
+//!
+//! # What blocks, and for how long
+//!
+//! [`Mutex::lock`] waits until the lock is free. It spins for a moment, politely, and then sleeps on a futex. It is not
+//! fair: a thread that comes at the right moment overtakes those who sleep. `try_lock` never waits, `lock_timeout` and
+//! `lock_until` give up on a monotonic clock. `unlock`, which is the guard's end, never waits.
+//!
+//! A thread that locks a [`Mutex`] which it holds already would wait for itself: `lock` panics and says so, `try_lock`
+//! returns `WouldBlock`, and a timeout times out. An [`RLock`] lets it in.
+//!
+//! # What it costs
+//!
+//! Uncontended, lock and unlock are one atomic instruction each and some plain stores, as for `std::sync::Mutex`; the
+//! benches in the repository compare them. A lock is 40 bytes. A mutex of its own takes a page of memory and a file
+//! descriptor; thousands of them belong into one [`Arena`].
+//!
+//! # Differences from `std::sync::Mutex`
+//!
+//! - `new` can fail: it allocates memory that other processes can map.
+//! - The data is plain old data ([`bytemuck::Pod`]): no pointers, no padding, every bit pattern valid.
+//! - Handles are `Clone`, and all clones are the same lock.
+//! - A thread can hold at most 2,048 of them (and of robust pthread mutexes) at a time: that is how many the kernel
+//!   releases for a dead thread. One more is refused.
+//!
+//! # Limits
+//!
+//! Every process that a handle was given to can write to the lock and its data, and is trusted to keep to the rules, as
+//! with robust pthread mutexes. Lock operations are not for signal handlers. `fork` gives the child no guards: what it
+//! inherits of them is inert. If processes of *different PID namespaces* share a lock, a thread that is killed while it
+//! waits can take the lock away from a living holder that happens to have the same thread id in its own namespace.
+
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code)]
+mod raw;
+
+#[cfg(any(polyproc_loom, polyproc_shuttle))]
+pub mod model;
+
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+mod error;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+#[allow(unsafe_code)]
+mod mutex;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+#[allow(unsafe_code)]
+mod rlock;
+
+pub use raw::{PoisonCause, RawMutex, Refusal};
+
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+pub use {
+    error::{LockTimeoutError, PoisonError, TryLockError},
+    mutex::{Mutex, MutexGuard},
+    polyproc_memory::Arena,
+    rlock::{NestedError, RLock, RLockGuard, RawRLock},
+};

@@ -6,8 +6,8 @@
 
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 pub use core::sync::atomic::{
-    AtomicI8, AtomicI16, AtomicI32, AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
-    compiler_fence, fence,
+    AtomicI8, AtomicI16, AtomicI32, AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
+    Ordering, compiler_fence, fence,
 };
 
 #[cfg(any(polyproc_loom, polyproc_shuttle))]

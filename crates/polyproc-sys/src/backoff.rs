@@ -28,9 +28,8 @@ impl Backoff {
     /// Pauses, a little longer than the last time. `false`, without a pause, when it is time to sleep.
     #[inline]
     pub fn pause(&mut self) -> bool {
-        #[cfg(any(polyproc_loom, polyproc_shuttle))]
-        return false;
-        if self.step >= STEPS {
+        // A model explores what happens after the spinning; the spinning itself is only its loops.
+        if cfg!(any(polyproc_loom, polyproc_shuttle)) || self.step >= STEPS {
             return false;
         }
         self.step += 1;

@@ -23,6 +23,7 @@
 //! owner, the thread may have swallowed a wake-up, so the kernel wakes one sleeper in its place.
 
 use crate::atomic::{AtomicU64, Ordering, compiler_fence};
+use crate::futex::Futex;
 use crate::thread::Current;
 use core::mem::offset_of;
 use std::io;
@@ -123,9 +124,9 @@ impl Current {
     }
 
     /// Announces an operation on the lock with these links: whatever happens from here to [`end`](Current::end), the
-    /// kernel sorts it out if the thread dies.
+    /// kernel sorts it out if the thread dies. The word is the lock's own; the kernel finds it by the node.
     #[inline(always)]
-    pub fn begin(&self, node: &Node) {
+    pub fn begin(&self, _word: &Futex, node: &Node) {
         self.head().pending.store(node.address(), Ordering::Relaxed);
         // The kernel reads what this thread has stored at the instruction it died: only the compiler may reorder.
         compiler_fence(Ordering::SeqCst);
@@ -156,7 +157,7 @@ impl Current {
     /// The node belongs to a lock whose word bears this thread's id; it is in no list; it stays mapped at this address
     /// until [`unlink`](Current::unlink) or the thread's end.
     #[inline(always)]
-    pub unsafe fn link(&self, node: &Node) {
+    pub unsafe fn link(&self, _word: &Futex, node: &Node) {
         let head = self.head();
         let first = head.list.load(Ordering::Relaxed);
         node.next.store(first, Ordering::Relaxed);
@@ -176,7 +177,7 @@ impl Current {
     ///
     /// The node was entered by [`link`](Current::link) on this thread, in this process, and not taken out since.
     #[inline(always)]
-    pub unsafe fn unlink(&self, node: &Node) {
+    pub unsafe fn unlink(&self, _word: &Futex, node: &Node) {
         let next = node.next.load(Ordering::Relaxed);
         let prev = node.prev.load(Ordering::Relaxed);
         // SAFETY: `next` is an entry of this thread's own list, or its head.
@@ -191,7 +192,7 @@ impl Current {
 
     /// Whether this thread holds the lock with these links. Walks the list: unlike the id in the lock word, which a
     /// thread of another PID namespace can share, the answer is always right.
-    pub fn holds(&self, node: &Node) -> bool {
+    pub fn holds(&self, _word: &Futex, node: &Node) -> bool {
         self.entries().any(|entry| entry == node.address())
     }
 
@@ -256,6 +257,9 @@ mod tests {
 
     const _: () = assert!(offset_of!(Lock, node) == NODE_OFFSET);
 
+    /// Stands for the locks' words, which nothing looks at here.
+    static WORD: Futex = Futex::new(0);
+
     fn entries() -> Vec<u64> {
         current().entries().collect()
     }
@@ -267,14 +271,14 @@ mod tests {
         for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
             for lock in &locks {
                 // SAFETY: the nodes are in no list, and live to the end of the test.
-                unsafe { current().link(&lock.node) };
+                unsafe { current().link(&WORD, &lock.node) };
             }
             assert_eq!(entries(), [addresses[2], addresses[1], addresses[0]]);
-            assert!(locks.iter().all(|lock| current().holds(&lock.node)));
+            assert!(locks.iter().all(|lock| current().holds(&WORD, &lock.node)));
             for index in order {
                 // SAFETY: linked above.
-                unsafe { current().unlink(&locks[index].node) };
-                assert!(!current().holds(&locks[index].node));
+                unsafe { current().unlink(&WORD, &locks[index].node) };
+                assert!(!current().holds(&WORD, &locks[index].node));
             }
             assert_eq!(entries(), []);
         }
@@ -288,20 +292,19 @@ mod tests {
         // SAFETY: initialises the attributes.
         assert_eq!(unsafe { libc::pthread_mutexattr_init(attributes.as_mut_ptr()) }, 0);
         // SAFETY: the attributes were initialised.
-        let result = unsafe {
-            libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), libc::PTHREAD_MUTEX_ROBUST)
-        };
+        let result =
+            unsafe { libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), libc::PTHREAD_MUTEX_ROBUST) };
         assert_eq!(result, 0);
         // SAFETY: the attributes were initialised, the mutex is ours.
         assert_eq!(unsafe { libc::pthread_mutex_init(&mut theirs, attributes.as_ptr()) }, 0);
         let (older, newer): (Lock, Lock) = Default::default();
 
         // SAFETY: the node is in no list, and lives to the end of the test.
-        unsafe { current().link(&older.node) };
+        unsafe { current().link(&WORD, &older.node) };
         // SAFETY: the mutex was initialised.
         assert_eq!(unsafe { libc::pthread_mutex_lock(&mut theirs) }, 0);
         // SAFETY: as above.
-        unsafe { current().link(&newer.node) };
+        unsafe { current().link(&WORD, &newer.node) };
         assert_eq!(entries().len(), 3);
         // SAFETY: locked above; it lies between two of ours.
         assert_eq!(unsafe { libc::pthread_mutex_unlock(&mut theirs) }, 0);
@@ -309,9 +312,9 @@ mod tests {
         // SAFETY: as above.
         assert_eq!(unsafe { libc::pthread_mutex_lock(&mut theirs) }, 0);
         // SAFETY: linked above; theirs is its neighbour now.
-        unsafe { current().unlink(&newer.node) };
+        unsafe { current().unlink(&WORD, &newer.node) };
         // SAFETY: as above.
-        unsafe { current().unlink(&older.node) };
+        unsafe { current().unlink(&WORD, &older.node) };
         assert_eq!(entries().len(), 1);
         // SAFETY: locked above.
         assert_eq!(unsafe { libc::pthread_mutex_unlock(&mut theirs) }, 0);
@@ -324,12 +327,12 @@ mod tests {
         for (count, lock) in locks.iter().enumerate() {
             assert!(current().has_room(), "refused the lock after {count}");
             // SAFETY: the node is in no list, and lives to the end of the test.
-            unsafe { current().link(&lock.node) };
+            unsafe { current().link(&WORD, &lock.node) };
         }
         assert!(!current().has_room());
         for lock in locks.iter().rev() {
             // SAFETY: linked above.
-            unsafe { current().unlink(&lock.node) };
+            unsafe { current().unlink(&WORD, &lock.node) };
         }
         assert!(current().has_room());
     }

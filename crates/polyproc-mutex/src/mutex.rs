@@ -1,0 +1,314 @@
+//! [`Mutex`]: the lock with its data, its handle and its guard.
+
+use crate::error::{LockTimeoutError, PoisonError, TryLockError, refuse, timed_out, would_block};
+use crate::raw::{PoisonCause, RawMutex};
+use bytemuck::Pod;
+use core::alloc::Layout;
+use core::fmt;
+use core::marker::PhantomData;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+use polyproc_memory::{Arena, Kind, Object, Shape};
+use polyproc_sys::deadline::Deadline;
+use polyproc_sys::{robust, thread};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// Data that one thread of all processes works on at a time.
+///
+/// A handle: clones are the same mutex, and a clone given to another process is too. See the [crate](crate) for what
+/// blocks, what a death does, and what it costs.
+///
+/// # Example
+///
+/// ```
+/// use polyproc_mutex::Mutex;
+///
+/// let position = Mutex::new([0.0f64; 3])?;
+/// {
+///     let mut position = position.lock().unwrap();
+///     position[0] += 1.5;
+/// } // Unlocked here.
+/// assert_eq!(*position.lock().unwrap(), [1.5, 0.0, 0.0]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Mutex<T> {
+    object: Object,
+    raw: NonNull<RawMutex>,
+    data: NonNull<T>,
+}
+
+// SAFETY: the lock orders all access to the data, from threads as from processes; the pointers are into the mapping that
+// `object` keeps.
+unsafe impl<T: Send> Send for Mutex<T> {}
+// SAFETY: as above. A guard gives out `&mut T` to one thread at a time.
+unsafe impl<T: Send> Sync for Mutex<T> {}
+
+/// What a mutex is, for whoever attaches to one, and where its data lies.
+fn shape<T: Pod>() -> Option<(Shape, usize)> {
+    let (payload, data) = Layout::new::<RawMutex>().extend(Layout::new::<T>()).ok()?;
+    let shape = Shape {
+        kind: Kind::new("mutex"),
+        code: 0,
+        element: Layout::new::<T>(),
+        count: 1,
+        payload: payload.pad_to_align(),
+        lock: true,
+    };
+    Some((shape, data))
+}
+
+impl<T: Pod> Mutex<T> {
+    /// An unlocked mutex with this data, in memory of its own.
+    ///
+    /// # Errors
+    ///
+    /// Out of memory or of file descriptors; or a system whose robust lists are not glibc's.
+    pub fn new(value: T) -> io::Result<Mutex<T>> {
+        Mutex::create(None, value)
+    }
+
+    /// An unlocked mutex with this data, in an arena.
+    ///
+    /// # Errors
+    ///
+    /// The arena is full.
+    pub fn new_in(arena: &Arena, value: T) -> io::Result<Mutex<T>> {
+        Mutex::create(Some(arena), value)
+    }
+
+    fn create(arena: Option<&Arena>, value: T) -> io::Result<Mutex<T>> {
+        robust::check()?;
+        let (shape, data) = shape::<T>().ok_or(io::ErrorKind::OutOfMemory)?;
+        let mutex = Mutex::at(Object::create(arena, &shape)?, data);
+        // SAFETY: the data is mapped, aligned, and nobody else knows of it yet.
+        unsafe { mutex.data.write(value) };
+        Ok(mutex)
+    }
+
+    /// The mutex that is this object, whose payload has been checked to have the shape.
+    fn at(object: Object, data: usize) -> Mutex<T> {
+        let payload = object.payload();
+        // SAFETY: the shape's payload reaches beyond its data.
+        let data = unsafe { payload.add(data) };
+        Mutex { raw: payload.cast(), data: data.cast(), object }
+    }
+}
+
+impl<T> Mutex<T> {
+    /// Takes the lock, waiting for it as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// The lock is held, but who held it before died or panicked in the middle of its work; the error has the guard.
+    ///
+    /// # Panics
+    ///
+    /// If the calling thread holds this mutex already, or 2,048 others.
+    #[inline]
+    pub fn lock(&self) -> Result<MutexGuard<'_, T>, PoisonError<MutexGuard<'_, T>>> {
+        // SAFETY: the guard borrows the handle, whose object keeps the mutex mapped.
+        match unsafe { self.raw().lock_until(Deadline::NEVER) } {
+            Ok(()) => MutexGuard::new(self),
+            Err(refusal) => refuse(refusal),
+        }
+    }
+
+    /// Takes the lock if nobody holds it. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if the lock is held, also by the calling thread; `Poisoned` with the guard as for
+    /// [`lock`](Mutex::lock); `TooManyLocks`.
+    #[inline]
+    pub fn try_lock(&self) -> Result<MutexGuard<'_, T>, TryLockError<MutexGuard<'_, T>>> {
+        // SAFETY: as in `lock`.
+        unsafe { self.raw().try_lock() }.map_err(would_block)?;
+        Ok(MutexGuard::new(self)?)
+    }
+
+    /// Takes the lock, waiting for it at most so long. Zero looks once.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` if the lock is still held then; `Poisoned` with the guard as for [`lock`](Mutex::lock);
+    /// `TooManyLocks`.
+    #[inline]
+    pub fn lock_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<MutexGuard<'_, T>, LockTimeoutError<MutexGuard<'_, T>>> {
+        self.lock_deadline(Deadline::after(timeout))
+    }
+
+    /// Takes the lock, waiting for it at most until then. A time that has passed looks once.
+    ///
+    /// # Errors
+    ///
+    /// As for [`lock_timeout`](Mutex::lock_timeout).
+    #[inline]
+    pub fn lock_until(
+        &self,
+        deadline: Instant,
+    ) -> Result<MutexGuard<'_, T>, LockTimeoutError<MutexGuard<'_, T>>> {
+        self.lock_deadline(Deadline::at(deadline))
+    }
+
+    #[inline]
+    fn lock_deadline(
+        &self,
+        deadline: Deadline,
+    ) -> Result<MutexGuard<'_, T>, LockTimeoutError<MutexGuard<'_, T>>> {
+        // SAFETY: as in `lock`.
+        unsafe { self.raw().lock_until(deadline) }.map_err(timed_out)?;
+        Ok(MutexGuard::new(self)?)
+    }
+
+    /// Whether anybody holds the lock. By the time the caller looks at the answer, it may be another.
+    pub fn is_locked(&self) -> bool {
+        self.raw().is_locked()
+    }
+
+    /// The process that holds the lock, by its id.
+    pub fn holder(&self) -> Option<u32> {
+        self.raw().holder()
+    }
+
+    /// Why the data may be half changed, if so.
+    pub fn poison_cause(&self) -> Option<PoisonCause> {
+        self.raw().poison_cause()
+    }
+
+    /// Whether the data may be half changed.
+    pub fn is_poisoned(&self) -> bool {
+        self.poison_cause().is_some()
+    }
+
+    /// Declares the data repaired: the next [`lock`](Mutex::lock) is `Ok`.
+    pub fn clear_poison(&self) {
+        self.raw().clear_poison();
+    }
+
+    #[inline]
+    fn raw(&self) -> &RawMutex {
+        // SAFETY: points into the mapping that `object` keeps, to a lock that was checked to be one when attached; it is
+        // made of atomics only.
+        unsafe { self.raw.as_ref() }
+    }
+}
+
+impl<T> Clone for Mutex<T> {
+    fn clone(&self) -> Mutex<T> {
+        Mutex { object: self.object.clone(), ..*self }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Mutex");
+        match self.try_lock() {
+            Ok(guard) => debug.field("data", &*guard),
+            Err(TryLockError::Poisoned(error)) => debug.field("data", &**error.get_ref()),
+            Err(_) => debug.field("data", &format_args!("<locked>")).field("holder", &self.holder()),
+        };
+        debug.field("poison", &self.poison_cause()).finish_non_exhaustive()
+    }
+}
+
+impl<T> Serialize for Mutex<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.object.serialize(serializer)
+    }
+}
+
+impl<'de, T: Pod> Deserialize<'de> for Mutex<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Mutex<T>, D::Error> {
+        let object = Object::deserialize(deserializer, |_| Some(shape::<T>()?.0))?;
+        let (_, data) = shape::<T>().ok_or_else(|| serde::de::Error::custom("the mutex is too large"))?;
+        Ok(Mutex::at(object, data))
+    }
+}
+
+/// The lock, held. Access to the data, until it is dropped.
+///
+/// Dropped while panicking, it poisons the mutex. In a child made by `fork` it is inert: it does not unlock what the
+/// parent holds.
+#[must_use = "the mutex is unlocked as soon as the guard is dropped"]
+pub struct MutexGuard<'a, T> {
+    mutex: &'a Mutex<T>,
+    /// Tells an inherited guard from one's own.
+    forks: u32,
+    /// Whether the thread was panicking before.
+    panicking: bool,
+    /// The thread that locked is the one to unlock.
+    not_send: PhantomData<*const ()>,
+}
+
+// SAFETY: a shared guard gives out `&T`, and nothing else that depends on the thread.
+unsafe impl<T: Sync> Sync for MutexGuard<'_, T> {}
+
+impl<'a, T> MutexGuard<'a, T> {
+    /// The guard of a mutex that this thread has just locked.
+    #[inline]
+    fn new(mutex: &'a Mutex<T>) -> Result<MutexGuard<'a, T>, PoisonError<MutexGuard<'a, T>>> {
+        let raw = mutex.raw();
+        raw.enter();
+        let guard = MutexGuard {
+            mutex,
+            forks: thread::forks(),
+            panicking: std::thread::panicking(),
+            not_send: PhantomData,
+        };
+        match raw.poison_cause() {
+            None => Ok(guard),
+            Some(cause) => Err(PoisonError::new(guard, cause)),
+        }
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the data is mapped while the handle lives, any bit pattern is a T, and the lock is held.
+        unsafe { self.mutex.data.as_ref() }
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`; the guard is borrowed exclusively, and it is the only one.
+        unsafe { &mut *self.mutex.data.as_ptr() }
+    }
+}
+
+impl<T> Drop for MutexGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.forks != thread::forks() {
+            return;
+        }
+        let raw = self.mutex.raw();
+        if !self.panicking && std::thread::panicking() {
+            raw.set_poison(PoisonCause::Panicked { pid: thread::current().pid() });
+        }
+        raw.leave();
+        // SAFETY: locked when the guard was made, by this thread since guards are not `Send`, in this process.
+        unsafe { raw.unlock() };
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}

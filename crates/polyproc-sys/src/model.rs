@@ -1,0 +1,410 @@
+//! The same names under a model checker: threads that can vanish, and a kernel that cleans up after them.
+//!
+//! A simulated thread is one thread of one process of its own. Before each access to shared memory and each system call
+//! it passes a [`step`]; a *mortal* thread vanishes at the step that its test chose, in the middle of whatever it does,
+//! without running another line. Then the simulated kernel does what the real one does: it walks the thread's robust
+//! list and its pending slot, by the rules of kernels from 5.4 on, which are the strictest: a thread that vanishes with
+//! a lock pending has its swallowed wake passed on only if the word is exactly zero.
+//!
+//! Timers run out at once: a wait with a deadline registers, looks at its word, and times out. There is no backstop.
+
+#[cfg(polyproc_loom)]
+use loom as checker;
+#[cfg(polyproc_shuttle)]
+use shuttle as checker;
+
+use core::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// What a vanishing thread unwinds with.
+struct Vanished;
+
+/// A simulated thread.
+struct Record {
+    tid: Cell<u32>,
+    /// How many steps are left to live. `None` is immortal.
+    fuel: Cell<Option<u32>>,
+    pending: Cell<*const futex::Futex>,
+    list: RefCell<Vec<*const futex::Futex>>,
+}
+
+checker::thread_local! {
+    static RECORD: Record = Record {
+        tid: Cell::new(0),
+        fuel: Cell::new(None),
+        pending: Cell::new(core::ptr::null()),
+        list: RefCell::new(Vec::new()),
+    };
+}
+
+/// How a simulated thread ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It ran to its end.
+    Finished,
+    /// It vanished on the way.
+    Vanished,
+}
+
+/// Runs `f` as the thread `tid`, that vanishes before its step number `mortal`, and has the kernel clean up after it.
+///
+/// The locks that `f` uses must outlive this call.
+pub fn run(tid: u32, mortal: Option<u32>, f: impl FnOnce()) -> End {
+    RECORD.with(|record| {
+        record.tid.set(tid);
+        record.fuel.set(mortal);
+    });
+    let end = match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(()) => End::Finished,
+        Err(payload) if payload.is::<Vanished>() => End::Vanished,
+        Err(payload) => resume_unwind(payload),
+    };
+    RECORD.with(|record| {
+        record.fuel.set(None);
+        bury(record);
+    });
+    end
+}
+
+/// A point at which the thread may vanish.
+pub(crate) fn step() {
+    let vanishes = RECORD.with(|record| match record.fuel.get() {
+        None => false,
+        Some(0) => true,
+        Some(left) => {
+            record.fuel.set(Some(left - 1));
+            false
+        }
+    });
+    if vanishes {
+        resume_unwind(Box::new(Vanished));
+    }
+}
+
+/// What the kernel does with the robust list of a thread that is gone (`exit_robust_list` in kernel/futex).
+fn bury(record: &Record) {
+    let pending = record.pending.replace(core::ptr::null());
+    for word in record.list.take().into_iter().rev() {
+        if word != pending {
+            // SAFETY: the caller of `run` keeps the locks of the thread alive.
+            unsafe { &*word }.release_for_the_dead(record.tid.get(), false);
+        }
+    }
+    if !pending.is_null() {
+        // SAFETY: as above.
+        unsafe { &*pending }.release_for_the_dead(record.tid.get(), true);
+    }
+}
+
+/// The checker's atomics, with a step before each access.
+pub mod atomic {
+    use super::{checker, step};
+    pub use core::sync::atomic::Ordering;
+
+    /// The checker's fence.
+    pub fn fence(ordering: Ordering) {
+        checker::sync::atomic::fence(ordering);
+    }
+
+    /// The checkers do not model the compiler.
+    pub fn compiler_fence(_: Ordering) {}
+
+    macro_rules! atomic {
+        ($name:ident, $number:ty) => {
+            /// An atomic of the checker.
+            #[derive(Debug)]
+            pub struct $name(pub(super) checker::sync::atomic::$name);
+
+            impl Default for $name {
+                fn default() -> $name {
+                    $name::new(0)
+                }
+            }
+
+            #[allow(missing_docs, clippy::missing_errors_doc)]
+            impl $name {
+                pub fn new(value: $number) -> $name {
+                    $name(checker::sync::atomic::$name::new(value))
+                }
+                pub fn load(&self, ordering: Ordering) -> $number {
+                    step();
+                    self.0.load(ordering)
+                }
+                pub fn store(&self, value: $number, ordering: Ordering) {
+                    step();
+                    self.0.store(value, ordering);
+                }
+                pub fn swap(&self, value: $number, ordering: Ordering) -> $number {
+                    step();
+                    self.0.swap(value, ordering)
+                }
+                pub fn fetch_add(&self, value: $number, ordering: Ordering) -> $number {
+                    step();
+                    self.0.fetch_add(value, ordering)
+                }
+                pub fn fetch_sub(&self, value: $number, ordering: Ordering) -> $number {
+                    step();
+                    self.0.fetch_sub(value, ordering)
+                }
+                pub fn fetch_or(&self, value: $number, ordering: Ordering) -> $number {
+                    step();
+                    self.0.fetch_or(value, ordering)
+                }
+                pub fn fetch_and(&self, value: $number, ordering: Ordering) -> $number {
+                    step();
+                    self.0.fetch_and(value, ordering)
+                }
+                pub fn compare_exchange(
+                    &self,
+                    current: $number,
+                    new: $number,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$number, $number> {
+                    step();
+                    self.0.compare_exchange(current, new, success, failure)
+                }
+            }
+        };
+    }
+
+    atomic!(AtomicU32, u32);
+    atomic!(AtomicU64, u64);
+}
+
+/// Futexes with the kernel's rules: compare and sleep are one step, wakes go first come first served.
+pub mod futex {
+    use super::{atomic::AtomicU32, checker, step};
+    use crate::deadline::Deadline;
+    use checker::sync::{Condvar, Mutex};
+    use core::sync::atomic::Ordering;
+    use std::collections::VecDeque;
+
+    /// See the real one.
+    pub const WAITERS: u32 = 0x8000_0000;
+    /// See the real one.
+    pub const OWNER_DIED: u32 = 0x4000_0000;
+    /// See the real one.
+    pub const OWNER: u32 = 0x3fff_ffff;
+
+    /// How a wait ended.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[allow(missing_docs)]
+    pub enum Wait {
+        Woken,
+        Changed,
+        TimedOut,
+        Interrupted,
+    }
+
+    /// A word, and the kernel's queue of who sleeps on it.
+    #[derive(Debug)]
+    pub struct Futex {
+        word: AtomicU32,
+        queue: Mutex<Queue>,
+        bell: Condvar,
+    }
+
+    #[derive(Debug, Default)]
+    struct Queue {
+        tickets: u32,
+        asleep: VecDeque<u32>,
+    }
+
+    impl Queue {
+        fn wake(&mut self, count: u32) -> u32 {
+            let woken = self.asleep.len().min(count as usize);
+            self.asleep.drain(..woken);
+            woken as u32
+        }
+    }
+
+    impl Default for Futex {
+        fn default() -> Futex {
+            Futex::new(0)
+        }
+    }
+
+    #[allow(missing_docs, clippy::missing_errors_doc)]
+    impl Futex {
+        pub fn new(value: u32) -> Futex {
+            Futex { word: AtomicU32::new(value), queue: Mutex::new(Queue::default()), bell: Condvar::new() }
+        }
+        pub fn load(&self, ordering: Ordering) -> u32 {
+            self.word.load(ordering)
+        }
+        pub fn store(&self, value: u32, ordering: Ordering) {
+            self.word.store(value, ordering);
+        }
+        pub fn swap(&self, value: u32, ordering: Ordering) -> u32 {
+            self.word.swap(value, ordering)
+        }
+        pub fn fetch_add(&self, value: u32, ordering: Ordering) -> u32 {
+            self.word.fetch_add(value, ordering)
+        }
+        pub fn fetch_sub(&self, value: u32, ordering: Ordering) -> u32 {
+            self.word.fetch_sub(value, ordering)
+        }
+        pub fn fetch_or(&self, bits: u32, ordering: Ordering) -> u32 {
+            self.word.fetch_or(bits, ordering)
+        }
+        pub fn fetch_and(&self, bits: u32, ordering: Ordering) -> u32 {
+            self.word.fetch_and(bits, ordering)
+        }
+        pub fn compare_exchange(
+            &self,
+            current: u32,
+            new: u32,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<u32, u32> {
+            self.word.compare_exchange(current, new, success, failure)
+        }
+
+        pub fn wait(&self, expected: u32, deadline: Deadline) -> Wait {
+            step();
+            let mut queue = self.queue.lock().unwrap();
+            if self.latest() != expected {
+                return Wait::Changed;
+            }
+            if deadline != Deadline::NEVER {
+                return Wait::TimedOut;
+            }
+            let ticket = queue.tickets;
+            queue.tickets += 1;
+            queue.asleep.push_back(ticket);
+            while queue.asleep.contains(&ticket) {
+                queue = self.bell.wait(queue).unwrap();
+            }
+            drop(queue);
+            // Here a thread dies that a wake was spent on.
+            step();
+            Wait::Woken
+        }
+
+        pub fn wake(&self, count: u32) -> u32 {
+            step();
+            self.kernel_wake(count)
+        }
+
+        pub fn wake_all(&self) -> u32 {
+            self.wake(u32::MAX)
+        }
+
+        /// What the kernel reads, between its barriers: never an old value, as a load of the checker's may be.
+        fn latest(&self) -> u32 {
+            super::atomic::fence(Ordering::SeqCst);
+            self.word.0.fetch_add(0, Ordering::SeqCst)
+        }
+
+        fn kernel_wake(&self, count: u32) -> u32 {
+            super::atomic::fence(Ordering::SeqCst);
+            let woken = self.queue.lock().unwrap().wake(count);
+            self.bell.notify_all();
+            woken
+        }
+
+        /// `handle_futex_death` in kernel/futex.
+        pub(super) fn release_for_the_dead(&self, tid: u32, pending: bool) {
+            let mut value = self.latest();
+            loop {
+                if pending && value == 0 {
+                    self.kernel_wake(1);
+                    return;
+                }
+                if value & OWNER != tid {
+                    return;
+                }
+                let released = (value & WAITERS) | OWNER_DIED;
+                match self.word.0.compare_exchange(value, released, Ordering::SeqCst, Ordering::SeqCst) {
+                    Err(other) => value = other,
+                    Ok(_) => break,
+                }
+            }
+            if value & WAITERS != 0 {
+                self.kernel_wake(1);
+            }
+        }
+    }
+
+    /// There is no backstop in a model.
+    pub fn count_backstop_rescue() {
+        unreachable!("no wait in a model has a backstop");
+    }
+}
+
+/// The robust list, without addresses.
+pub mod robust {
+    use super::{RECORD, futex::Futex, step, thread::Current};
+
+    /// See the real one.
+    pub const NODE_OFFSET: usize = 24;
+
+    /// A lock's links: in a model, nothing.
+    #[derive(Debug, Default)]
+    pub struct Node;
+
+    #[allow(missing_docs, clippy::missing_safety_doc)]
+    impl Node {
+        pub fn new() -> Node {
+            Node
+        }
+    }
+
+    #[allow(missing_docs, clippy::missing_safety_doc)]
+    impl Current {
+        pub fn begin(&self, word: &Futex, _: &Node) {
+            RECORD.with(|record| record.pending.set(word));
+        }
+        pub fn end(&self) {
+            step();
+            RECORD.with(|record| record.pending.set(core::ptr::null()));
+        }
+        pub fn has_room(&self) -> bool {
+            true
+        }
+        pub unsafe fn link(&self, word: &Futex, _: &Node) {
+            step();
+            RECORD.with(|record| record.list.borrow_mut().push(word));
+        }
+        pub unsafe fn unlink(&self, word: &Futex, _: &Node) {
+            step();
+            RECORD.with(|record| record.list.borrow_mut().retain(|other| !core::ptr::eq(*other, word)));
+        }
+        pub fn holds(&self, word: &Futex, _: &Node) -> bool {
+            RECORD.with(|record| record.list.borrow().iter().any(|other| core::ptr::eq(*other, word)))
+        }
+    }
+}
+
+/// The simulated thread's identity.
+pub mod thread {
+    use super::RECORD;
+
+    /// The calling thread.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Current(u32);
+
+    /// The calling thread.
+    pub fn current() -> Current {
+        Current(RECORD.with(|record| record.tid.get()))
+    }
+
+    /// Nobody forks in a model.
+    pub fn forks() -> u32 {
+        0
+    }
+
+    #[allow(missing_docs)]
+    impl Current {
+        pub fn tid(&self) -> u32 {
+            self.0
+        }
+        pub fn pid(&self) -> u32 {
+            self.0
+        }
+        pub fn token(&self) -> u64 {
+            u64::from(self.0)
+        }
+    }
+}
