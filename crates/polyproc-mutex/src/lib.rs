@@ -70,6 +70,8 @@ mod error;
 #[allow(unsafe_code)]
 mod mutex;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+mod origin;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[allow(unsafe_code)]
 mod rlock;
 
@@ -79,6 +81,7 @@ pub use raw::{PoisonCause, RawMutex, Refusal};
 pub use {
     error::{LockTimeoutError, PoisonError, TryLockError},
     mutex::{Mutex, MutexGuard},
+    origin::Origin,
     polyproc_memory::Arena,
     rlock::{NestedError, RLock, RLockGuard, RawRLock},
 };

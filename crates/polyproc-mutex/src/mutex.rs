@@ -1,6 +1,7 @@
 //! [`Mutex`]: the lock with its data, its handle and its guard.
 
 use crate::error::{LockTimeoutError, PoisonError, TryLockError, refuse, timed_out, would_block};
+use crate::origin::Origin;
 use crate::raw::{PoisonCause, RawMutex};
 use bytemuck::Pod;
 use core::alloc::Layout;
@@ -10,7 +11,7 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use polyproc_memory::{Arena, Kind, Object, Shape};
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::{robust, thread};
+use polyproc_sys::robust;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 use std::time::{Duration, Instant};
@@ -106,7 +107,7 @@ impl<T> Mutex<T> {
     /// # Panics
     ///
     /// If the calling thread holds this mutex already, or 2,048 others.
-    #[inline]
+    #[inline(always)]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, PoisonError<MutexGuard<'_, T>>> {
         // SAFETY: the guard borrows the handle, whose object keeps the mutex mapped.
         match unsafe { self.raw().lock_until(Deadline::NEVER) } {
@@ -237,10 +238,7 @@ impl<'de, T: Pod> Deserialize<'de> for Mutex<T> {
 #[must_use = "the mutex is unlocked as soon as the guard is dropped"]
 pub struct MutexGuard<'a, T> {
     mutex: &'a Mutex<T>,
-    /// Tells an inherited guard from one's own.
-    forks: u32,
-    /// Whether the thread was panicking before.
-    panicking: bool,
+    origin: Origin,
     /// The thread that locked is the one to unlock.
     not_send: PhantomData<*const ()>,
 }
@@ -250,16 +248,11 @@ unsafe impl<T: Sync> Sync for MutexGuard<'_, T> {}
 
 impl<'a, T> MutexGuard<'a, T> {
     /// The guard of a mutex that this thread has just locked.
-    #[inline]
+    #[inline(always)]
     fn new(mutex: &'a Mutex<T>) -> Result<MutexGuard<'a, T>, PoisonError<MutexGuard<'a, T>>> {
         let raw = mutex.raw();
         raw.enter();
-        let guard = MutexGuard {
-            mutex,
-            forks: thread::forks(),
-            panicking: std::thread::panicking(),
-            not_send: PhantomData,
-        };
+        let guard = MutexGuard { mutex, origin: Origin::here(), not_send: PhantomData };
         match raw.poison_cause() {
             None => Ok(guard),
             Some(cause) => Err(PoisonError::new(guard, cause)),
@@ -286,15 +279,13 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 }
 
 impl<T> Drop for MutexGuard<'_, T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if self.forks != thread::forks() {
+        if self.origin.is_inherited() {
             return;
         }
         let raw = self.mutex.raw();
-        if !self.panicking && std::thread::panicking() {
-            raw.set_poison(PoisonCause::Panicked { pid: thread::current().pid() });
-        }
+        self.origin.poison_if_panicked_since(raw);
         raw.leave();
         // SAFETY: locked when the guard was made, by this thread since guards are not `Send`, in this process.
         unsafe { raw.unlock() };

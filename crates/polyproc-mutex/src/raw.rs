@@ -200,7 +200,7 @@ impl RawMutex {
     ///
     /// The mutex stays mapped, at this address, until it is unlocked or the calling thread has ended: a thread's locks
     /// form a list by address.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn try_lock(&self) -> Result<(), Refusal> {
         // SAFETY: the caller's.
         unsafe { self.lock_until(Deadline::PAST) }.map_err(|refusal| match refusal {
@@ -219,38 +219,68 @@ impl RawMutex {
     /// # Safety
     ///
     /// As for [`try_lock`](RawMutex::try_lock).
-    #[inline]
+    #[inline(always)]
     pub unsafe fn lock_until(&self, deadline: Deadline) -> Result<(), Refusal> {
         let current = thread::current();
-        if !current.has_room() {
-            return Err(Refusal::TooManyLocks);
+        if current.has_room() {
+            current.begin(&self.word, &self.node);
+            // SeqCst: acquires what the last holder released with `swap`, and is ordered before the look at the census.
+            let free = self.word.compare_exchange(FREE, current.tid(), Ordering::SeqCst, Ordering::Relaxed);
+            if free.is_ok() {
+                // SAFETY: taken just now; the caller keeps the mutex mapped.
+                unsafe { self.taken(current) };
+                return Ok(());
+            }
         }
-        current.begin(&self.word, &self.node);
-        // SeqCst: acquires what the last holder released with `swap`, and is ordered before the look at the census.
-        let free = self.word.compare_exchange(FREE, current.tid(), Ordering::SeqCst, Ordering::Relaxed);
-        let died = match free {
-            Ok(_) => false,
-            Err(_) => match self.lock_contended(current, deadline) {
-                Ok(died) => died,
-                Err(refusal) => {
-                    current.end();
-                    return Err(refusal);
-                }
-            },
-        };
+        // SAFETY: the caller's.
+        unsafe { self.lock_slowly(current, deadline) }
+    }
+
+    /// Right after the word was taken.
+    ///
+    /// # Safety
+    ///
+    /// The word bears this thread's id, and has not been linked; the mutex stays mapped until it is unlocked.
+    #[inline(always)]
+    unsafe fn taken(&self, current: Current) {
         // Pairs with the barrier between a waiter's entry in the census and its comparison of the word: either it sees
         // this thread's id there, or this thread sees its entry.
         fence_after_rmw();
         if self.has_waiters() {
             self.mark();
         }
-        // SAFETY: the word bears this thread's id since just now, so the node is in no list; the caller keeps it mapped.
+        // SAFETY: the caller's: the node of a lock that was free until now is in no list.
         unsafe { current.link(&self.word, &self.node) };
         current.end();
-        if died {
-            self.take_over();
+    }
+
+    /// The lock was not free at first sight, or this thread holds too many others.
+    ///
+    /// # Safety
+    ///
+    /// As for [`try_lock`](RawMutex::try_lock).
+    #[cold]
+    #[inline(never)]
+    unsafe fn lock_slowly(&self, current: Current, deadline: Deadline) -> Result<(), Refusal> {
+        if !current.has_room() {
+            return Err(Refusal::TooManyLocks);
         }
-        Ok(())
+        // Pending from here on, while asleep too: see the page above on who dies with a wake in its hands.
+        current.begin(&self.word, &self.node);
+        match self.wait_for_it(current, deadline) {
+            Ok(died) => {
+                // SAFETY: taken just now; the caller keeps the mutex mapped.
+                unsafe { self.taken(current) };
+                if died {
+                    self.take_over();
+                }
+                Ok(())
+            }
+            Err(refusal) => {
+                current.end();
+                Err(refusal)
+            }
+        }
     }
 
     /// Releases the lock, and wakes one who waits for it. Never blocks.
@@ -258,9 +288,10 @@ impl RawMutex {
     /// # Safety
     ///
     /// The calling thread has locked it, in this process: not a parent before a `fork`.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn unlock(&self) {
-        let current = thread::current();
+        // SAFETY: it has locked, which registered it.
+        let current = unsafe { thread::registered() };
         current.begin(&self.word, &self.node);
         // SAFETY: this thread linked it when it took the lock.
         unsafe { current.unlink(&self.word, &self.node) };
@@ -291,7 +322,7 @@ impl RawMutex {
     /// Says that the holder begins to change the data: if it dies from here on, the lock is poisoned.
     ///
     /// Without it, a death says nothing about the data: for changes that become visible with one store.
-    #[inline]
+    #[inline(always)]
     pub fn enter(&self) {
         self.holder.store(thread::current().pid(), Ordering::Relaxed);
         // What counts is the order in which this thread executes; its death is the end of that order.
@@ -299,7 +330,7 @@ impl RawMutex {
     }
 
     /// Says that the data is whole again.
-    #[inline]
+    #[inline(always)]
     pub fn leave(&self) {
         compiler_fence(Ordering::SeqCst);
         self.holder.store(0, Ordering::Relaxed);
@@ -338,9 +369,8 @@ impl RawMutex {
         self.poison.store(UNPOISONED, Ordering::Relaxed);
     }
 
-    /// The lock was not free at first sight. Whether it was a dead thread's, once it is taken.
-    #[cold]
-    fn lock_contended(&self, current: Current, deadline: Deadline) -> Result<bool, Refusal> {
+    /// Takes the word, sooner or later. Returns whether it was a dead thread's.
+    fn wait_for_it(&self, current: Current, deadline: Deadline) -> Result<bool, Refusal> {
         let mut backoff = Backoff::new();
         let mut expired = deadline == Deadline::PAST;
         let mut rescued = false;
@@ -390,7 +420,7 @@ impl RawMutex {
 
     /// Sleeps while `word`, which shows an owner, stays as it is. Returns how that ended, and the census it counted in.
     fn sleep(&self, word: u32, deadline: Deadline) -> (Wait, u32) {
-        // SeqCst: before the comparison, see `lock_until`. The count must stand before the mark: a holder that sees the
+        // SeqCst: before the comparison, see `taken`. The count must stand before the mark: a holder that sees the
         // mark and wakes takes one off.
         let census = self.census.fetch_add(1, Ordering::SeqCst);
         let marked = word | WAITERS;
@@ -430,6 +460,7 @@ impl RawMutex {
 
     /// After a release: wakes one sleeper and takes it off the census.
     #[cold]
+    #[inline(never)]
     fn wake_one(&self) {
         let census = self.census.load(Ordering::Relaxed);
         if self.word.wake(1) == 1 {
@@ -442,6 +473,7 @@ impl RawMutex {
 
     /// As the holder: others may be asleep that no mark in the word tells of.
     #[cold]
+    #[inline(never)]
     fn mark(&self) {
         self.word.fetch_or(WAITERS, Ordering::Relaxed);
         if self.useless.load(Ordering::Relaxed) >= PATIENCE {

@@ -1,6 +1,7 @@
 //! [`RLock`]: a lock that its holder can take again.
 
 use crate::error::{LockTimeoutError, PoisonError, TryLockError, refuse, timed_out, would_block};
+use crate::origin::Origin;
 use crate::raw::{PoisonCause, RawMutex, Refusal};
 use bytemuck::Pod;
 use core::alloc::Layout;
@@ -330,10 +331,7 @@ impl<'de, T: Pod> Deserialize<'de> for RLock<T> {
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct RLockGuard<'a, T> {
     lock: &'a RLock<T>,
-    /// Tells an inherited guard from one's own.
-    forks: u32,
-    /// Whether the thread was panicking before.
-    panicking: bool,
+    origin: Origin,
     /// The thread that locked is the one to unlock.
     not_send: PhantomData<*const ()>,
 }
@@ -355,14 +353,9 @@ impl Error for NestedError {}
 
 impl<'a, T> RLockGuard<'a, T> {
     /// The guard of a lock that this thread has just taken, or taken again.
-    #[inline]
+    #[inline(always)]
     fn new(lock: &'a RLock<T>) -> Result<RLockGuard<'a, T>, PoisonError<RLockGuard<'a, T>>> {
-        let guard = RLockGuard {
-            lock,
-            forks: thread::forks(),
-            panicking: std::thread::panicking(),
-            not_send: PhantomData,
-        };
+        let guard = RLockGuard { lock, origin: Origin::here(), not_send: PhantomData };
         match lock.poison_cause() {
             None => Ok(guard),
             Some(cause) => Err(PoisonError::new(guard, cause)),
@@ -375,7 +368,7 @@ impl<'a, T> RLockGuard<'a, T> {
     ///
     /// The thread has another guard of this lock; nothing was changed.
     pub fn set(&mut self, value: T) -> Result<(), NestedError> {
-        if self.forks != thread::forks() || self.lock.depth() != 1 {
+        if self.origin.is_inherited() || self.lock.depth() != 1 {
             return Err(NestedError);
         }
         // SAFETY: the lock is held, and this, borrowed exclusively, is the only guard: nobody has a reference to the data.
@@ -396,15 +389,13 @@ impl<T> Deref for RLockGuard<'_, T> {
 }
 
 impl<T> Drop for RLockGuard<'_, T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if self.forks != thread::forks() {
+        if self.origin.is_inherited() {
             return;
         }
         let raw = self.lock.raw();
-        if !self.panicking && std::thread::panicking() {
-            raw.mutex().set_poison(PoisonCause::Panicked { pid: thread::current().pid() });
-        }
+        self.origin.poison_if_panicked_since(raw.mutex());
         // SAFETY: taken when the guard was made, by this thread since guards are not `Send`, in this process.
         unsafe { raw.unlock() };
     }

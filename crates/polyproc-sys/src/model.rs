@@ -353,25 +353,25 @@ pub mod robust {
 
     #[allow(missing_docs, clippy::missing_safety_doc)]
     impl Current {
-        pub fn begin(&self, word: &Futex, _: &Node) {
+        pub fn begin(self, word: &Futex, _: &Node) {
             RECORD.with(|record| record.pending.set(word));
         }
-        pub fn end(&self) {
+        pub fn end(self) {
             step();
             RECORD.with(|record| record.pending.set(core::ptr::null()));
         }
-        pub fn has_room(&self) -> bool {
+        pub fn has_room(self) -> bool {
             true
         }
-        pub unsafe fn link(&self, word: &Futex, _: &Node) {
+        pub unsafe fn link(self, word: &Futex, _: &Node) {
             step();
             RECORD.with(|record| record.list.borrow_mut().push(word));
         }
-        pub unsafe fn unlink(&self, word: &Futex, _: &Node) {
+        pub unsafe fn unlink(self, word: &Futex, _: &Node) {
             step();
             RECORD.with(|record| record.list.borrow_mut().retain(|other| !core::ptr::eq(*other, word)));
         }
-        pub fn holds(&self, word: &Futex, _: &Node) -> bool {
+        pub fn holds(self, word: &Futex, _: &Node) -> bool {
             RECORD.with(|record| record.list.borrow().iter().any(|other| core::ptr::eq(*other, word)))
         }
     }
@@ -390,6 +390,12 @@ pub mod thread {
         Current(RECORD.with(|record| record.tid.get()))
     }
 
+    /// The calling thread.
+    #[allow(clippy::missing_safety_doc)]
+    pub unsafe fn registered() -> Current {
+        current()
+    }
+
     /// Nobody forks in a model.
     pub fn forks() -> u32 {
         0
@@ -397,13 +403,13 @@ pub mod thread {
 
     #[allow(missing_docs)]
     impl Current {
-        pub fn tid(&self) -> u32 {
+        pub fn tid(self) -> u32 {
             self.0
         }
-        pub fn pid(&self) -> u32 {
+        pub fn pid(self) -> u32 {
             self.0
         }
-        pub fn token(&self) -> u64 {
+        pub fn token(self) -> u64 {
             u64::from(self.0)
         }
     }

@@ -117,7 +117,7 @@ pub(crate) fn head() -> io::Result<*mut Head> {
 
 impl Current {
     #[inline(always)]
-    fn head(&self) -> &Head {
+    fn head<'a>(self) -> &'a Head {
         // SAFETY: `register` stored the head that the kernel knows for this thread; it lives as long as the thread, all
         // that changes in it is accessed atomically here, and nobody else writes it while this thread runs our code.
         unsafe { &*self.record().head.get() }
@@ -126,7 +126,7 @@ impl Current {
     /// Announces an operation on the lock with these links: whatever happens from here to [`end`](Current::end), the
     /// kernel sorts it out if the thread dies. The word is the lock's own; the kernel finds it by the node.
     #[inline(always)]
-    pub fn begin(&self, _word: &Futex, node: &Node) {
+    pub fn begin(self, _word: &Futex, node: &Node) {
         self.head().pending.store(node.address(), Ordering::Relaxed);
         // The kernel reads what this thread has stored at the instruction it died: only the compiler may reorder.
         compiler_fence(Ordering::SeqCst);
@@ -134,19 +134,20 @@ impl Current {
 
     /// Ends what [`begin`](Current::begin) announced.
     #[inline(always)]
-    pub fn end(&self) {
+    pub fn end(self) {
         compiler_fence(Ordering::SeqCst);
         self.head().pending.store(0, Ordering::Relaxed);
     }
 
     /// Whether one more lock can be held without going beyond what the kernel walks.
     #[inline(always)]
-    pub fn has_room(&self) -> bool {
+    pub fn has_room(self) -> bool {
         self.record().held.get() < CAUTION || self.count_room()
     }
 
     #[cold]
-    fn count_room(&self) -> bool {
+    #[inline(never)]
+    fn count_room(self) -> bool {
         self.entries().take(LIMIT as usize).count() < LIMIT as usize
     }
 
@@ -157,7 +158,7 @@ impl Current {
     /// The node belongs to a lock whose word bears this thread's id; it is in no list; it stays mapped at this address
     /// until [`unlink`](Current::unlink) or the thread's end.
     #[inline(always)]
-    pub unsafe fn link(&self, _word: &Futex, node: &Node) {
+    pub unsafe fn link(self, _word: &Futex, node: &Node) {
         let head = self.head();
         let first = head.list.load(Ordering::Relaxed);
         node.next.store(first, Ordering::Relaxed);
@@ -177,7 +178,7 @@ impl Current {
     ///
     /// The node was entered by [`link`](Current::link) on this thread, in this process, and not taken out since.
     #[inline(always)]
-    pub unsafe fn unlink(&self, _word: &Futex, node: &Node) {
+    pub unsafe fn unlink(self, _word: &Futex, node: &Node) {
         let next = node.next.load(Ordering::Relaxed);
         let prev = node.prev.load(Ordering::Relaxed);
         // SAFETY: `next` is an entry of this thread's own list, or its head.
@@ -192,12 +193,12 @@ impl Current {
 
     /// Whether this thread holds the lock with these links. Walks the list: unlike the id in the lock word, which a
     /// thread of another PID namespace can share, the answer is always right.
-    pub fn holds(&self, _word: &Futex, node: &Node) -> bool {
+    pub fn holds(self, _word: &Futex, node: &Node) -> bool {
         self.entries().any(|entry| entry == node.address())
     }
 
     /// The list's entries, newest first, as addresses.
-    fn entries(&self) -> impl Iterator<Item = u64> {
+    fn entries(self) -> impl Iterator<Item = u64> {
         let head = self.head();
         let end = core::ptr::from_ref(head).expose_provenance() as u64;
         let mut entry = head.list.load(Ordering::Relaxed) & !PRIORITY_INHERITANCE;

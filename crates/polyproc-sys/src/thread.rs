@@ -55,6 +55,16 @@ pub fn current() -> Current {
     current
 }
 
+/// The calling thread, which has called [`current`] before, in this process: without the question whether it has.
+///
+/// # Safety
+///
+/// It has.
+#[inline(always)]
+pub unsafe fn registered() -> Current {
+    Current { record: RECORD.with(ptr::from_ref) }
+}
+
 /// How many forks lie between the program's start and the calling thread: differs between a parent and its child.
 #[inline(always)]
 pub fn forks() -> u32 {
@@ -63,7 +73,7 @@ pub fn forks() -> u32 {
 
 impl Current {
     #[inline(always)]
-    pub(crate) fn record(&self) -> &Record {
+    pub(crate) fn record<'a>(self) -> &'a Record {
         // SAFETY: the record is a thread-local without a destructor, so it lives as long as its thread, and `Current`
         // never leaves that thread.
         unsafe { &*self.record }
@@ -71,19 +81,19 @@ impl Current {
 
     /// The kernel's id of the thread, as its own PID namespace counts.
     #[inline(always)]
-    pub fn tid(&self) -> u32 {
+    pub fn tid(self) -> u32 {
         self.record().tid.get()
     }
 
     /// The id of the thread's process.
     #[inline(always)]
-    pub fn pid(&self) -> u32 {
+    pub fn pid(self) -> u32 {
         self.record().pid.get()
     }
 
     /// A random number other than zero that is this thread's alone, in all processes of all PID namespaces.
     #[inline(always)]
-    pub fn token(&self) -> u64 {
+    pub fn token(self) -> u64 {
         self.record().token.get()
     }
 }
