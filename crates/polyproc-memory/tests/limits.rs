@@ -1,0 +1,149 @@
+//! At the limits of the process: descriptors, address space, file size, and signals that come all the time.
+//!
+//! These tests change what holds for the whole process, so they run one after the other.
+
+mod common;
+
+use common::*;
+use polyproc_memory::{Arena, CreateError, Object, Region};
+use std::error::Error;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `f` with another limit.
+fn limited<R>(resource: libc::__rlimit_resource_t, limit: u64, f: impl FnOnce() -> R) -> R {
+    let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `before` is writable and of the right type.
+    assert_eq!(unsafe { libc::getrlimit(resource, &mut before) }, 0);
+    let now = libc::rlimit { rlim_cur: limit.min(before.rlim_max), ..before };
+    // SAFETY: `now` is of the right type.
+    assert_eq!(unsafe { libc::setrlimit(resource, &now) }, 0);
+    let result = f();
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::setrlimit(resource, &before) }, 0);
+    result
+}
+
+fn cause(error: &io::Error) -> &CreateError {
+    error.get_ref().and_then(|cause| cause.downcast_ref()).unwrap_or_else(|| panic!("{error:?}"))
+}
+
+#[test]
+fn out_of_descriptors_says_so_and_names_the_arena() {
+    let _alone = alone();
+    let arena = Arena::new(1 << 16).unwrap();
+    let (objects, error, in_arena) = limited(libc::RLIMIT_NOFILE, 64, || {
+        let mut objects = Vec::new();
+        let error = loop {
+            match Object::create(None, &NUMBER) {
+                Ok(object) => objects.push(object),
+                Err(error) => break error,
+            }
+            assert!(objects.len() < 64);
+        };
+        // The arena's way needs none.
+        (objects, error, Object::create(Some(&arena), &NUMBER))
+    });
+    assert!(in_arena.is_ok());
+    assert!(!objects.is_empty());
+    assert!(matches!(cause(&error), CreateError::Descriptors { .. }));
+    assert!(error.to_string().starts_with("this process has no file descriptor left of its "), "{error}");
+    assert!(error.to_string().ends_with("place many objects in one Arena"), "{error}");
+    let system = error.source().and_then(|source| source.downcast_ref::<io::Error>()).unwrap();
+    assert_eq!(system.raw_os_error(), Some(libc::EMFILE));
+}
+
+#[test]
+fn receiving_needs_no_descriptor_more() {
+    let _alone = alone();
+    let arena = Arena::new(64).unwrap();
+    let received = arena.region().as_fd().try_clone_to_owned().unwrap();
+    let region = limited(libc::RLIMIT_NOFILE, 0, || {
+        polyproc_memory::handover::receive(vec![received], || polyproc_memory::handover::region(0))
+    });
+    assert!(region.unwrap().is_same(arena.region()));
+}
+
+#[test]
+fn a_full_address_space_is_an_error() {
+    let _alone = alone();
+    let before = descriptors();
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    let error = limited(libc::RLIMIT_AS, pages * 4096 + (8 << 20), || Arena::new(32 << 20)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::OutOfMemory, "{error}");
+    assert!(matches!(cause(&error), CreateError::Mapping { .. }));
+    assert!(error.to_string().contains("place many objects in one Arena"), "{error}");
+    assert_eq!(descriptors(), before);
+}
+
+/// Beyond this limit the kernel would answer with a signal that kills.
+#[test]
+fn a_limit_for_files_is_an_error_and_no_death() {
+    let _alone = alone();
+    let (fits, too_large) =
+        limited(libc::RLIMIT_FSIZE, 1 << 20, || (Arena::new((1 << 20) - 64), Arena::new(1 << 20)));
+    assert!(fits.is_ok());
+    let error = too_large.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{error}");
+    assert_eq!(error.to_string(), "1052672 bytes are above the limit of 1048576 for a file (ulimit -f)");
+}
+
+/// A signal undoes the part of the allocation that it interrupts. They come faster here than that part takes.
+#[test]
+fn signals_do_not_keep_memory_from_being_allocated() {
+    static SIGNALS: AtomicU64 = AtomicU64::new(0);
+    extern "C" fn count(_signal: libc::c_int) {
+        SIGNALS.fetch_add(1, Ordering::Relaxed);
+    }
+    fn every(microseconds: i64) {
+        let interval = libc::timeval { tv_sec: 0, tv_usec: microseconds };
+        let timer = libc::itimerval { it_interval: interval, it_value: interval };
+        // SAFETY: `timer` is of the right type; the old one is not asked for.
+        assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, core::ptr::null_mut()) }, 0);
+    }
+    let _alone = alone();
+    // In a child with one thread, so that it is this thread that the signals interrupt.
+    in_child(|| {
+        let handler = count as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        // SAFETY: the handler only adds to an atomic.
+        assert_ne!(unsafe { libc::signal(libc::SIGALRM, handler) }, libc::SIG_ERR);
+        every(150);
+        let arena = Arena::new(48 << 20);
+        every(0);
+        let size = std::os::unix::fs::MetadataExt::blocks(
+            &std::fs::File::from(arena.unwrap().region().as_fd().try_clone_to_owned().unwrap())
+                .metadata()
+                .unwrap(),
+        ) * 512;
+        SIGNALS.load(Ordering::Relaxed) > 10 && size >= 48 << 20
+    })
+    .succeeds();
+}
+
+#[test]
+fn a_dead_maker_leaves_nothing_behind() {
+    let _alone = alone();
+    let children = || {
+        in_child(|| {
+            let arena = Arena::labelled("left behind", 1 << 20).unwrap();
+            let object = Object::create(Some(&arena), &NUMBER).unwrap();
+            let region: Region = object.region().clone();
+            core::mem::forget((arena, object, region));
+            true
+        })
+    };
+    let before = std::fs::read_dir("/dev/shm").map(|entries| entries.count()).unwrap_or(0);
+    for _ in 0..20 {
+        children().succeeds();
+    }
+    assert_eq!(std::fs::read_dir("/dev/shm").map(|entries| entries.count()).unwrap_or(0), before);
+    assert!(maps("left behind").is_empty());
+}
