@@ -1,0 +1,168 @@
+//! Functions as numbers that hold in every process of this program.
+//!
+//! Address space layout randomisation puts the program somewhere else each time, but a function is always at the same
+//! distance from the beginning. Only the program's own file can be counted from: shared libraries move on their own.
+//!
+//! See dl_iterate_phdr(3).
+
+#![allow(unsafe_code)]
+
+use core::hash::Hasher;
+use core::ops::Range;
+use core::ptr;
+use core::slice;
+use std::hash::DefaultHasher;
+use std::sync::OnceLock;
+
+use crate::entry::Entry;
+
+/// The program's own file as it is mapped in this process.
+#[derive(Debug, Default)]
+struct Image {
+    /// What to add to the addresses that the file speaks of.
+    base: usize,
+    /// Where its code lies.
+    code: Vec<Range<usize>>,
+    /// Tells builds apart: the segments' sizes and places, and the notes, a build id among them where the linker made one.
+    build: u64,
+}
+
+/// The number of a function, and of the build that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Place {
+    build: u64,
+    offset: u64,
+}
+
+/// Where this function is in the program; `None` if it belongs to a shared library.
+pub(crate) fn place_of(entry: Entry) -> Option<Place> {
+    let image = image();
+    let address = (entry as *const ()).expose_provenance();
+    image
+        .code
+        .iter()
+        .any(|code| code.contains(&address))
+        .then(|| Place { build: image.build, offset: address.wrapping_sub(image.base) as u64 })
+}
+
+/// The function at this place; `None` if the place is from another build or outside of the program's code.
+///
+/// # Safety
+///
+/// The place is what [`place_of`] returned in a process that runs the same file as this one.
+pub(crate) unsafe fn entry_at(place: Place) -> Option<Entry> {
+    let image = image();
+    let address = image.base.wrapping_add(usize::try_from(place.offset).ok()?);
+    if place.build != image.build || !image.code.iter().any(|code| code.contains(&address)) {
+        return None;
+    }
+    let function = ptr::with_exposed_provenance::<()>(address);
+    // SAFETY: the caller promises that the offset is that of an `Entry` in the same file, whose code, as just checked, is
+    // mapped here.
+    Some(unsafe { core::mem::transmute::<*const (), Entry>(function) })
+}
+
+fn image() -> &'static Image {
+    static IMAGE: OnceLock<Image> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let mut image = Image::default();
+        // SAFETY: the function below has the type that is asked for, and gets the `Image` that it expects.
+        unsafe { libc::dl_iterate_phdr(Some(read_first), ptr::from_mut(&mut image).cast()) };
+        image
+    })
+}
+
+/// Reads the first object of the list, which is the program itself, and stops.
+extern "C" fn read_first(
+    info: *mut libc::dl_phdr_info,
+    _: libc::size_t,
+    data: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: the C library passes a valid struct.
+    let info = unsafe { &*info };
+    // SAFETY: `image` passes an `Image` that nobody else uses meanwhile.
+    let image = unsafe { &mut *data.cast::<Image>() };
+    // SAFETY: the struct says where the program headers are, and how many; they stay mapped.
+    let headers = unsafe { slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+    image.base = info.dlpi_addr as usize;
+    let mut hasher = DefaultHasher::new();
+    let range = |header: &libc::Elf64_Phdr| {
+        let start = image.base.wrapping_add(header.p_vaddr as usize);
+        start..start.wrapping_add(header.p_memsz as usize)
+    };
+    let loaded = |header: &&libc::Elf64_Phdr| header.p_type == libc::PT_LOAD;
+    for header in headers {
+        for number in [header.p_type.into(), header.p_vaddr, header.p_filesz, header.p_memsz] {
+            hasher.write_u64(number);
+        }
+        if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0 {
+            image.code.push(range(header));
+        }
+        let notes = range(header);
+        let readable = |header: &libc::Elf64_Phdr| {
+            header.p_flags & (libc::PF_R | libc::PF_W) == libc::PF_R
+                && range(header).start <= notes.start
+                && notes.end <= range(header).end
+        };
+        if header.p_type == libc::PT_NOTE && headers.iter().filter(loaded).any(readable) {
+            let notes = ptr::with_exposed_provenance::<u8>(notes.start);
+            // SAFETY: within a segment that is loaded, readable and never written, as just checked.
+            hasher.write(unsafe { slice::from_raw_parts(notes, header.p_memsz as usize) });
+        }
+    }
+    image.build = hasher.finish();
+    1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::Outcome;
+    use std::os::fd::OwnedFd;
+
+    fn first(_: &[u8], _: Vec<OwnedFd>) -> Outcome {
+        Outcome::arguments("first")
+    }
+
+    fn second(_: &[u8], _: Vec<OwnedFd>) -> Outcome {
+        Outcome::arguments("second")
+    }
+
+    #[test]
+    fn a_function_is_found_again() {
+        for function in [first as Entry, second] {
+            let place = place_of(function).unwrap();
+            // SAFETY: the place was made right here.
+            let found = unsafe { entry_at(place) }.unwrap();
+            assert_eq!(found as *const (), function as *const ());
+        }
+        assert_ne!(place_of(first), place_of(second));
+    }
+
+    #[test]
+    fn a_shared_library_has_no_place() {
+        // SAFETY: never called; only its address is looked at.
+        let foreign = unsafe { core::mem::transmute::<*const (), Entry>(libc::getpid as *const ()) };
+        assert_eq!(place_of(foreign), None);
+    }
+
+    #[test]
+    fn other_builds_and_places_outside_the_code_are_refused() {
+        let place = place_of(first).unwrap();
+        for wrong in [
+            Place { build: place.build ^ 1, ..place },
+            Place { offset: u64::MAX, ..place },
+            Place { offset: 0, ..place },
+            Place { offset: 1 << 60, ..place },
+        ] {
+            // SAFETY: never called; refused.
+            assert!(unsafe { entry_at(wrong) }.is_none(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_build_is_more_than_a_constant() {
+        assert_ne!(image().build, Image::default().build);
+        assert!(!image().code.is_empty());
+    }
+}

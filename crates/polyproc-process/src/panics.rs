@@ -1,0 +1,78 @@
+//! Panics in a child: caught, and told to the parent with their message and place.
+
+use crate::channel::{Outcome, Verdict};
+use crate::family;
+use polyproc_sys::atomic::{AtomicU32, Ordering};
+use std::any::Any;
+use std::cell::RefCell;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
+use std::sync::{Mutex, PoisonError};
+
+thread_local! {
+    /// Where this thread panicked last.
+    static LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Where the verdict goes if a panic ends the process at once. Only in programs that are built so.
+static LAST_WORDS: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// Whether the hook is in place: 0 or 1. A forked child of a child inherits it.
+static HOOKED: AtomicU32 = AtomicU32::new(0);
+
+/// From here on a panic says in which process it is, and its place is kept for [`catch`].
+pub(crate) fn watch(control: &OwnedFd) {
+    if cfg!(panic = "abort") {
+        *LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner) = control.try_clone().ok();
+    }
+    // Relaxed: called by the one thread that a new process has.
+    if HOOKED.swap(1, Ordering::Relaxed) == 0 {
+        let previous = take_hook();
+        set_hook(Box::new(move |info| {
+            note(info);
+            if let Some(name) = family::try_name() {
+                eprint!("\nprocess {name} ({}):", std::process::id());
+            }
+            previous(info);
+            say_last_words(info);
+        }));
+    }
+}
+
+/// What `f` returns, or that it panicked.
+pub(crate) fn catch(f: impl FnOnce() -> Outcome) -> Outcome {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
+        let location = LOCATION.with_borrow_mut(Option::take);
+        let message = message(&*payload);
+        // Its destructor could panic again, and the process ends anyway.
+        std::mem::forget(payload);
+        panicked(message, location)
+    })
+}
+
+fn panicked(message: String, location: Option<String>) -> Outcome {
+    let location = location.unwrap_or_else(|| "unknown place".into());
+    Outcome::of(Verdict::Panicked { message, location })
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").into()
+}
+
+fn note(info: &PanicHookInfo<'_>) {
+    let location = info.location().map(ToString::to_string);
+    // Not there any more if a thread panics while it ends.
+    let _ = LOCATION.try_with(|slot| slot.replace(location));
+}
+
+/// In a program whose panics abort, nobody gets to [`catch`]: the parent is told right here.
+fn say_last_words(info: &PanicHookInfo<'_>) {
+    if cfg!(panic = "abort") {
+        let control = LAST_WORDS.try_lock().ok().and_then(|mut control| control.take());
+        if let Some(control) = control {
+            panicked(message(info.payload()), info.location().map(ToString::to_string)).send(control.as_fd());
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The handle of a child.
+
+use crate::builder::Builder;
+use crate::channel::{self, Verdict};
+use crate::error::{CodecError, JoinError, SpawnError};
+use crate::family::{self, family};
+use crate::function::Function;
+use crate::running::{End, Running};
+use crate::start::Started;
+use polyproc_memory::handover;
+use polyproc_sys::deadline::Deadline;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt;
+use std::io::{self, PipeReader, PipeWriter};
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A process that runs a function of this program, and whose return value, an `R`, comes back.
+///
+/// Dropping it ends nothing: the process goes on, and its value is lost. When this process exits it waits for the child
+/// anyway, or ends it if it is a [daemon](Builder::daemon).
+///
+/// All operations go by a pidfd, so they never meet another process that has got the same id since. They can be called
+/// from several threads.
+///
+/// # Example
+///
+/// ```
+/// use polyproc_process::Process;
+///
+/// fn sum(numbers: Vec<u64>) -> u64 {
+///     numbers.iter().sum()
+/// }
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     polyproc_process::init();
+///     let process = Process::spawn(sum, (vec![1, 2, 3],))?;
+///     assert_eq!(process.join()?, 6);
+///     Ok(())
+/// }
+/// ```
+pub struct Process<R> {
+    running: Arc<Running>,
+    /// The socket on which the outcome comes, until somebody has taken it.
+    control: Mutex<Option<OwnedFd>>,
+    stdin: Mutex<Option<PipeWriter>>,
+    stdout: Mutex<Option<PipeReader>>,
+    stderr: Mutex<Option<PipeReader>>,
+    value: PhantomData<fn() -> R>,
+}
+
+fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+impl<R: Serialize + DeserializeOwned> Process<R> {
+    /// Starts a process that calls `function` with `arguments`, a tuple.
+    ///
+    /// The program starts itself again, and [`init`](crate::init) in the child finds the function. What is in memory here
+    /// is not there: the arguments are serialised, and the handles among them, like a `Value` or a `Mutex`, then speak
+    /// of the same shared memory in both processes. The child has this process's arguments, environment and working
+    /// directory, no standard input, this process's output, and no other descriptor but those that belong to its
+    /// arguments.
+    ///
+    /// Blocks for as long as the system takes to load the program: about a millisecond. It does not wait for
+    /// the function to begin. Threads may call it at the same time.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError`]: `init` was not called, the arguments cannot be serialised, or the system is out of something.
+    /// Nothing is left behind.
+    pub fn spawn<F, Args>(function: F, arguments: Args) -> Result<Process<R>, SpawnError>
+    where
+        F: Function<Args, Output = R>,
+        Args: Serialize + DeserializeOwned,
+    {
+        Builder::new().spawn(function, arguments)
+    }
+}
+
+impl<R: DeserializeOwned> Process<R> {
+    /// Waits until the process has ended, and returns what its function returned.
+    ///
+    /// Blocks for as long as the process runs: its own children that are no daemons included, for which it waits at its
+    /// end. A value that the function has returned counts, whatever happens to the process afterwards. The process's
+    /// standard input is closed first if it is a pipe that nobody has taken. A process that writes more into a pipe than
+    /// it holds ends only when somebody reads it.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`] says how the process ended otherwise.
+    pub fn join(&self) -> Result<R, JoinError> {
+        drop(take(&self.stdin));
+        self.join_until(Deadline::NEVER)
+    }
+
+    /// Like [`join`](Process::join), but waits no longer than this. Zero looks once.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError::TimedOut`] if the process still runs. It goes on, and can be joined again.
+    pub fn join_timeout(&self, timeout: Duration) -> Result<R, JoinError> {
+        self.join_until(Deadline::after(timeout))
+    }
+
+    /// Like [`join`](Process::join), but does not block: `None` if the process still runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`join`](Process::join).
+    pub fn try_join(&self) -> Result<Option<R>, JoinError> {
+        match self.join_until(Deadline::PAST) {
+            Ok(value) => Ok(Some(value)),
+            Err(JoinError::TimedOut) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn join_until(&self, deadline: Deadline) -> Result<R, JoinError> {
+        if self.control.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            return Err(JoinError::AlreadyJoined);
+        }
+        let end = self.running.wait(deadline).map_err(JoinError::Io)?.ok_or(JoinError::TimedOut)?;
+        family().strike(&self.running);
+        // Another thread may have been waiting, too.
+        let control = take(&self.control).ok_or(JoinError::AlreadyJoined)?;
+        // The sender is dead: what is not there now will not come.
+        match channel::receive(control.as_fd(), libc::MSG_DONTWAIT).map_err(JoinError::Io)? {
+            Some(message) => read_outcome(message),
+            None => Err(how_it_ended(end)),
+        }
+    }
+}
+
+fn read_outcome<R: DeserializeOwned>(message: channel::Message) -> Result<R, JoinError> {
+    let decode = |error| JoinError::Decode(CodecError::new(error));
+    let read = || postcard::take_from_bytes::<Verdict>(&message.body);
+    let (verdict, value) = handover::receive(Vec::new(), read).map_err(decode)?;
+    match verdict {
+        Verdict::Returned => {
+            handover::receive(message.descriptors, || postcard::from_bytes(value)).map_err(decode)
+        }
+        Verdict::Panicked { message, location } => Err(JoinError::Panicked { message, location }),
+        Verdict::Arguments(error) => Err(JoinError::Arguments(error)),
+        Verdict::Value(error) => Err(JoinError::Encode(error)),
+    }
+}
+
+/// The error of a process that ended without an outcome.
+fn how_it_ended(end: End) -> JoinError {
+    match end {
+        End::Status(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => JoinError::Exited(code),
+            (_, signal) => JoinError::Signaled(signal.unwrap_or_default()),
+        },
+        End::Unknown => JoinError::Io(io::Error::from_raw_os_error(libc::ECHILD)),
+    }
+}
+
+impl<R> Process<R> {
+    pub(crate) fn new(started: Started) -> Process<R> {
+        Process {
+            running: started.running,
+            control: Mutex::new(Some(started.control)),
+            stdin: Mutex::new(started.stdin),
+            stdout: Mutex::new(started.stdout),
+            stderr: Mutex::new(started.stderr),
+            value: PhantomData,
+        }
+    }
+
+    /// The process's id, as the system shows it. After its end another process may get it.
+    pub fn pid(&self) -> u32 {
+        self.running.pid
+    }
+
+    /// Its name: what [`Builder::name`] gave it, or `Process-1`, `Process-2` and so on.
+    pub fn name(&self) -> &str {
+        &self.running.name
+    }
+
+    /// Whether it ends with this process: see [`Builder::daemon`].
+    pub fn is_daemon(&self) -> bool {
+        self.running.daemon
+    }
+
+    /// Whether it still runs. Does not block.
+    pub fn is_alive(&self) -> bool {
+        self.running.is_alive()
+    }
+
+    /// How it ended; `None` if it still runs, or if something else in this program has waited for it. Does not block.
+    ///
+    /// It says nothing of the function's value, and can be asked before and after a join.
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        family::exit_status(&self.running)
+    }
+
+    /// Asks it to end, by `SIGTERM`. Without effect if it has ended. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// What the system says if the signal cannot be sent.
+    pub fn terminate(&self) -> io::Result<()> {
+        self.running.signal(libc::SIGTERM)
+    }
+
+    /// Ends it, by `SIGKILL`, which no process can refuse. Without effect if it has ended. Does not wait.
+    ///
+    /// Its own children go on, unless they are daemons.
+    ///
+    /// # Errors
+    ///
+    /// What the system says if the signal cannot be sent.
+    pub fn kill(&self) -> io::Result<()> {
+        self.running.signal(libc::SIGKILL)
+    }
+
+    /// Interrupts it as Ctrl-C does, by `SIGINT`. Without effect if it has ended. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// What the system says if the signal cannot be sent.
+    pub fn interrupt(&self) -> io::Result<()> {
+        self.running.signal(libc::SIGINT)
+    }
+
+    /// A descriptor that becomes readable when it ends, for `poll`, `epoll` and async runtimes. It is a pidfd.
+    pub fn sentinel(&self) -> BorrowedFd<'_> {
+        self.running.sentinel()
+    }
+
+    /// The pipe to its standard input, once, if it was started with [`Stdio::piped`](crate::Stdio::piped).
+    pub fn take_stdin(&self) -> Option<PipeWriter> {
+        take(&self.stdin)
+    }
+
+    /// The pipe from its standard output, once, if it was started with [`Stdio::piped`](crate::Stdio::piped).
+    pub fn take_stdout(&self) -> Option<PipeReader> {
+        take(&self.stdout)
+    }
+
+    /// The pipe from its errors, once, if it was started with [`Stdio::piped`](crate::Stdio::piped).
+    pub fn take_stderr(&self) -> Option<PipeReader> {
+        take(&self.stderr)
+    }
+}
+
+impl<R> AsFd for Process<R> {
+    /// The [`sentinel`](Process::sentinel).
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.sentinel()
+    }
+}
+
+impl<R> fmt::Debug for Process<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("name", &self.name())
+            .field("pid", &self.pid())
+            .field("alive", &self.is_alive())
+            .finish_non_exhaustive()
+    }
+}
