@@ -89,11 +89,12 @@ impl<'a> Table<'a> {
             }
         }
         println!("\n{} ({rounds} rounds)", self.title);
-        println!("{:<44} {:>10} {:>9} {:>12}", "", "median ns", "ratio", "worst ratio");
+        println!("{:<44} {:>10} {:>10} {:>9} {:>12}", "", "least ns", "median ns", "ratio", "worst ratio");
         for (subject, own) in self.subjects.iter().zip(&times) {
             let ratios: Vec<f64> = own.iter().zip(&times[0]).map(|(own, first)| own / first).collect();
             let worst = ratios.iter().copied().fold(0.0, f64::max);
-            println!("{:<44} {:>10.2} {:>9.3} {:>12.3}", subject.name, median(own), median(&ratios), worst);
+            let least = own.iter().copied().fold(f64::INFINITY, f64::min);
+            println!("{:<44} {least:>10.2} {:>10.2} {:>9.3} {worst:>12.3}", subject.name, median(own), median(&ratios));
         }
     }
 }

@@ -281,11 +281,10 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 impl<T> Drop for MutexGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.origin.is_inherited() {
+        let raw = self.mutex.raw();
+        if !self.origin.ends_here(raw) {
             return;
         }
-        let raw = self.mutex.raw();
-        self.origin.poison_if_panicked_since(raw);
         raw.leave();
         // SAFETY: locked when the guard was made, by this thread since guards are not `Send`, in this process.
         unsafe { raw.unlock() };

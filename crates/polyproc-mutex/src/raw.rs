@@ -222,13 +222,14 @@ impl RawMutex {
     #[inline(always)]
     pub unsafe fn lock_until(&self, deadline: Deadline) -> Result<(), Refusal> {
         let current = thread::current();
-        if current.has_room() {
+        if current.holds_none() {
             current.begin(&self.word, &self.node);
             // SeqCst: acquires what the last holder released with `swap`, and is ordered before the look at the census.
             let free = self.word.compare_exchange(FREE, current.tid(), Ordering::SeqCst, Ordering::Relaxed);
             if free.is_ok() {
-                // SAFETY: taken just now; the caller keeps the mutex mapped.
-                unsafe { self.taken(current) };
+                self.look_at_census();
+                // SAFETY: taken just now, as the thread's only lock; the caller keeps the mutex mapped.
+                unsafe { current.link_only(&self.word, &self.node) };
                 return Ok(());
             }
         }
@@ -236,25 +237,7 @@ impl RawMutex {
         unsafe { self.lock_slowly(current, deadline) }
     }
 
-    /// Right after the word was taken.
-    ///
-    /// # Safety
-    ///
-    /// The word bears this thread's id, and has not been linked; the mutex stays mapped until it is unlocked.
-    #[inline(always)]
-    unsafe fn taken(&self, current: Current) {
-        // Pairs with the barrier between a waiter's entry in the census and its comparison of the word: either it sees
-        // this thread's id there, or this thread sees its entry.
-        fence_after_rmw();
-        if self.has_waiters() {
-            self.mark();
-        }
-        // SAFETY: the caller's: the node of a lock that was free until now is in no list.
-        unsafe { current.link(&self.word, &self.node) };
-        current.end();
-    }
-
-    /// The lock was not free at first sight, or this thread holds too many others.
+    /// The lock was not free at first sight, or this thread holds others.
     ///
     /// # Safety
     ///
@@ -269,8 +252,9 @@ impl RawMutex {
         current.begin(&self.word, &self.node);
         match self.wait_for_it(current, deadline) {
             Ok(died) => {
+                self.look_at_census();
                 // SAFETY: taken just now; the caller keeps the mutex mapped.
-                unsafe { self.taken(current) };
+                unsafe { current.link(&self.word, &self.node) };
                 if died {
                     self.take_over();
                 }
@@ -292,14 +276,38 @@ impl RawMutex {
     pub unsafe fn unlock(&self) {
         // SAFETY: it has locked, which registered it.
         let current = unsafe { thread::registered() };
+        if current.holds_only(&self.word, &self.node) {
+            // SAFETY: this thread linked it when it took the lock, and holds no other.
+            unsafe { current.unlink_only(&self.word, &self.node) };
+            self.release(current);
+        } else {
+            // SAFETY: the caller's.
+            unsafe { self.unlock_among_others(current) };
+        }
+    }
+
+    /// The thread holds other locks too, or has worked on others since.
+    ///
+    /// # Safety
+    ///
+    /// As for [`unlock`](RawMutex::unlock).
+    #[cold]
+    #[inline(never)]
+    unsafe fn unlock_among_others(&self, current: Current) {
         current.begin(&self.word, &self.node);
         // SAFETY: this thread linked it when it took the lock.
         unsafe { current.unlink(&self.word, &self.node) };
+        self.release(current);
+    }
+
+    /// The end of an unlock.
+    #[inline(always)]
+    fn release(&self, current: Current) {
         // Release: pairs with the compare-and-swap of the next holder. First release, then wake: a thread that was woken
         // to find the lock still taken would only sleep again.
         let word = self.word.swap(FREE, Ordering::Release);
         if word & WAITERS != 0 {
-            self.wake_one();
+            return self.wake_one(current);
         }
         current.end();
     }
@@ -324,7 +332,7 @@ impl RawMutex {
     /// Without it, a death says nothing about the data: for changes that become visible with one store.
     #[inline(always)]
     pub fn enter(&self) {
-        self.holder.store(thread::current().pid(), Ordering::Relaxed);
+        self.holder.store(thread::pid(), Ordering::Relaxed);
         // What counts is the order in which this thread executes; its death is the end of that order.
         compiler_fence(Ordering::SeqCst);
     }
@@ -420,7 +428,7 @@ impl RawMutex {
 
     /// Sleeps while `word`, which shows an owner, stays as it is. Returns how that ended, and the census it counted in.
     fn sleep(&self, word: u32, deadline: Deadline) -> (Wait, u32) {
-        // SeqCst: before the comparison, see `taken`. The count must stand before the mark: a holder that sees the
+        // SeqCst: before the comparison, see `look_at_census`. The count must stand before the mark: a holder that sees the
         // mark and wakes takes one off.
         let census = self.census.fetch_add(1, Ordering::SeqCst);
         let marked = word | WAITERS;
@@ -437,7 +445,18 @@ impl RawMutex {
         (wait, census)
     }
 
-    #[inline]
+    /// Right after the word was taken: do others sleep that it says nothing of?
+    #[inline(always)]
+    fn look_at_census(&self) {
+        // Pairs with the barrier between a waiter's entry in the census and its comparison of the word: either it sees
+        // this thread's id there, or this thread sees its entry.
+        fence_after_rmw();
+        if self.has_waiters() {
+            self.mark();
+        }
+    }
+
+    #[inline(always)]
     fn has_waiters(&self) -> bool {
         #[cfg(any(polyproc_loom, polyproc_shuttle))]
         if crate::model::is_blind() {
@@ -461,7 +480,7 @@ impl RawMutex {
     /// After a release: wakes one sleeper and takes it off the census.
     #[cold]
     #[inline(never)]
-    fn wake_one(&self) {
+    fn wake_one(&self, current: Current) {
         let census = self.census.load(Ordering::Relaxed);
         if self.word.wake(1) == 1 {
             self.take_off(census);
@@ -469,6 +488,7 @@ impl RawMutex {
         } else if census & COUNT != 0 {
             self.useless.fetch_add(1, Ordering::Relaxed);
         }
+        current.end();
     }
 
     /// As the holder: others may be asleep that no mark in the word tells of.

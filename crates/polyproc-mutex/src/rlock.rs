@@ -391,11 +391,10 @@ impl<T> Deref for RLockGuard<'_, T> {
 impl<T> Drop for RLockGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.origin.is_inherited() {
+        let raw = self.lock.raw();
+        if !self.origin.ends_here(raw.mutex()) {
             return;
         }
-        let raw = self.lock.raw();
-        self.origin.poison_if_panicked_since(raw.mutex());
         // SAFETY: taken when the guard was made, by this thread since guards are not `Send`, in this process.
         unsafe { raw.unlock() };
     }

@@ -363,6 +363,20 @@ pub mod robust {
         pub fn has_room(self) -> bool {
             true
         }
+        pub fn holds_none(self) -> bool {
+            RECORD.with(|record| record.list.borrow().is_empty())
+        }
+        pub fn holds_only(self, word: &Futex, node: &Node) -> bool {
+            self.holds(word, node) && RECORD.with(|record| record.list.borrow().len() == 1)
+        }
+        pub unsafe fn link_only(self, word: &Futex, node: &Node) {
+            // SAFETY: the caller's.
+            unsafe { self.link(word, node) };
+        }
+        pub unsafe fn unlink_only(self, word: &Futex, node: &Node) {
+            // SAFETY: the caller's.
+            unsafe { self.unlink(word, node) };
+        }
         pub unsafe fn link(self, word: &Futex, _: &Node) {
             step();
             RECORD.with(|record| record.list.borrow_mut().push(word));
@@ -394,6 +408,11 @@ pub mod thread {
     #[allow(clippy::missing_safety_doc)]
     pub unsafe fn registered() -> Current {
         current()
+    }
+
+    /// The calling thread's process: it is alone there.
+    pub fn pid() -> u32 {
+        current().0
     }
 
     /// Nobody forks in a model.

@@ -13,14 +13,15 @@
 //! | 32 to 39 | `next` of the list, what a list pointer points to | the holder's thread, and the kernel |
 //!
 //! [`Node`] is bytes 24 to 39, and a lock asserts at compile time that it puts its word and its node there
-//! ([`NODE_OFFSET`]). The list's head lies in glibc's record of the thread; a `prev` slot stands right before
-//! it, so that a neighbour's `prev` can be written without a look at whether it is the head.
+//! ([`NODE_OFFSET`]). The list's head lies in glibc's record of the thread. The `prev` of the newest entry is the head,
+//! without being stored: it is written when a newer entry comes before it.
 //!
 //! Between the instruction that takes a lock and its entry in the list lies a gap, and another between removal and
 //! release. For those the head has one slot, *pending*: the lock that an operation is under way on.
 //! [`begin`](Current::begin) fills it before the word is touched, [`end`](Current::end) empties it after the wake. At
 //! the thread's death the kernel treats a pending lock like one in the list, and one more case: if the word shows no
-//! owner, the thread may have swallowed a wake-up, so the kernel wakes one sleeper in its place.
+//! owner, the thread may have swallowed a wake-up, so the kernel wakes one sleeper in its place. A lock
+//! in the list may stay pending until it is released, which saves two stores: the kernel looks at it once.
 
 use crate::atomic::{AtomicU64, Ordering, compiler_fence};
 use crate::futex::Futex;
@@ -33,9 +34,6 @@ pub const LIMIT: u32 = 2048;
 
 /// Where a lock has its [`Node`], counted from its word.
 pub const NODE_OFFSET: usize = 24;
-
-/// From here on, every lock counts the list's entries exactly, foreign ones too.
-const CAUTION: u32 = LIMIT / 2;
 
 /// What glibc tells the kernel: from a list pointer, where the lock word is.
 const FUTEX_OFFSET: i64 = -32;
@@ -50,6 +48,19 @@ pub(crate) struct Head {
     list: AtomicU64,
     futex_offset: i64,
     pending: AtomicU64,
+}
+
+impl Head {
+    /// In the child of a fork: what was under way is the parent's business.
+    pub(crate) fn forget_pending(&self) {
+        self.pending.store(0, Ordering::Relaxed);
+    }
+
+    /// What a list pointer to the head is: the end of the list.
+    #[inline(always)]
+    fn address(&self) -> u64 {
+        core::ptr::from_ref(self).expose_provenance() as u64
+    }
 }
 
 /// A lock's links in the robust list of the thread that holds it. All zero is unlinked.
@@ -117,7 +128,7 @@ pub(crate) fn head() -> io::Result<*mut Head> {
 
 impl Current {
     #[inline(always)]
-    fn head<'a>(self) -> &'a Head {
+    pub(crate) fn head<'a>(self) -> &'a Head {
         // SAFETY: `register` stored the head that the kernel knows for this thread; it lives as long as the thread, all
         // that changes in it is accessed atomically here, and nobody else writes it while this thread runs our code.
         unsafe { &*self.record().head.get() }
@@ -139,16 +150,51 @@ impl Current {
         self.head().pending.store(0, Ordering::Relaxed);
     }
 
-    /// Whether one more lock can be held without going beyond what the kernel walks.
+    /// Whether this thread holds no lock at all.
     #[inline(always)]
-    pub fn has_room(self) -> bool {
-        self.record().held.get() < CAUTION || self.count_room()
+    pub fn holds_none(self) -> bool {
+        let head = self.head();
+        head.list.load(Ordering::Relaxed) == head.address()
     }
 
-    #[cold]
-    #[inline(never)]
-    fn count_room(self) -> bool {
+    /// Whether this thread holds the lock with these links, and no other, and is still announced to be at it.
+    #[inline(always)]
+    pub fn holds_only(self, _word: &Futex, node: &Node) -> bool {
+        let head = self.head();
+        head.list.load(Ordering::Relaxed) == node.address()
+            && head.pending.load(Ordering::Relaxed) == node.address()
+            && node.next.load(Ordering::Relaxed) == head.address()
+    }
+
+    /// Whether one more lock can be held without going beyond what the kernel walks. Counts what is held.
+    pub fn has_room(self) -> bool {
         self.entries().take(LIMIT as usize).count() < LIMIT as usize
+    }
+
+    /// [`link`](Current::link), where the thread held none.
+    ///
+    /// # Safety
+    ///
+    /// As for [`link`](Current::link); and [`holds_none`](Current::holds_none).
+    #[inline(always)]
+    pub unsafe fn link_only(self, _word: &Futex, node: &Node) {
+        let head = self.head();
+        node.next.store(head.address(), Ordering::Relaxed);
+        // The kernel follows `next` only: it must be in place before the head points here.
+        compiler_fence(Ordering::SeqCst);
+        head.list.store(node.address(), Ordering::Relaxed);
+    }
+
+    /// [`unlink`](Current::unlink), where the thread holds no other.
+    ///
+    /// # Safety
+    ///
+    /// As for [`unlink`](Current::unlink); and [`holds_only`](Current::holds_only) this one.
+    #[inline(always)]
+    pub unsafe fn unlink_only(self, _word: &Futex, _node: &Node) {
+        let head = self.head();
+        head.list.store(head.address(), Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
     }
 
     /// Enters a lock that this thread has just taken in its list.
@@ -157,19 +203,18 @@ impl Current {
     ///
     /// The node belongs to a lock whose word bears this thread's id; it is in no list; it stays mapped at this address
     /// until [`unlink`](Current::unlink) or the thread's end.
-    #[inline(always)]
     pub unsafe fn link(self, _word: &Futex, node: &Node) {
         let head = self.head();
         let first = head.list.load(Ordering::Relaxed);
         node.next.store(first, Ordering::Relaxed);
-        node.prev.store(core::ptr::from_ref(head).expose_provenance() as u64, Ordering::Relaxed);
-        // SAFETY: `first` is an entry of this thread's own list, or its head.
-        let neighbour = unsafe { prev_slot(first) };
-        neighbour.store(node.address(), Ordering::Relaxed);
+        if first != head.address() {
+            // SAFETY: `first` is an entry of this thread's own list.
+            let neighbour = unsafe { prev_slot(first) };
+            neighbour.store(node.address(), Ordering::Relaxed);
+        }
         // The kernel follows `next` only: it must be in place before the head points here.
         compiler_fence(Ordering::SeqCst);
         head.list.store(node.address(), Ordering::Relaxed);
-        self.record().held.set(self.record().held.get() + 1);
     }
 
     /// Takes a lock that this thread is about to release out of its list.
@@ -177,18 +222,23 @@ impl Current {
     /// # Safety
     ///
     /// The node was entered by [`link`](Current::link) on this thread, in this process, and not taken out since.
-    #[inline(always)]
     pub unsafe fn unlink(self, _word: &Futex, node: &Node) {
+        let head = self.head();
         let next = node.next.load(Ordering::Relaxed);
-        let prev = node.prev.load(Ordering::Relaxed);
-        // SAFETY: `next` is an entry of this thread's own list, or its head.
-        let neighbour = unsafe { prev_slot(next) };
-        neighbour.store(prev, Ordering::Relaxed);
-        // SAFETY: `prev` is an entry of this thread's own list, or its head, as is `next`.
+        let prev = if head.list.load(Ordering::Relaxed) == node.address() {
+            head.address()
+        } else {
+            node.prev.load(Ordering::Relaxed)
+        };
+        if next != head.address() {
+            // SAFETY: `next` is an entry of this thread's own list.
+            let neighbour = unsafe { prev_slot(next) };
+            neighbour.store(prev, Ordering::Relaxed);
+        }
+        // SAFETY: `prev` is an entry of this thread's own list, or its head.
         let neighbour = unsafe { next_slot(prev) };
         neighbour.store(next, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
-        self.record().held.set(self.record().held.get() - 1);
     }
 
     /// Whether this thread holds the lock with these links. Walks the list: unlike the id in the lock word, which a
@@ -200,7 +250,7 @@ impl Current {
     /// The list's entries, newest first, as addresses.
     fn entries(self) -> impl Iterator<Item = u64> {
         let head = self.head();
-        let end = core::ptr::from_ref(head).expose_provenance() as u64;
+        let end = head.address();
         let mut entry = head.list.load(Ordering::Relaxed) & !PRIORITY_INHERITANCE;
         core::iter::from_fn(move || {
             let this = entry;
@@ -215,17 +265,17 @@ impl Current {
     }
 }
 
-/// The `prev` of the list entry, or head, that `pointer` points to: the eight bytes before it.
+/// The `prev` of the list entry that `pointer` points to: the eight bytes before it.
 ///
 /// # Safety
 ///
-/// `pointer` points to an entry of the calling thread's own list, or to its head.
+/// `pointer` points to an entry of the calling thread's own list.
 #[inline(always)]
 unsafe fn prev_slot<'a>(pointer: u64) -> &'a AtomicU64 {
     let address = (pointer & !PRIORITY_INHERITANCE) - 8;
     let slot = core::ptr::with_exposed_provenance_mut::<u64>(address as usize);
-    // SAFETY: entries, glibc's and ours, have their `prev` right before their `next`, and glibc keeps such a slot before
-    // the head too. While linked they stay mapped, and only this thread touches them.
+    // SAFETY: entries, glibc's and ours, have their `prev` right before their `next`. While linked they stay mapped, and
+    // only this thread touches them.
     unsafe { AtomicU64::from_ptr(slot) }
 }
 
@@ -233,7 +283,7 @@ unsafe fn prev_slot<'a>(pointer: u64) -> &'a AtomicU64 {
 ///
 /// # Safety
 ///
-/// As [`prev_slot`].
+/// `pointer` points to an entry of the calling thread's own list, or to its head.
 #[inline(always)]
 unsafe fn next_slot<'a>(pointer: u64) -> &'a AtomicU64 {
     let address = pointer & !PRIORITY_INHERITANCE;

@@ -13,8 +13,6 @@ use std::sync::Once;
 pub(crate) struct Record {
     pub(crate) tid: Cell<u32>,
     pub(crate) pid: Cell<u32>,
-    /// How many locks of ours the thread holds: what [`robust::LIMIT`] bounds.
-    pub(crate) held: Cell<u32>,
     /// Counts the forks that made the process the thread lives in. Never reset: it tells a guard that it was inherited.
     pub(crate) forks: Cell<u32>,
     pub(crate) token: Cell<u64>,
@@ -26,7 +24,6 @@ thread_local! {
         Record {
             tid: Cell::new(0),
             pid: Cell::new(0),
-            held: Cell::new(0),
             forks: Cell::new(0),
             token: Cell::new(0),
             head: Cell::new(ptr::null_mut()),
@@ -63,6 +60,12 @@ pub fn current() -> Current {
 #[inline(always)]
 pub unsafe fn registered() -> Current {
     Current { record: RECORD.with(ptr::from_ref) }
+}
+
+/// The id of the calling thread's process; 0 where the thread has not called [`current`] yet.
+#[inline(always)]
+pub fn pid() -> u32 {
+    RECORD.with(|record| record.pid.get())
 }
 
 /// How many forks lie between the program's start and the calling thread: differs between a parent and its child.
@@ -112,7 +115,6 @@ fn register(current: Current) {
     let record = current.record();
     record.head.set(head);
     record.token.set(random());
-    record.held.set(0);
     record.pid.set(std::process::id());
     // SAFETY: gettid has no arguments and cannot fail.
     let tid = unsafe { libc::syscall(libc::SYS_gettid) };
@@ -122,7 +124,10 @@ fn register(current: Current) {
 /// Runs in the child of a fork, on the one thread that it has.
 extern "C" fn forget_the_parent() {
     RECORD.with(|record| {
-        record.tid.set(0);
+        record.pid.set(0);
+        if record.tid.replace(0) != 0 {
+            Current { record }.head().forget_pending();
+        }
         record.forks.set(record.forks.get().wrapping_add(1));
     });
 }
