@@ -1,0 +1,261 @@
+//! An array's memory: lock, elements, and what it takes to replace one of them in one store.
+//!
+//! | bytes | single `T` | other `T` |
+//! |---|---|---|
+//! | 0 to 39 | lock | lock |
+//! | then | elements | `redo` (`u64`), the scratch element, elements |
+//!
+//! `redo` is 0, or one more than the index of the element that the scratch element is to replace. Storing it commits
+//! the replacement; then the element is copied, and `redo` is cleared. Whoever takes the lock and finds it set, because
+//! the one before died in between, copies again.
+
+use crate::code::header_code;
+use crate::hold::Hold;
+use crate::slot;
+use bytemuck::Pod;
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use core::slice;
+use polyproc_memory::{Arena, Kind, Object, Shape};
+use polyproc_mutex::RawMutex;
+use polyproc_sys::atomic::{AtomicU64, Ordering, compiler_fence};
+use polyproc_sys::robust;
+use std::io;
+
+/// A handle to the memory.
+pub(crate) struct Table<T> {
+    object: Object,
+    raw: NonNull<RawMutex>,
+    elements: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: the lock orders all access to the elements, from threads as from processes; the pointers are into the mapping
+// that `object` keeps.
+unsafe impl<T: Send> Send for Table<T> {}
+// SAFETY: as above. A guard gives out `&mut [T]` to one thread at a time.
+unsafe impl<T: Send> Sync for Table<T> {}
+
+/// Where the payload of a type that is not single has `redo`.
+const REDO: usize = size_of::<RawMutex>();
+
+/// Where it has the scratch element.
+const fn scratch_offset<T>() -> usize {
+    (REDO + size_of::<AtomicU64>()).next_multiple_of(align_of::<T>())
+}
+
+/// The whole payload's layout, and where its elements lie.
+fn layout<T>(len: usize) -> Option<(Layout, usize)> {
+    let element = slot::layout::<T>();
+    let elements = Layout::from_size_align(element.size().checked_mul(len)?, element.align()).ok()?;
+    let head = if slot::is_single::<T>() {
+        Layout::new::<RawMutex>()
+    } else {
+        let (head, scratch) =
+            Layout::new::<RawMutex>().extend(Layout::new::<AtomicU64>()).ok()?.0.extend(element).ok()?;
+        debug_assert_eq!(scratch, scratch_offset::<T>());
+        head
+    };
+    let (payload, offset) = head.extend(elements).ok()?;
+    Some((payload.pad_to_align(), offset))
+}
+
+impl<T: Pod> Table<T> {
+    /// What an array of so many elements is, for whoever attaches to one.
+    pub(crate) fn shape(count: u64) -> Option<Shape> {
+        let (payload, _) = layout::<T>(usize::try_from(count).ok()?)?;
+        Some(Shape {
+            kind: Kind::new("array"),
+            code: header_code::<T>(),
+            element: Layout::new::<T>(),
+            count,
+            payload,
+            lock: true,
+        })
+    }
+
+    pub(crate) fn zeroed(arena: Option<&Arena>, len: usize) -> io::Result<Table<T>> {
+        robust::check()?;
+        let too_large = || io::Error::from(polyproc_memory::CreateError::TooLarge);
+        let shape = Self::shape(len as u64).ok_or_else(too_large)?;
+        Table::at(Object::create(arena, &shape)?).ok_or_else(too_large)
+    }
+
+    pub(crate) fn create(arena: Option<&Arena>, elements: &[T]) -> io::Result<Table<T>> {
+        let table = Self::zeroed(arena, elements.len())?;
+        // SAFETY: nobody else knows of it yet.
+        unsafe { table.elements_mut() }.copy_from_slice(elements);
+        Ok(table)
+    }
+
+    /// The array that is this object, whose payload has been checked to have the shape.
+    pub(crate) fn at(object: Object) -> Option<Table<T>> {
+        let len = usize::try_from(object.count()).ok()?;
+        let (_, offset) = layout::<T>(len)?;
+        let payload = object.payload();
+        // SAFETY: the shape's payload reaches to the end of the elements.
+        let elements = unsafe { payload.add(offset) };
+        Some(Table { raw: payload.cast(), elements: elements.cast(), len, object })
+    }
+
+    /// Replaces an element, and releases the lock.
+    ///
+    /// # Safety
+    ///
+    /// It is this table's lock that is held, the index is less than the length, and there is no reference to elements.
+    #[inline(always)]
+    pub(crate) unsafe fn replace(&self, hold: Hold<'_>, index: usize, element: T) {
+        if slot::is_single::<T>() {
+            // SAFETY: there is an element of this index.
+            let place = unsafe { self.elements.add(index) };
+            // SAFETY: mapped, aligned to its size, and the lock is held.
+            hold.commit(|| unsafe { slot::store(place.as_ptr(), element) });
+        } else {
+            // SAFETY: mapped and aligned; the lock is held.
+            unsafe { self.scratch().write(element) };
+            // SAFETY: the caller's.
+            unsafe { self.redo_element(hold, index) };
+        }
+    }
+
+    /// Changes a copy of an element, replaces the element by it, and releases the lock.
+    ///
+    /// # Safety
+    ///
+    /// As for [`replace`](Table::replace).
+    #[inline(always)]
+    pub(crate) unsafe fn update<R>(&self, hold: Hold<'_>, index: usize, f: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: there is an element of this index.
+        let place = unsafe { self.elements.add(index) };
+        if slot::is_single::<T>() {
+            // SAFETY: mapped and aligned; the lock is held.
+            let mut element = unsafe { place.read() };
+            let result = f(&mut element);
+            // SAFETY: mapped, aligned to its size, and the lock is held.
+            hold.commit(|| unsafe { slot::store(place.as_ptr(), element) });
+            result
+        } else {
+            let mut copy = self.scratch();
+            // SAFETY: both are mapped and aligned, and differ; the lock is held.
+            unsafe { copy.copy_from_nonoverlapping(place, 1) };
+            // SAFETY: just filled; the lock is held, so this is the only reference to it.
+            let result = f(unsafe { copy.as_mut() });
+            // SAFETY: the caller's.
+            unsafe { self.redo_element(hold, index) };
+            result
+        }
+    }
+
+    /// Commits the scratch element as the element of this index, of a type that is not single.
+    ///
+    /// # Safety
+    ///
+    /// As for [`replace`](Table::replace).
+    #[inline]
+    unsafe fn redo_element(&self, hold: Hold<'_>, index: usize) {
+        hold.commit(|| {
+            self.redo().store(index as u64 + 1, Ordering::Relaxed);
+            // SAFETY: the caller's; the index is in range.
+            unsafe { self.copy_scratch(index) };
+        });
+    }
+
+    /// Finishes what the one who held the lock before did not live to finish.
+    #[inline(always)]
+    pub(crate) fn recover(&self, hold: &Hold<'_>) {
+        debug_assert!(core::ptr::eq(hold.raw(), self.raw()));
+        if !slot::is_single::<T>() && self.redo().load(Ordering::Relaxed) != 0 {
+            self.redo_last();
+        }
+    }
+
+    #[cold]
+    fn redo_last(&self) {
+        let index = usize::try_from(self.redo().load(Ordering::Relaxed) - 1).unwrap_or(usize::MAX);
+        // What a peer wrote there that is no index is ignored.
+        if index < self.len {
+            // SAFETY: the caller has just taken the lock; the index is in range.
+            unsafe { self.copy_scratch(index) };
+        } else {
+            self.redo().store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Copies the scratch element to its place and says that this is done. May be repeated.
+    ///
+    /// # Safety
+    ///
+    /// As for [`replace`](Table::replace).
+    unsafe fn copy_scratch(&self, index: usize) {
+        // SAFETY: there is an element of this index.
+        let place = unsafe { self.elements.add(index) };
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: both are mapped and aligned, and differ; the lock is held.
+        unsafe { place.copy_from_nonoverlapping(self.scratch(), 1) };
+        compiler_fence(Ordering::SeqCst);
+        self.redo().store(0, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn redo(&self) -> &AtomicU64 {
+        debug_assert!(!slot::is_single::<T>());
+        // SAFETY: the payload of a type that is not single goes on behind the lock.
+        let redo = unsafe { self.raw.byte_add(REDO) }.cast::<AtomicU64>();
+        // SAFETY: as above; 40 is a multiple of its alignment, as the payload's is.
+        unsafe { redo.as_ref() }
+    }
+
+    #[inline(always)]
+    fn scratch(&self) -> NonNull<T> {
+        debug_assert!(!slot::is_single::<T>());
+        // SAFETY: the payload of a type that is not single has its scratch element there.
+        unsafe { self.raw.byte_add(scratch_offset::<T>()) }.cast()
+    }
+}
+
+impl<T> Table<T> {
+    #[inline(always)]
+    pub(crate) fn raw(&self) -> &RawMutex {
+        // SAFETY: points into the mapping that `object` keeps, to a lock that was checked to be one when attached; it is
+        // made of atomics only.
+        unsafe { self.raw.as_ref() }
+    }
+
+    pub(crate) fn object(&self) -> &Object {
+        &self.object
+    }
+
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The elements.
+    ///
+    /// # Safety
+    ///
+    /// The lock is held as long as the reference lives, and nobody changes them.
+    #[inline(always)]
+    pub(crate) unsafe fn elements(&self) -> &[T] {
+        // SAFETY: mapped while the handle lives, aligned, and `len` of them, of any bit pattern; the rest is the caller's.
+        unsafe { slice::from_raw_parts(self.elements.as_ptr(), self.len) }
+    }
+
+    /// The elements, to change them.
+    ///
+    /// # Safety
+    ///
+    /// The lock is held as long as the reference lives, and this is the only one.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref, reason = "the lock makes it exclusive")]
+    pub(crate) unsafe fn elements_mut(&self) -> &mut [T] {
+        // SAFETY: as in `elements`.
+        unsafe { slice::from_raw_parts_mut(self.elements.as_ptr(), self.len) }
+    }
+}
+
+impl<T> Clone for Table<T> {
+    fn clone(&self) -> Table<T> {
+        Table { object: self.object.clone(), ..*self }
+    }
+}

@@ -1,0 +1,473 @@
+//! [`Value`]: one number, or any other plain data, behind a lock.
+
+use crate::code::header_code;
+use crate::error::Poisoned;
+use crate::hold::Hold;
+use crate::lock_error::{LockTimeoutError, PoisonError, TryLockError, timed_out, would_block};
+use crate::slot;
+use bytemuck::Pod;
+use core::alloc::Layout;
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+use polyproc_memory::{Arena, Kind, Object, Shape};
+use polyproc_mutex::{PoisonCause, RawMutex};
+use polyproc_sys::atomic::{AtomicU32, Ordering};
+use polyproc_sys::deadline::Deadline;
+use polyproc_sys::{robust, thread};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// A value that all processes share, and that each operation reads or replaces as a whole.
+///
+/// A handle: clones are the same value, and a clone given to another process is too. `T` is plain old data
+/// ([`bytemuck::Pod`]): a number, an array of numbers, a struct of your own that derives it.
+///
+/// [`get`](Value::get), [`set`](Value::set) and [`update`](Value::update) are one critical section each. A process that
+/// is killed in one of them, at any instruction, leaves the value as it was before or as it is after, and the lock free.
+/// For more than that there is [`lock`](Value::lock), whose guard works in place: a death while it is held poisons.
+///
+/// All four wait for whoever holds the lock. See the [crate](crate) for costs.
+///
+/// # Examples
+///
+/// ```
+/// use polyproc_value::Value;
+///
+/// let counter = Value::new(0i32)?;
+/// let before = counter.update(|n| {
+///     *n += 1;
+///     *n - 1
+/// })?;
+/// assert_eq!((before, counter.get()?), (0, 1));
+///
+/// counter.set(40)?;
+/// *counter.lock().unwrap() += 2;
+/// assert_eq!(counter.get()?, 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Value<T> {
+    object: Object,
+    raw: NonNull<RawMutex>,
+    /// The only slot of a single type, else the first of two.
+    slots: NonNull<T>,
+}
+
+// SAFETY: the lock orders all access to the data, from threads as from processes; the pointers are into the mapping that
+// `object` keeps.
+unsafe impl<T: Send> Send for Value<T> {}
+// SAFETY: as above. A guard gives out `&mut T` to one thread at a time.
+unsafe impl<T: Send> Sync for Value<T> {}
+
+/// Where a value has the index of its current slot, if it has two: right behind the lock.
+const INDEX: usize = size_of::<RawMutex>();
+
+/// What a value is, for whoever attaches to one, and where its slots lie.
+///
+/// | single `T` | other `T` |
+/// |---|---|
+/// | lock, slot | lock, index (`u32`) of the current slot, two slots |
+fn shape<T: Pod>() -> Option<(Shape, usize)> {
+    let lock = Layout::new::<RawMutex>();
+    let (payload, slots) = if slot::is_single::<T>() {
+        lock.extend(slot::layout::<T>()).ok()?
+    } else {
+        lock.extend(Layout::new::<AtomicU32>()).ok()?.0.extend(Layout::array::<T>(2).ok()?).ok()?
+    };
+    let shape = Shape {
+        kind: Kind::new("value"),
+        code: header_code::<T>(),
+        element: Layout::new::<T>(),
+        count: 1,
+        payload: payload.pad_to_align(),
+        lock: true,
+    };
+    Some((shape, slots))
+}
+
+impl<T: Pod> Value<T> {
+    /// A value in memory of its own: a page and a file descriptor.
+    ///
+    /// # Errors
+    ///
+    /// Out of memory or of file descriptors; or a system whose robust lists are not glibc's.
+    pub fn new(value: T) -> io::Result<Value<T>> {
+        Value::create(None, value)
+    }
+
+    /// A value in an arena. A value of at most 24 bytes, if it has a type code, takes 128 bytes there, header included.
+    ///
+    /// # Errors
+    ///
+    /// The arena is full.
+    pub fn new_in(arena: &Arena, value: T) -> io::Result<Value<T>> {
+        Value::create(Some(arena), value)
+    }
+
+    fn create(arena: Option<&Arena>, value: T) -> io::Result<Value<T>> {
+        robust::check()?;
+        let (shape, slots) = shape::<T>().ok_or(io::ErrorKind::OutOfMemory)?;
+        let created = Value::at(Object::create(arena, &shape)?, slots);
+        // SAFETY: the slot is mapped, aligned, and nobody else knows of it yet.
+        unsafe { created.slots.write(value) };
+        Ok(created)
+    }
+
+    /// The value that is this object, whose payload has been checked to have the shape.
+    fn at(object: Object, slots: usize) -> Value<T> {
+        let payload = object.payload();
+        // SAFETY: the shape's payload reaches to the end of the slots at least.
+        let slots = unsafe { payload.add(slots) };
+        Value { raw: payload.cast(), slots: slots.cast(), object }
+    }
+
+    /// A copy of the value.
+    ///
+    /// # Errors
+    ///
+    /// [`Poisoned`]: a process died or panicked while it held a guard.
+    ///
+    /// # Panics
+    ///
+    /// If the calling thread holds the value's lock already, or 2,048 others.
+    #[inline]
+    #[track_caller]
+    pub fn get(&self) -> Result<T, Poisoned> {
+        let hold = self.hold()?;
+        // SAFETY: the current slot is mapped while the handle lives, and nobody writes to it while the lock is held.
+        let value = unsafe { self.current().read() };
+        drop(hold);
+        Ok(value)
+    }
+
+    /// Replaces the value.
+    ///
+    /// # Errors
+    ///
+    /// [`Poisoned`]: a process died or panicked while it held a guard. The value stays.
+    ///
+    /// # Panics
+    ///
+    /// As [`get`](Value::get).
+    #[inline]
+    #[track_caller]
+    pub fn set(&self, value: T) -> Result<(), Poisoned> {
+        let hold = self.hold()?;
+        if slot::is_single::<T>() {
+            // SAFETY: the slot is mapped, aligned to the size, and the lock is held.
+            hold.commit(|| unsafe { slot::store(self.slots.as_ptr(), value) });
+        } else {
+            let next = self.next_index();
+            // SAFETY: the slot is mapped and aligned; it is not the current one, and the lock is held: nobody looks.
+            unsafe { self.slot(next).write(value) };
+            hold.commit(|| self.index().store(next, Ordering::Relaxed));
+        }
+        Ok(())
+    }
+
+    /// Changes the value in one critical section, and returns what `f` returns.
+    ///
+    /// `f` works on a copy, which replaces the value when it returns. If it panics, or the process is killed in the
+    /// middle of it, the value stays as it was, and nothing is poisoned. In a child that `f` forks, the call changes
+    /// nothing: the lock is the parent's.
+    ///
+    /// # Errors
+    ///
+    /// [`Poisoned`]: a process died or panicked while it held a guard. `f` was not called.
+    ///
+    /// # Panics
+    ///
+    /// As [`get`](Value::get), so in particular if `f` uses the same value again: then the outer call changes nothing,
+    /// unless `f` catches the panic.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use polyproc_value::Value;
+    ///
+    /// let position = Value::new([0.0f32; 3])?;
+    /// position.update(|[x, y, _]| (*x, *y) = (1.0, 2.0))?;
+    /// assert_eq!(position.get()?, [1.0, 2.0, 0.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    #[track_caller]
+    pub fn update<R>(&self, f: impl FnOnce(&mut T) -> R) -> Result<R, Poisoned> {
+        let hold = self.hold()?;
+        if slot::is_single::<T>() {
+            // SAFETY: as in `get`.
+            let mut value = unsafe { self.slots.read() };
+            let result = f(&mut value);
+            // SAFETY: as in `set`.
+            hold.commit(|| unsafe { slot::store(self.slots.as_ptr(), value) });
+            Ok(result)
+        } else {
+            let next = self.next_index();
+            let mut copy = self.slot(next);
+            // SAFETY: both slots are mapped and aligned, and differ; the lock is held, so nobody writes to either.
+            unsafe { copy.copy_from_nonoverlapping(self.current(), 1) };
+            // SAFETY: just filled; the lock is held, so this is the only reference to the slot.
+            let result = f(unsafe { copy.as_mut() });
+            hold.commit(|| self.index().store(next, Ordering::Relaxed));
+            Ok(result)
+        }
+    }
+
+    /// Takes the lock of a value that is whole.
+    #[inline(always)]
+    #[track_caller]
+    fn hold(&self) -> Result<Hold<'_>, Poisoned> {
+        // SAFETY: borrows the handle, whose object keeps the lock mapped. Who calls this does not forget it.
+        let hold = unsafe { Hold::lock(self.raw()) };
+        match hold.raw().poison_cause() {
+            None => Ok(hold),
+            Some(cause) => Err(Poisoned::new(cause)),
+        }
+    }
+}
+
+impl<T> Value<T> {
+    /// Takes the lock, waiting for it as long as it takes.
+    ///
+    /// The guard works on the value in place: if its holder is killed or panics, the value is poisoned.
+    ///
+    /// # Errors
+    ///
+    /// The lock is held, but who held it before died or panicked in the middle of its work; the error has the guard.
+    ///
+    /// # Panics
+    ///
+    /// If the calling thread holds the value's lock already, or 2,048 others.
+    #[inline]
+    #[track_caller]
+    pub fn lock(&self) -> Result<ValueGuard<'_, T>, PoisonError<ValueGuard<'_, T>>> {
+        // SAFETY: the guard borrows the handle, whose object keeps the lock mapped; a region stays mapped while a lock in
+        // it is held by a guard that was forgotten.
+        ValueGuard::new(self, unsafe { Hold::lock(self.raw()) })
+    }
+
+    /// Takes the lock if nobody holds it. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if the lock is held, also by the calling thread; `Poisoned` with the guard as for
+    /// [`lock`](Value::lock); `TooManyLocks`.
+    #[inline]
+    pub fn try_lock(&self) -> Result<ValueGuard<'_, T>, TryLockError<ValueGuard<'_, T>>> {
+        // SAFETY: as in `lock`.
+        let hold = unsafe { Hold::try_lock(self.raw()) }.map_err(would_block)?;
+        Ok(ValueGuard::new(self, hold)?)
+    }
+
+    /// Takes the lock, waiting for it at most so long. Zero looks once.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` if the lock is still held then; `Poisoned` with the guard as for [`lock`](Value::lock);
+    /// `TooManyLocks`.
+    #[inline]
+    pub fn lock_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<ValueGuard<'_, T>, LockTimeoutError<ValueGuard<'_, T>>> {
+        self.lock_deadline(Deadline::after(timeout))
+    }
+
+    /// Takes the lock, waiting for it at most until then. A time that has passed looks once.
+    ///
+    /// # Errors
+    ///
+    /// As for [`lock_timeout`](Value::lock_timeout).
+    #[inline]
+    pub fn lock_until(
+        &self,
+        deadline: Instant,
+    ) -> Result<ValueGuard<'_, T>, LockTimeoutError<ValueGuard<'_, T>>> {
+        self.lock_deadline(Deadline::at(deadline))
+    }
+
+    #[inline]
+    fn lock_deadline(
+        &self,
+        deadline: Deadline,
+    ) -> Result<ValueGuard<'_, T>, LockTimeoutError<ValueGuard<'_, T>>> {
+        // SAFETY: as in `lock`.
+        let hold = unsafe { Hold::lock_until(self.raw(), deadline) }.map_err(timed_out)?;
+        Ok(ValueGuard::new(self, hold)?)
+    }
+
+    /// Whether anybody holds the lock. By the time the caller looks at the answer, it may be another.
+    pub fn is_locked(&self) -> bool {
+        self.raw().is_locked()
+    }
+
+    /// The process that holds a guard, by its id.
+    pub fn holder(&self) -> Option<u32> {
+        self.raw().holder()
+    }
+
+    /// Why the value may be half changed, if so.
+    pub fn poison_cause(&self) -> Option<PoisonCause> {
+        self.raw().poison_cause()
+    }
+
+    /// Whether the value may be half changed.
+    pub fn is_poisoned(&self) -> bool {
+        self.poison_cause().is_some()
+    }
+
+    /// Declares the value repaired.
+    pub fn clear_poison(&self) {
+        self.raw().clear_poison();
+    }
+
+    #[inline(always)]
+    fn raw(&self) -> &RawMutex {
+        // SAFETY: points into the mapping that `object` keeps, to a lock that was checked to be one when attached; it is
+        // made of atomics only.
+        unsafe { self.raw.as_ref() }
+    }
+
+    /// Which slot is current. Only of a type that is not single.
+    #[inline(always)]
+    fn index(&self) -> &AtomicU32 {
+        // SAFETY: the payload of a type that is not single reaches to the end of two slots behind the index.
+        let index = unsafe { self.raw.byte_add(INDEX) }.cast::<AtomicU32>();
+        // SAFETY: as above; 40 is a multiple of its alignment, as the payload's is.
+        unsafe { index.as_ref() }
+    }
+
+    #[inline(always)]
+    fn next_index(&self) -> u32 {
+        self.index().load(Ordering::Relaxed) & 1 ^ 1
+    }
+
+    /// The first or the second slot.
+    #[inline(always)]
+    fn slot(&self, index: u32) -> NonNull<T> {
+        // Whatever a peer writes there, one of two.
+        let index = (index & 1) as usize;
+        // SAFETY: there are two.
+        unsafe { self.slots.add(index) }
+    }
+
+    /// The slot with the value.
+    #[inline(always)]
+    fn current(&self) -> NonNull<T> {
+        if slot::is_single::<T>() { self.slots } else { self.slot(self.index().load(Ordering::Relaxed)) }
+    }
+}
+
+impl<T> Clone for Value<T> {
+    fn clone(&self) -> Value<T> {
+        Value { object: self.object.clone(), ..*self }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Value<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Value");
+        match self.try_lock() {
+            Ok(guard) => debug.field("value", &*guard),
+            Err(TryLockError::Poisoned(error)) => debug.field("value", &**error.get_ref()),
+            Err(_) => debug.field("value", &format_args!("<locked>")).field("holder", &self.holder()),
+        };
+        debug.field("poison", &self.poison_cause()).finish_non_exhaustive()
+    }
+}
+
+/// Inside a hand-over only: as an argument for another process, or in a message that can carry descriptors.
+impl<T> Serialize for Value<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.object.serialize(serializer)
+    }
+}
+
+impl<'de, T: Pod> Deserialize<'de> for Value<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value<T>, D::Error> {
+        let object = Object::deserialize(deserializer, |_| Some(shape::<T>()?.0))?;
+        let (_, slots) = shape::<T>().ok_or_else(|| serde::de::Error::custom("the value is too large"))?;
+        Ok(Value::at(object, slots))
+    }
+}
+
+/// The lock, held. The value, in place, until it is dropped.
+///
+/// Dropped while panicking, it poisons the value. In a child made by `fork` it is inert: it does not unlock what the
+/// parent holds.
+///
+/// It stays with its thread:
+///
+/// ```compile_fail,E0277
+/// fn send(_: impl Send) {}
+/// send(polyproc_value::Value::new(0i32).unwrap().lock().unwrap());
+/// ```
+#[must_use = "the value is unlocked as soon as the guard is dropped"]
+pub struct ValueGuard<'a, T> {
+    value: &'a Value<T>,
+    slot: NonNull<T>,
+    /// Whether the thread was panicking before.
+    panicking: bool,
+    hold: Hold<'a>,
+}
+
+// SAFETY: a shared guard gives out `&T`, and nothing else that depends on the thread.
+unsafe impl<T: Sync> Sync for ValueGuard<'_, T> {}
+
+impl<'a, T> ValueGuard<'a, T> {
+    #[inline]
+    fn new(value: &'a Value<T>, hold: Hold<'a>) -> Result<ValueGuard<'a, T>, PoisonError<ValueGuard<'a, T>>> {
+        value.raw().enter();
+        let panicking = std::thread::panicking();
+        let guard = ValueGuard { value, slot: value.current(), panicking, hold };
+        match value.poison_cause() {
+            None => Ok(guard),
+            Some(cause) => Err(PoisonError::new(guard, cause)),
+        }
+    }
+}
+
+impl<T> Deref for ValueGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the slot is mapped while the handle lives, any bit pattern is a T, and the lock is held.
+        unsafe { self.slot.as_ref() }
+    }
+}
+
+impl<T> DerefMut for ValueGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`; the guard is borrowed exclusively, and it is the only one.
+        unsafe { self.slot.as_mut() }
+    }
+}
+
+impl<T> Drop for ValueGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // The lock is released after this, by `hold`.
+        if self.hold.is_own() {
+            let raw = self.value.raw();
+            if !self.panicking && std::thread::panicking() {
+                raw.set_poison(PoisonCause::Panicked { pid: thread::current().pid() });
+            }
+            raw.leave();
+        }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for ValueGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for ValueGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
