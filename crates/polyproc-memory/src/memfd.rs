@@ -102,19 +102,26 @@ fn memfd_create(name: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
 
 /// Makes the file `size` bytes long, with memory behind each of them.
 fn allocate(file: &File, size: u64) -> io::Result<()> {
-    let page = u64::from(page_size());
+    in_steps(size, u64::from(page_size()), |from, length| {
+        // SAFETY: fallocate touches no memory of ours. Both numbers are at most `size`, which fits an i64.
+        let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, from as i64, length as i64) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    })
+}
+
+/// Allocates `size` bytes step by step with `allocate(from, length)`.
+///
+/// Not every kernel waits for a fatal signal to interrupt a step and undo it. Signals may come faster than a step takes, from
+/// a profiler for instance, so an interrupted step is tried again at half its length.
+fn in_steps(size: u64, page: u64, mut allocate: impl FnMut(u64, u64) -> io::Result<()>) -> io::Result<()> {
     let (mut done, mut step) = (0, STEP);
     while done < size {
         let length = step.min(size - done);
-        // SAFETY: fallocate touches no memory of ours. Both numbers are at most `size`, which fits an i64.
-        let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, done as i64, length as i64) };
-        if result == 0 {
+        let Err(error) = allocate(done, length) else {
             done += length;
             continue;
-        }
-        let error = io::Error::last_os_error();
+        };
         match error.raw_os_error() {
-            // Signals may come faster than a step takes.
             Some(libc::EINTR) => step = (step / 2).max(page),
             Some(libc::ENOSPC | libc::ENOMEM) => {
                 return Err(
@@ -163,4 +170,54 @@ pub(crate) fn descriptor_limit() -> u64 {
     // SAFETY: `limit` is writable and of the type that getrlimit(2) fills.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
     limit.rlim_cur
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+
+    const PAGE: u64 = 4096;
+
+    /// Allocation by a kernel that is always interrupted in steps of more than `longest`.
+    fn interrupted(size: u64, longest: u64) -> (u64, usize) {
+        let (mut done, mut calls) = (0, 0);
+        in_steps(size, PAGE, |from, length| {
+            calls += 1;
+            assert!(from == done && length > 0 && calls < 10_000, "{from} {length}");
+            if length > longest {
+                return Err(io::Error::from_raw_os_error(libc::EINTR));
+            }
+            done += length;
+            Ok(())
+        })
+        .unwrap();
+        (done, calls)
+    }
+
+    #[test]
+    fn signals_faster_than_a_step_do_not_stop_it() {
+        assert_eq!(interrupted(5 * STEP, STEP), (5 * STEP, 5));
+        assert_eq!(interrupted(STEP + PAGE, u64::MAX), (STEP + PAGE, 2));
+        assert_eq!(interrupted(4 * STEP, STEP / 8).0, 4 * STEP);
+        assert_eq!(interrupted(2 * STEP, PAGE).0, 2 * STEP);
+    }
+
+    #[test]
+    fn a_refusal_halfway_is_out_of_memory_with_its_cause() {
+        for errno in [libc::ENOSPC, libc::ENOMEM] {
+            let mut steps = 0;
+            let error = in_steps(5 * STEP, PAGE, |_, _| {
+                steps += 1;
+                if steps < 3 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
+            })
+            .unwrap_err();
+            assert_eq!((steps, error.kind()), (3, io::ErrorKind::OutOfMemory));
+            assert_eq!(error.to_string(), "not enough memory for 10485760 bytes to share");
+            let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).unwrap();
+            assert_eq!(cause.raw_os_error(), Some(errno));
+        }
+        let error = in_steps(1, PAGE, |_, _| Err(io::Error::from_raw_os_error(libc::EPERM))).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    }
 }

@@ -1,4 +1,4 @@
-//! At the limits of the process: descriptors, address space, file size, and signals that come all the time.
+//! At the limits of the process: descriptors, address space, file size; and what is left of the dead.
 //!
 //! These tests change what holds for the whole process, so they run one after the other.
 
@@ -9,7 +9,6 @@ use polyproc_memory::{Arena, CreateError, Object, Region};
 use std::error::Error;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -94,38 +93,6 @@ fn a_limit_for_files_is_an_error_and_no_death() {
     let error = too_large.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{error}");
     assert_eq!(error.to_string(), "1052672 bytes are above the limit of 1048576 for a file (ulimit -f)");
-}
-
-/// A signal undoes the part of the allocation that it interrupts. They come faster here than that part takes.
-#[test]
-fn signals_do_not_keep_memory_from_being_allocated() {
-    static SIGNALS: AtomicU64 = AtomicU64::new(0);
-    extern "C" fn count(_signal: libc::c_int) {
-        SIGNALS.fetch_add(1, Ordering::Relaxed);
-    }
-    fn every(microseconds: i64) {
-        let interval = libc::timeval { tv_sec: 0, tv_usec: microseconds };
-        let timer = libc::itimerval { it_interval: interval, it_value: interval };
-        // SAFETY: `timer` is of the right type; the old one is not asked for.
-        assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, core::ptr::null_mut()) }, 0);
-    }
-    let _alone = alone();
-    // In a child with one thread, so that it is this thread that the signals interrupt.
-    in_child(|| {
-        let handler = count as extern "C" fn(libc::c_int) as libc::sighandler_t;
-        // SAFETY: the handler only adds to an atomic.
-        assert_ne!(unsafe { libc::signal(libc::SIGALRM, handler) }, libc::SIG_ERR);
-        every(150);
-        let arena = Arena::new(48 << 20);
-        every(0);
-        let size = std::os::unix::fs::MetadataExt::blocks(
-            &std::fs::File::from(arena.unwrap().region().as_fd().try_clone_to_owned().unwrap())
-                .metadata()
-                .unwrap(),
-        ) * 512;
-        SIGNALS.load(Ordering::Relaxed) > 10 && size >= 48 << 20
-    })
-    .succeeds();
 }
 
 #[test]

@@ -184,9 +184,14 @@ fn a_size_that_overflows_is_an_error() {
 #[test]
 fn threads_and_processes_share_an_arena_without_overlap() {
     const WORKERS: u64 = 6;
-    const EACH: u64 = 2000;
+    const EACH: u64 = 5000;
     let arena = Arena::new(WORKERS * EACH * 128).unwrap();
+    let ready = Object::create(None, &NUMBER).unwrap();
     let work = |worker: u64| {
+        number(&ready).fetch_add(1, Ordering::Relaxed);
+        while number(&ready).load(Ordering::Relaxed) < WORKERS {
+            std::thread::yield_now();
+        }
         for index in 0..EACH {
             let object = Object::create(Some(&arena), &NUMBER).unwrap();
             // An object that another one overlaps has something in it already.
@@ -200,9 +205,7 @@ fn threads_and_processes_share_an_arena_without_overlap() {
             scope.spawn(move || work(worker));
         }
     });
-    for child in children {
-        child.succeeds();
-    }
+    children.into_iter().for_each(Child::succeeds);
     assert_eq!(arena.remaining(), 0);
     let found: BTreeSet<u64> = (0..WORKERS * EACH)
         .map(|index| {

@@ -113,12 +113,17 @@ pub(crate) fn in_child(f: impl FnOnce() -> bool) -> Child {
 pub(crate) struct Child(libc::pid_t);
 
 impl Child {
-    /// Asserts that it returned true.
-    #[track_caller]
-    pub(crate) fn succeeds(self) {
+    /// Waits for its end. Zero if it returned true.
+    pub(crate) fn status(self) -> i32 {
         let mut status = 0;
         // SAFETY: waits for a child of this process that nobody else waits for.
         assert_eq!(unsafe { libc::waitpid(self.0, &mut status, 0) }, self.0);
-        assert_eq!(status, 0, "wait status of the child");
+        status
+    }
+
+    /// Asserts that it returned true.
+    #[track_caller]
+    pub(crate) fn succeeds(self) {
+        assert_eq!(self.status(), 0, "wait status of the child");
     }
 }
