@@ -1,1 +1,1 @@
-//! One small program for each thing a user starts with.
+//! The examples are in `examples/`. `cargo run --release --example NAME` runs one.

@@ -1,1 +1,79 @@
-//! Python's multiprocessing for Rust: typed shared memory, crash-safe locks, processes.
+//! What Python's `multiprocessing` offers, native and typed: shared values and arrays, locks and processes, as fast as
+//! threads, and safe against the death of any of the processes.
+//!
+//! `SIGKILL` any process at any instruction: nobody else hangs, nothing that was committed is lost or seen twice, no
+//! lock, memory or descriptor leaks, and whoever is affected gets a typed error that names the dead.
+//!
+//! # Example
+//!
+//! Four processes increment one number, a thousand times each.
+//!
+//! ```
+//! use polyproc::{Process, Value};
+//!
+//! fn worker(n: u32, counter: Value<i32>) {
+//!     for _ in 0..n {
+//!         *counter.lock().unwrap() += 1;
+//!     }
+//! }
+//!
+//! fn main() -> polyproc::Result<()> {
+//!     polyproc::init(); // In a child: runs its function and exits.
+//!     let counter = Value::new(0)?;
+//!     let workers = (0..4)
+//!         .map(|_| Process::spawn(worker, (1_000, counter.clone())))
+//!         .collect::<Result<Vec<_>, _>>()?;
+//!     for worker in workers {
+//!         worker.join()?;
+//!     }
+//!     assert_eq!(counter.get()?, 4_000);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What there is
+//!
+//! This crate only gathers others. Who needs one thing depends on one crate.
+//!
+//! | crate | feature | what |
+//! |---|---|---|
+//! | `polyproc-process` | `process` | [`Process`], [`Builder`], [`init`], [`current_process`], [`active_children`], [`cpu_count`] |
+//! | `polyproc-value` | `value` | [`Value`], [`Array`], their atomic forms [`RawValue`] and [`RawArray`], their run-time typed forms [`AnyValue`] and [`AnyArray`] |
+//! | `polyproc-mutex` | `mutex` | [`Mutex`], [`RLock`] |
+//! | `polyproc-memory` | always | [`Arena`], for thousands of objects in one piece of memory |
+//!
+//! Each one's page says what blocks, what a death does, and what it costs.
+//!
+//! # From Python
+//!
+//! | Python | here |
+//! |---|---|
+//! | `Process(target=f, args=(x,)).start()` | [`Process::spawn(f, (x,))`](Process::spawn) |
+//! | `p.join(); p.exitcode` | [`p.join()`](Process::join), which returns what `f` returned, or how it died |
+//! | `if __name__ == "__main__":` | [`polyproc::init()`](init), the first line of `main` |
+//! | `Value('i', 0)`, `Array('d', 10)` | `Value::new(0)` or [`value!('i', 0)`](value); `Array::<f64>::zeroed(10)` or [`array!('d'; 10)`](array) |
+//! | `with v.get_lock(): v.value += 1` | [`v.update(\|n\| *n += 1)`](Value::update), or `*v.lock().unwrap() += 1` |
+//! | `Value('i', 0, lock=False)` | [`RawValue`], whose every access is atomic |
+//! | `Lock()`, `RLock()` | [`Mutex`], [`RLock`], with the data that they protect |
+
+#![forbid(unsafe_code)]
+
+mod error;
+
+pub use error::{Error, Result};
+pub use polyproc_memory::Arena;
+
+#[cfg(feature = "mutex")]
+pub use polyproc_mutex::{
+    LockTimeoutError, Mutex, MutexGuard, PoisonCause, PoisonError, RLock, RLockGuard, TryLockError,
+};
+#[cfg(feature = "process")]
+pub use polyproc_process::{
+    Builder, Child, CurrentProcess, JoinError, Parent, Process, SpawnError, Stdio, active_children,
+    cpu_count, current_process, init, init_for_tests, parent_process,
+};
+#[cfg(feature = "value")]
+pub use polyproc_value::{
+    AnyArray, AnyValue, Array, ArrayError, ArrayGuard, Number, Poisoned, RawArray, RawValue, TypeCode, Value,
+    ValueGuard, array, raw_array, raw_value, value,
+};

@@ -1,0 +1,179 @@
+//! One error for programs that use several of the crates.
+
+use std::fmt;
+use std::io;
+
+/// A result whose error all of the crates' errors convert into.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Any error of any of the crates, for `?` in programs that use several.
+///
+/// It prints what the error inside prints. An error that carries a guard, such as [`PoisonError`](crate::PoisonError),
+/// leaves the guard behind, which unlocks.
+///
+/// # Example
+///
+/// ```
+/// use polyproc::{Array, Error};
+///
+/// fn first(values: &Array<i32>) -> polyproc::Result<i32> {
+///     Ok(values.get(0)?)
+/// }
+///
+/// assert_eq!(first(&Array::new(&[7])?)?, 7);
+/// let error = first(&Array::new(&[])?).unwrap_err();
+/// assert!(matches!(error, Error::Array(_)));
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// Memory, descriptors or another system call: making or receiving an object failed.
+    Io(io::Error),
+    /// A process was not started.
+    #[cfg(feature = "process")]
+    Spawn(crate::SpawnError),
+    /// There is no value to be had from a process, or not yet.
+    #[cfg(feature = "process")]
+    Join(crate::JoinError),
+    /// A process died or panicked in a critical section.
+    #[cfg(feature = "mutex")]
+    Poisoned(crate::PoisonCause),
+    /// A lock was held, and the call was not to wait.
+    #[cfg(feature = "mutex")]
+    WouldBlock,
+    /// The time was over first.
+    #[cfg(feature = "mutex")]
+    TimedOut,
+    /// The thread holds as many locks as the kernel releases for a dead thread.
+    #[cfg(feature = "mutex")]
+    TooManyLocks,
+    /// An index or a range outside an array, or a wrong length.
+    #[cfg(feature = "value")]
+    Array(crate::ArrayError),
+    /// A character that is no type code.
+    #[cfg(feature = "value")]
+    TypeCode(crate::UnknownTypeCode),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Io(error) => error.fmt(f),
+            #[cfg(feature = "process")]
+            Error::Spawn(error) => error.fmt(f),
+            #[cfg(feature = "process")]
+            Error::Join(error) => error.fmt(f),
+            #[cfg(feature = "mutex")]
+            Error::Poisoned(cause) => write!(f, "poisoned lock: {cause}"),
+            #[cfg(feature = "mutex")]
+            Error::WouldBlock => f.write_str("the lock is held"),
+            #[cfg(feature = "mutex")]
+            Error::TimedOut => f.write_str("the lock was still held when the time was over"),
+            #[cfg(feature = "mutex")]
+            Error::TooManyLocks => {
+                f.write_str("this thread holds as many locks as the kernel releases when a thread dies")
+            }
+            #[cfg(feature = "value")]
+            Error::Array(error) => error.fmt(f),
+            #[cfg(feature = "value")]
+            Error::TypeCode(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io(error) => error.source(),
+            #[cfg(feature = "process")]
+            Error::Spawn(error) => error.source(),
+            #[cfg(feature = "process")]
+            Error::Join(error) => error.source(),
+            #[cfg(feature = "value")]
+            Error::Array(error) => error.source(),
+            #[allow(unreachable_patterns, reason = "without features there are no others")]
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        Error::Io(error)
+    }
+}
+
+#[cfg(feature = "process")]
+mod process {
+    use super::Error;
+    use crate::{JoinError, SpawnError};
+
+    impl From<SpawnError> for Error {
+        fn from(error: SpawnError) -> Error {
+            Error::Spawn(error)
+        }
+    }
+
+    impl From<JoinError> for Error {
+        fn from(error: JoinError) -> Error {
+            Error::Join(error)
+        }
+    }
+}
+
+#[cfg(feature = "mutex")]
+mod lock {
+    use super::Error;
+    use crate::{LockTimeoutError, PoisonError, TryLockError};
+
+    impl<G> From<PoisonError<G>> for Error {
+        fn from(error: PoisonError<G>) -> Error {
+            Error::Poisoned(error.cause())
+        }
+    }
+
+    impl<G> From<TryLockError<G>> for Error {
+        fn from(error: TryLockError<G>) -> Error {
+            match error {
+                TryLockError::Poisoned(error) => error.into(),
+                TryLockError::WouldBlock => Error::WouldBlock,
+                TryLockError::TooManyLocks => Error::TooManyLocks,
+            }
+        }
+    }
+
+    impl<G> From<LockTimeoutError<G>> for Error {
+        fn from(error: LockTimeoutError<G>) -> Error {
+            match error {
+                LockTimeoutError::Poisoned(error) => error.into(),
+                LockTimeoutError::TimedOut => Error::TimedOut,
+                LockTimeoutError::TooManyLocks => Error::TooManyLocks,
+            }
+        }
+    }
+}
+
+#[cfg(feature = "value")]
+mod value {
+    use super::Error;
+    use crate::{ArrayError, Poisoned, UnknownTypeCode};
+
+    impl From<Poisoned> for Error {
+        fn from(error: Poisoned) -> Error {
+            Error::Poisoned(error.cause())
+        }
+    }
+
+    impl From<ArrayError> for Error {
+        fn from(error: ArrayError) -> Error {
+            Error::Array(error)
+        }
+    }
+
+    impl From<UnknownTypeCode> for Error {
+        fn from(error: UnknownTypeCode) -> Error {
+            Error::TypeCode(error)
+        }
+    }
+}
