@@ -148,20 +148,25 @@ impl Child {
 
     /// Kills it and waits until it is gone. Returns its id.
     #[track_caller]
-    pub(crate) fn kill(mut self) -> u32 {
+    pub(crate) fn kill(self) -> u32 {
         let pid = self.pid();
         kill(pid);
-        assert_eq!(self.reap(), libc::SIGKILL, "the status of a killed process");
+        assert_eq!(self.wait(), libc::SIGKILL, "the status of a killed process");
         pid
     }
 
     /// Waits until it has ended, which must have been well.
     #[track_caller]
-    pub(crate) fn join(mut self) {
-        assert_eq!(self.reap(), 0, "the status of a child that should have ended well");
+    pub(crate) fn join(self) {
+        assert_eq!(self.wait(), 0, "the status of a child that should have ended well");
     }
 
-    /// Waits for its end, and returns its status.
+    /// Waits until it has ended, and returns its status as waitpid(2) does.
+    #[track_caller]
+    pub(crate) fn wait(mut self) -> i32 {
+        self.reap()
+    }
+
     #[track_caller]
     fn reap(&mut self) -> i32 {
         let mut status = 0;
