@@ -127,3 +127,8 @@ pub use memfd::without_noexec_seal;
 pub use object::Object;
 pub use region::Region;
 pub use shape::{Kind, Shape};
+
+/// The README's example runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,7 +3,6 @@
 use crate::error::CreateError;
 use crate::layout::{Description, Geometry, LINE, ObjectHeader, RegionHeader};
 use crate::memfd;
-use core::mem::offset_of;
 use core::ptr::NonNull;
 use memmap2::{MmapOptions, MmapRaw};
 use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -23,7 +22,8 @@ struct Lock {
 }
 
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
-const _: () = assert!(offset_of!(Lock, holder) == 8 && size_of::<Lock>() == 12 && align_of::<Lock>() == 4);
+const _: () =
+    assert!(core::mem::offset_of!(Lock, holder) == 8 && size_of::<Lock>() == 12 && align_of::<Lock>() == 4);
 
 /// The bytes at which a lock has its links end: no payload with a lock is smaller.
 pub(crate) const LOCK_SIZE: usize = 40;
