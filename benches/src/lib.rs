@@ -94,7 +94,12 @@ impl<'a> Table<'a> {
             let ratios: Vec<f64> = own.iter().zip(&times[0]).map(|(own, first)| own / first).collect();
             let worst = ratios.iter().copied().fold(0.0, f64::max);
             let least = own.iter().copied().fold(f64::INFINITY, f64::min);
-            println!("{:<44} {least:>10.2} {:>10.2} {:>9.3} {worst:>12.3}", subject.name, median(own), median(&ratios));
+            println!(
+                "{:<44} {least:>10.2} {:>10.2} {:>9.3} {worst:>12.3}",
+                subject.name,
+                median(own),
+                median(&ratios)
+            );
         }
     }
 }

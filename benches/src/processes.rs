@@ -49,8 +49,14 @@ impl Processes {
     pub fn fork(count: usize, f: impl Fn(usize) -> u64) -> Processes {
         assert!(count <= MOST);
         let layout = Layout::new::<Shared>();
-        let shape =
-            Shape { kind: Kind::new("bench"), code: 0, element: layout, count: 1, payload: layout, lock: false };
+        let shape = Shape {
+            kind: Kind::new("bench"),
+            code: 0,
+            element: layout,
+            count: 1,
+            payload: layout,
+            lock: false,
+        };
         let object = Object::create(None, &shape).expect("memory for the benches");
         let mut processes = Processes { pids: Vec::new(), object, epoch: Instant::now() };
         for index in 0..count {
@@ -58,7 +64,8 @@ impl Processes {
             let pid = unsafe { libc::fork() };
             assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
             if pid == 0 {
-                let ok = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| processes.child(index, &f)));
+                let ok =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| processes.child(index, &f)));
                 // SAFETY: ends the child without the parent's exit handlers.
                 unsafe { libc::_exit(if ok.is_ok() { 0 } else { 1 }) };
             }
