@@ -1,6 +1,6 @@
 //! What can be chosen about a process before it starts.
 
-use crate::entry::entry_of;
+use crate::entry::{assert_plain, entry_of};
 use crate::error::{CodecError, SpawnError};
 use crate::function::Function;
 use crate::process::Process;
@@ -124,6 +124,7 @@ impl Builder {
         F::Output: Serialize + DeserializeOwned,
         Args: Serialize + DeserializeOwned,
     {
+        const { assert_plain::<F>() };
         start::check()?;
         let entry = entry_of::<F, Args>(function);
         let (bytes, descriptors) = handover::send(|| postcard::to_stdvec(&arguments));

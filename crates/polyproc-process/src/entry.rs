@@ -18,6 +18,16 @@ use std::ptr::NonNull;
 /// What a child calls, with the bytes and descriptors of its arguments.
 pub(crate) type Entry = fn(&[u8], Vec<OwnedFd>) -> Outcome;
 
+/// Refuses at compile time what has a size, and is thus more than its type. To be called where users call, so that the
+/// compiler names their line.
+pub(crate) const fn assert_plain<F>() {
+    assert!(
+        size_of::<F>() == 0,
+        "a process runs a plain `fn` or a closure that captures nothing: not a function pointer, and not a closure that \
+         captures something (send it as an argument instead)"
+    );
+}
+
 /// The entry of this function.
 pub(crate) fn entry_of<F, Args>(_: F) -> Entry
 where
@@ -25,13 +35,7 @@ where
     F::Output: Serialize,
     Args: DeserializeOwned,
 {
-    const {
-        assert!(
-            size_of::<F>() == 0,
-            "a process runs a plain `fn` or a closure that captures nothing: not a function pointer, and not a closure \
-             that captures something (send it as an argument instead)"
-        );
-    }
+    const { assert_plain::<F>() };
     enter::<F, Args>
 }
 

@@ -34,7 +34,7 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
     ///
     /// # Example
     ///
-    /// ```
+    /// ```standalone_crate
     /// use polyproc_process::Process;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

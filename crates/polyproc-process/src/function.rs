@@ -8,7 +8,7 @@
 /// which function is meant. A closure that captures something is none either, because what it captures would have to be
 /// sent: send it as an argument instead. Both are refused at compile time.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0080
 /// use polyproc_process::Process;
 ///
 /// fn double(n: i32) -> i32 {
@@ -19,7 +19,7 @@
 /// let process = Process::spawn(pointer, (21,)); // error: this is a function pointer
 /// ```
 ///
-/// ```compile_fail
+/// ```compile_fail,E0080
 /// use polyproc_process::Process;
 ///
 /// let factor = std::env::args().count() as i32;

@@ -2,6 +2,7 @@
 
 use crate::builder::Builder;
 use crate::channel::{self, Verdict};
+use crate::entry::assert_plain;
 use crate::error::{CodecError, JoinError, SpawnError};
 use crate::family::{self, family};
 use crate::function::Function;
@@ -79,6 +80,7 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
         F: Function<Args, Output = R>,
         Args: Serialize + DeserializeOwned,
     {
+        const { assert_plain::<F>() };
         Builder::new().spawn(function, arguments)
     }
 }
