@@ -205,9 +205,12 @@ impl FromStr for TypeCode {
     }
 }
 
-/// The character.
+/// The character; with `{:#}`, what it stands for: `int, i32`.
 impl fmt::Display for TypeCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return write!(f, "{}, {}", self.c_name(), self.rust_type());
+        }
         self.to_char().fmt(f)
     }
 }

@@ -96,7 +96,7 @@ impl<T: Pod> Value<T> {
         Value::create(None, value)
     }
 
-    /// A value in an arena. A value of at most 24 bytes, if it has a type code, takes 128 bytes there, header included.
+    /// A value in an arena, where a number takes 128 bytes, header included.
     ///
     /// # Errors
     ///
