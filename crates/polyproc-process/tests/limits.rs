@@ -1,0 +1,127 @@
+//! What happens when the system runs out.
+
+mod common;
+
+use common::{Fd, open_descriptors, watchdog};
+use polyproc_process::{Builder, JoinError, Process, SpawnError, Stdio, active_children, init_for_tests};
+use std::error::Error;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Mutex;
+
+init_for_tests!();
+
+fn limit_descriptors(limit: u64) {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct is valid to be written.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limits) }, 0);
+    limits.rlim_cur = limit;
+    // SAFETY: the struct is valid.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limits) }, 0);
+}
+
+/// How many children there are as the system sees it.
+fn children() -> usize {
+    let children = std::fs::read_to_string("/proc/thread-self/children").unwrap();
+    children.split_whitespace().count()
+}
+
+#[test]
+fn out_of_descriptors_is_an_error_at_every_step() {
+    let _watchdog = watchdog();
+    fn try_all(piped: bool) -> (u32, u32) {
+        // What is made once is made now, and no number below the highest is free.
+        Process::spawn(|| (), ()).unwrap().join().unwrap();
+        let highest = open_descriptors().into_iter().map(|(number, _)| number).max().unwrap();
+        let mut filling = vec![Fd::of(io::stdout())];
+        while filling[filling.len() - 1].0.as_raw_fd() < highest {
+            filling.push(Fd::of(io::stdout()));
+        }
+        let open = open_descriptors();
+        let highest = open.iter().map(|(number, _)| *number).max().unwrap();
+        let (mut refused, mut worked) = (0, 0);
+        for spare in 0..10 {
+            limit_descriptors(highest as u64 + 1 + spare);
+            let stream = || if piped { Stdio::piped() } else { Stdio::null() };
+            let arguments = (Vec::<u8>::from([1; 100_000]),);
+            let spawned = Builder::new()
+                .stdin(stream())
+                .stdout(stream())
+                .spawn(|bytes: Vec<u8>| bytes.len(), arguments);
+            limit_descriptors(1024);
+            match spawned {
+                Ok(process) => {
+                    worked += 1;
+                    assert_eq!(process.join().unwrap(), 100_000);
+                }
+                Err(error) => {
+                    refused += 1;
+                    assert!(matches!(error, SpawnError::System { .. }), "{error}");
+                    let source = error.source().unwrap().downcast_ref::<io::Error>().unwrap();
+                    assert_eq!(source.raw_os_error(), Some(libc::EMFILE), "{error}");
+                }
+            }
+            assert_eq!(children(), 0);
+            assert!(active_children().is_empty());
+            assert_eq!(open_descriptors(), open, "with {spare} to spare");
+        }
+        (refused, worked)
+    }
+    // The socket pair takes two; the child's pidfd and the file with the arguments replace one of them.
+    assert_eq!(Process::spawn(try_all, (false,)).unwrap().join().unwrap(), (3, 7));
+    // Each pipe takes two more, at first.
+    assert_eq!(Process::spawn(try_all, (true,)).unwrap().join().unwrap(), (6, 4));
+}
+
+#[test]
+fn a_child_without_room_for_its_arguments_says_so() {
+    let _watchdog = watchdog();
+    fn parent() -> String {
+        *RESERVED.lock().unwrap() = (0..20).map(|_| Fd::of(io::stdout())).collect();
+        let descriptors: Vec<_> = (0..200).map(|_| Fd::of(io::stdout())).collect();
+        let process = Process::spawn(|passed: Passed| passed.0.len(), (Passed(descriptors),)).unwrap();
+        process.join().unwrap_err().to_string()
+    }
+    let message = Process::spawn(parent, ()).unwrap().join().unwrap();
+    assert_eq!(message, "cannot read the arguments: Too many open files (os error 24)");
+}
+
+/// Low numbers, for what the start of a process opens.
+static RESERVED: Mutex<Vec<Fd>> = Mutex::new(Vec::new());
+
+/// Descriptors that take the limit down on their way out: the child, which inherits it, has no room for them.
+struct Passed(Vec<Fd>);
+
+impl serde::Serialize for Passed {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let result = self.0.serialize(serializer);
+        RESERVED.lock().unwrap().clear();
+        limit_descriptors(100);
+        result
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Passed {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Passed, D::Error> {
+        Vec::deserialize(deserializer).map(Passed)
+    }
+}
+
+#[test]
+fn a_parent_without_room_for_the_value_says_so() {
+    let _watchdog = watchdog();
+    fn parent() -> String {
+        let process =
+            Process::spawn(|| (0..300).map(|_| Fd::of(io::stdout())).collect::<Vec<_>>(), ()).unwrap();
+        while process.is_alive() {
+            std::thread::yield_now();
+        }
+        limit_descriptors(50);
+        let error = process.join().unwrap_err();
+        limit_descriptors(1024);
+        assert!(matches!(error, JoinError::Io(_)), "{error}");
+        error.to_string()
+    }
+    let message = Process::spawn(parent, ()).unwrap().join().unwrap();
+    assert_eq!(message, "cannot join the process: Too many open files (os error 24)");
+}
