@@ -11,10 +11,9 @@ use loom as checker;
 #[cfg(polyproc_shuttle)]
 use shuttle as checker;
 
-use polyproc_mutex::{RawMutex, Refusal, model::be_blind};
+use polyproc_mutex::{RawMutex, Refusal};
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::model::{End, run};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 // Not the checker's: it would take part in the unwinding when a model fails.
 use std::sync::{Arc, Mutex};
 
@@ -78,7 +77,7 @@ fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
 
 #[cfg(polyproc_shuttle)]
 fn explore(_: usize, f: impl Fn() + Sync + Send + 'static) {
-    shuttle::check_random(f, 2_000);
+    shuttle::check_random(f, 20_000);
 }
 
 /// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
@@ -215,6 +214,9 @@ fn a_waiter_that_is_woken_and_vanishes_while_overtaken_strands_nobody() {
 #[test]
 #[cfg(polyproc_loom)]
 fn without_the_census_the_wake_up_is_lost() {
+    use polyproc_mutex::model::be_blind;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|error| error.into_inner());
     be_blind(true);
     let result = catch_unwind(AssertUnwindSafe(|| vanish_at_every_step(2, overtaken)));
