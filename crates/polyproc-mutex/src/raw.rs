@@ -22,7 +22,9 @@
 //!
 //! # Why nobody sleeps for ever
 //!
-//! An unlock that finds `WAITERS` wakes one sleeper, after it has released. What if a thread dies around that?
+//! An unlock that finds `WAITERS` wakes one sleeper, after it has released. Who has slept takes the lock with `WAITERS`,
+//! because others may sleep still, and so its own unlock wakes the next; the last one's wakes nobody, in vain. What if a
+//! thread dies around that?
 //!
 //! - **The holder**: the kernel puts `OWNER_DIED` in its place and wakes one if `WAITERS` is set.
 //! - **Between release and wake**, or **woken and not yet at the word**: the operation is pending
@@ -34,15 +36,19 @@
 //!
 //! A waiter counts itself before it sleeps. The thread that wakes it takes it off, one that wakes for another reason
 //! takes itself off. A killed waiter stays counted: then `WAITERS` is set although nobody sleeps, which costs each
-//! unlock a system call and loses nothing. It heals: after [`PATIENCE`] wakes in a row that found nobody, the holder
+//! unlock a system call and loses nothing. It heals: after 16 wakes in a row that found nobody, the holder
 //! starts a new census (the upper bits of the word are its number) and wakes everybody, so that the living count
 //! themselves again.
 //!
-//! So one death at any instruction strands nobody. Two deaths can: when the thread that a wake was spent on dies, and
-//! the one that took the lock meanwhile dies too, between its compare-and-swap and its look at the census, some three
-//! instructions later. Then, and on kernels that pass a swallowed wake on only if the word is exactly zero, when both
-//! the holder and the sleeper that the kernel woke for it die, the others sleep on until their backstop
-//! ([`polyproc_sys::deadline::BACKSTOP`]) ends.
+//! So one death at any instruction strands nobody. What can strand others, until their backstop
+//! ([`polyproc_sys::deadline::BACKSTOP`]) ends, is one of these together with being overtaken in that very moment:
+//!
+//! - Two deaths: the thread that a wake was spent on, and the one that took the lock meanwhile, between its
+//!   compare-and-swap and its look at the census, some three instructions later.
+//! - A death of a thread that a wake was spent on, soon after a new census was begun while a waiter was between counting
+//!   itself and sleeping: that waiter is not counted in the new one.
+//! - On kernels that pass a swallowed wake on only if the word is exactly zero: the holder's death, and that of the
+//!   sleeper that the kernel woke for it.
 //!
 //! # Who was inside
 //!
@@ -67,7 +73,8 @@ const COUNT: u32 = (1 << 22) - 1;
 const NEXT: u32 = COUNT + 1;
 
 /// After so many wakes in a row that found nobody although the census is not empty, it is taken anew.
-const PATIENCE: u32 = if cfg!(any(polyproc_loom, polyproc_shuttle)) { 1 } else { 16 };
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+const PATIENCE: u32 = 16;
 
 /// A lock in shared memory that the kernel releases when its holder dies.
 ///
@@ -382,7 +389,8 @@ impl RawMutex {
         let mut backoff = Backoff::new();
         let mut expired = deadline == Deadline::PAST;
         let mut rescued = false;
-        let mut uncounted = 0;
+        // Whether others may sleep that the word says nothing of: to be set in the same step that takes it.
+        let mut others = 0;
         loop {
             let word = self.word.load(Ordering::Relaxed);
             if word & OWNER == 0 {
@@ -390,9 +398,6 @@ impl RawMutex {
                     futex::count_backstop_rescue();
                     rescued = false;
                 }
-                // A sleeper that was woken must carry the mark from its first moment as the holder: if it died before it
-                // set it, both the wake that it had and its own unlock would be lost to the others.
-                let others = if self.has_waiters() { WAITERS } else { uncounted };
                 let taken = current.tid() | (word & WAITERS) | others;
                 // SeqCst: as in `lock_until`.
                 if self.word.compare_exchange(word, taken, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
@@ -412,22 +417,20 @@ impl RawMutex {
             if word & WAITERS == 0 && backoff.pause() {
                 continue;
             }
-            let (wait, census) = self.sleep(word, deadline);
-            if wait == Wait::Woken {
-                // The waker has taken this thread off the census, unless a new one has begun meanwhile. Then others may
-                // sleep uncounted, and this thread sees to it that its unlock wakes the next.
-                let now = self.census.load(Ordering::Relaxed);
-                uncounted = if (now ^ census) & !COUNT == 0 { 0 } else { WAITERS };
-            } else if wait == Wait::TimedOut {
-                expired = deadline.has_passed();
-                rescued = !expired;
+            match self.sleep(word, deadline) {
+                Wait::Woken => others = WAITERS,
+                Wait::TimedOut => {
+                    expired = deadline.has_passed();
+                    rescued = !expired;
+                }
+                Wait::Changed | Wait::Interrupted => {}
             }
             backoff.reset();
         }
     }
 
-    /// Sleeps while `word`, which shows an owner, stays as it is. Returns how that ended, and the census it counted in.
-    fn sleep(&self, word: u32, deadline: Deadline) -> (Wait, u32) {
+    /// Sleeps while `word`, which shows an owner, stays as it is.
+    fn sleep(&self, word: u32, deadline: Deadline) -> Wait {
         // SeqCst: before the comparison, see `look_at_census`. The count must stand before the mark: a holder that sees the
         // mark and wakes takes one off.
         let census = self.census.fetch_add(1, Ordering::SeqCst);
@@ -442,7 +445,7 @@ impl RawMutex {
         if wait != Wait::Woken {
             self.take_off(census);
         }
-        (wait, census)
+        wait
     }
 
     /// Right after the word was taken: do others sleep that it says nothing of?
@@ -468,7 +471,7 @@ impl RawMutex {
     /// Takes one off the census, if it is still the same.
     fn take_off(&self, census: u32) {
         let mut now = self.census.load(Ordering::Relaxed);
-        // Relaxed: too high is harmless, and too low cannot be: it is only taken off by who was counted, or woken.
+        // Relaxed: the number is a hint on the way down; on the way up it is ordered, see `sleep`.
         while (now ^ census) & !COUNT == 0 && now & COUNT != 0 {
             match self.census.compare_exchange(now, now - 1, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
@@ -496,6 +499,9 @@ impl RawMutex {
     #[inline(never)]
     fn mark(&self) {
         self.word.fetch_or(WAITERS, Ordering::Relaxed);
+        #[cfg(any(polyproc_loom, polyproc_shuttle))]
+        #[allow(non_snake_case)]
+        let PATIENCE = crate::model::patience();
         if self.useless.load(Ordering::Relaxed) >= PATIENCE {
             self.begin_census();
         }

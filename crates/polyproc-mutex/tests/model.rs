@@ -226,6 +226,16 @@ fn without_the_census_the_wake_up_is_lost() {
     assert!(message.to_lowercase().contains("deadlock"), "it failed, but of something else: {message}");
 }
 
+/// A new census may be begun at any useless wake, while others are on their way to sleep.
+#[test]
+fn a_new_census_strands_nobody() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|error| error.into_inner());
+    polyproc_mutex::model::set_patience(1);
+    explore(2, || assert_eq!(overtaken(None), End::Finished));
+    explore(2, || assert_eq!(contend(2, 2, None), End::Finished));
+    polyproc_mutex::model::set_patience(u32::MAX);
+}
+
 /// A waiter whose deadline has passed leaves nothing behind that keeps others waiting.
 #[test]
 fn a_waiter_that_times_out_strands_nobody() {
