@@ -259,3 +259,60 @@ impl<T> Clone for Table<T> {
         Table { object: self.object.clone(), ..*self }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use polyproc_sys::deadline::Deadline;
+
+    type Wide = [u8; 3];
+
+    /// A table whose last holder died right after it committed `[9; 3]` for the element of this index.
+    fn committed(index: u64) -> Table<Wide> {
+        let table = Table::create(None, &[[1; 3], [2; 3]]).unwrap();
+        // SAFETY: nobody else knows of it.
+        unsafe { table.scratch().write([9; 3]) };
+        table.redo().store(index + 1, Ordering::Relaxed);
+        table
+    }
+
+    fn recovered(table: &Table<Wide>) -> [Wide; 2] {
+        // SAFETY: the table is borrowed longer than the hold lives.
+        let hold = unsafe { Hold::lock_until(table.raw(), Deadline::PAST) }.ok().unwrap();
+        table.recover(&hold);
+        assert_eq!(table.redo().load(Ordering::Relaxed), 0);
+        // SAFETY: the lock is held.
+        unsafe { table.elements() }.try_into().unwrap()
+    }
+
+    #[test]
+    fn who_locks_next_finishes_a_committed_replacement() {
+        assert_eq!(recovered(&committed(0)), [[9; 3], [2; 3]]);
+        assert_eq!(recovered(&committed(1)), [[1; 3], [9; 3]]);
+    }
+
+    #[test]
+    fn recovery_can_be_repeated() {
+        let table = committed(1);
+        recovered(&table);
+        table.redo().store(2, Ordering::Relaxed);
+        assert_eq!(recovered(&table), [[1; 3], [9; 3]]);
+    }
+
+    #[test]
+    fn an_index_that_is_none_is_ignored() {
+        for index in [2, u64::MAX - 1] {
+            assert_eq!(recovered(&committed(index)), [[1; 3], [2; 3]]);
+        }
+    }
+
+    #[test]
+    fn the_layout_is_as_documented() {
+        assert_eq!(layout::<i32>(6).unwrap(), (Layout::from_size_align(64, 8).unwrap(), 40));
+        assert_eq!(layout::<[u8; 8]>(1).unwrap(), (Layout::from_size_align(48, 8).unwrap(), 40));
+        // Lock, redo, one element of scratch, two elements.
+        assert_eq!(layout::<Wide>(2).unwrap(), (Layout::from_size_align(64, 8).unwrap(), 51));
+        assert_eq!(layout::<u128>(1).unwrap(), (Layout::from_size_align(80, 16).unwrap(), 64));
+        assert_eq!(layout::<u64>(usize::MAX / 8), None);
+    }
+}
