@@ -7,7 +7,7 @@ use crate::{entry, panics};
 use nix::sys::signal::SigSet;
 use polyproc_sys::deadline::Deadline;
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -66,7 +66,9 @@ const UNAVAILABLE: i32 = 69;
 
 /// Ends a process that should run a function and will never hear which: it must not run `main` in its place.
 pub(crate) fn cut_off() -> ! {
-    eprintln!("polyproc: something closed descriptor {} before `init()` was called", raw::CONTROL);
+    let complaint =
+        format!("polyproc: something closed descriptor {} before `init()` was called", raw::CONTROL);
+    let _ = writeln!(io::stderr(), "{complaint}");
     std::process::exit(UNAVAILABLE)
 }
 
@@ -131,7 +133,7 @@ fn set_title() {
 pub(crate) fn end_forked(control: &OwnedFd, outcome: Outcome) -> ! {
     let code = outcome.send(control.as_fd());
     // What the function left in the buffers. Nobody is left to be told if it cannot be written.
-    let _ = io::Write::flush(&mut io::stdout());
+    let _ = io::stdout().flush();
     family::end_children();
     raw::exit_now(code)
 }

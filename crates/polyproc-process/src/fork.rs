@@ -25,7 +25,7 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
     ///
     /// # Safety
     ///
-    /// This process has one thread. A lock that another thread holds at this moment, `malloc`'s included, would stay locked
+    /// This process has one thread; a [daemon](crate::Builder::daemon) has two. A lock that another thread holds at this moment, `malloc`'s included, would stay locked
     /// in the child for ever, with what it guards half changed.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ use crate::family;
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use std::any::Any;
 use std::cell::RefCell;
-use std::os::fd::AsFd;
-use std::os::fd::OwnedFd;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 use std::sync::{Mutex, PoisonError};
 
@@ -32,7 +32,8 @@ pub(crate) fn watch(control: &OwnedFd) {
         set_hook(Box::new(move |info| {
             note(info);
             if let Some(name) = family::try_name() {
-                eprint!("\nprocess {name} ({}):", std::process::id());
+                // Not `eprint`, which panics where nobody reads.
+                let _ = write!(io::stderr(), "\nprocess {name} ({}):", std::process::id());
             }
             previous(info);
             say_last_words(info);

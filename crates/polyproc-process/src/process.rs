@@ -68,8 +68,10 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
     /// directory, no standard input, this process's output, and no other descriptor but those that belong to its
     /// arguments.
     ///
-    /// Blocks for as long as the system takes to load the program: about a millisecond. It does not wait for
-    /// the function to begin. Threads may call it at the same time.
+    /// Threads that the function leaves behind end with it.
+    ///
+    /// Blocks for as long as the system takes to start the program, less than a millisecond. It does not wait for the
+    /// function to begin. Threads may call it at the same time.
     ///
     /// # Errors
     ///
@@ -140,12 +142,12 @@ impl<R: DeserializeOwned> Process<R> {
 }
 
 fn read_outcome<R: DeserializeOwned>(message: channel::Message) -> Result<R, JoinError> {
-    let decode = |error| JoinError::Decode(CodecError::new(error));
-    let read = || postcard::take_from_bytes::<Verdict>(&message.body);
-    let (verdict, value) = handover::receive(Vec::new(), read).map_err(decode)?;
+    let (verdict, value) = postcard::take_from_bytes::<Verdict>(&message.body)
+        .map_err(|error| JoinError::Io(io::Error::new(io::ErrorKind::InvalidData, error)))?;
     match verdict {
         Verdict::Returned => {
-            handover::receive(message.descriptors, || postcard::from_bytes(value)).map_err(decode)
+            let value = handover::receive(message.descriptors, || postcard::from_bytes(value));
+            value.map_err(|error| JoinError::Decode(CodecError::new(error)))
         }
         Verdict::Panicked { message, location } => Err(JoinError::Panicked { message, location }),
         Verdict::Arguments(error) => Err(JoinError::Arguments(error)),

@@ -60,6 +60,16 @@ fn a_panic_with_a_payload_of_its_own_has_no_message() {
 }
 
 #[test]
+fn a_panic_that_nobody_can_read_is_still_a_panic() {
+    let _watchdog = watchdog();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let process = Builder::new().stderr(writer).spawn(|| -> u8 { panic!("unheard") }, ()).unwrap();
+    let error = process.join().unwrap_err();
+    assert!(matches!(&error, JoinError::Panicked { message, .. } if message == "unheard"), "{error}");
+}
+
+#[test]
 fn a_panic_that_the_function_catches_is_its_own_affair() {
     let _watchdog = watchdog();
     let catch = || std::panic::catch_unwind(|| panic!("caught")).is_err();

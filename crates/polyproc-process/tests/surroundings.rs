@@ -238,21 +238,25 @@ fn no_descriptor_stays_behind_in_the_parent() {
 }
 
 #[test]
-fn standard_streams_can_be_swapped_and_closed_ones_are_no_trouble() {
+fn descriptors_with_the_numbers_of_streams_are_not_overwritten() {
     let _watchdog = watchdog();
-    /// Closes its standard input, so that the next descriptors get its number.
+    /// Closes its streams, so that the next descriptors get their numbers.
     fn careless() -> String {
-        // SAFETY: nobody uses it afterwards as what it was.
-        unsafe { libc::close(0) };
+        for stream in [0, 1] {
+            // SAFETY: nobody uses it afterwards as what it was.
+            unsafe { libc::close(stream) };
+        }
         let (mut reader, writer) = io::pipe().unwrap();
-        assert_eq!(reader.as_raw_fd(), 0);
-        let process = Builder::new().stdout(writer).spawn(|| println!("from the grandchild"), ()).unwrap();
+        assert_eq!((reader.as_raw_fd(), writer.as_raw_fd()), (0, 1));
+        // In the child, 1 becomes `/dev/null` before 2 becomes what is 1 here.
+        let say = || eprint!("from the grandchild");
+        let process = Builder::new().stdout(Stdio::null()).stderr(writer).spawn(say, ()).unwrap();
         let mut said = String::new();
         reader.read_to_string(&mut said).unwrap();
         process.join().unwrap();
         said
     }
-    assert_eq!(Process::spawn(careless, ()).unwrap().join().unwrap(), "from the grandchild\n");
+    assert_eq!(Process::spawn(careless, ()).unwrap().join().unwrap(), "from the grandchild");
 }
 
 #[test]
