@@ -16,7 +16,7 @@ fn in_arena(count: usize) -> f64 {
     let mut values = Vec::with_capacity(count);
     let nanos = time_each(count as u64, || values.push(Value::new_in(&arena, 7i32).expect("a value")));
     assert_eq!(descriptors(), before);
-    assert_eq!(arena.used() as usize, count * 128, "128 bytes each");
+    assert_eq!(arena.used(), count * 128, "128 bytes each");
     assert_eq!(values[count - 1].get().unwrap(), 7);
     nanos
 }

@@ -40,8 +40,8 @@ impl Arena {
     /// # Errors
     ///
     /// [`CreateError`](crate::CreateError) in an [`io::Error`]: out of memory, out of descriptors, larger than memory.
-    pub fn new(bytes: u64) -> io::Result<Arena> {
-        Ok(Arena { region: Region::create("arena", LINE, bytes)? })
+    pub fn new(bytes: usize) -> io::Result<Arena> {
+        Ok(Arena { region: Region::create("arena", LINE, bytes as u64)? })
     }
 
     /// An arena whose label shows in `/proc/PID/maps`, as `polyproc:arena:<label>`.
@@ -49,22 +49,23 @@ impl Arena {
     /// # Errors
     ///
     /// As [`new`](Arena::new), and `InvalidInput` for a label with a NUL character or of more than 234 bytes.
-    pub fn labelled(label: &str, bytes: u64) -> io::Result<Arena> {
-        Ok(Arena { region: Region::create(&format!("arena:{label}"), LINE, bytes)? })
+    pub fn labelled(label: &str, bytes: usize) -> io::Result<Arena> {
+        Ok(Arena { region: Region::create(&format!("arena:{label}"), LINE, bytes as u64)? })
     }
 
     /// How many bytes it has for objects, with their headers.
-    pub fn capacity(&self) -> u64 {
-        self.region.mapping().geometry().capacity
+    pub fn capacity(&self) -> usize {
+        // Below: what is mapped fits.
+        self.region.mapping().geometry().capacity as usize
     }
 
     /// How many of them are taken.
-    pub fn used(&self) -> u64 {
-        self.region.mapping().used()
+    pub fn used(&self) -> usize {
+        self.region.mapping().used() as usize
     }
 
     /// How many are left. Other processes may take them at any moment.
-    pub fn remaining(&self) -> u64 {
+    pub fn remaining(&self) -> usize {
         self.capacity() - self.used()
     }
 

@@ -160,7 +160,7 @@ fn a_held_lock_is_found_behind_others_and_behind_holes() {
         let used = first.payload().as_ptr().wrapping_sub(128 - 48).cast::<u64>();
         // SAFETY: an aligned u64 of the mapping, which only atomics touch.
         let used = unsafe { AtomicU64::from_ptr(used) };
-        assert_eq!(used.load(Ordering::Relaxed), arena.used());
+        assert_eq!(used.load(Ordering::Relaxed), arena.used() as u64);
         // A creator was killed after it took its place.
         used.fetch_add(192, Ordering::Relaxed);
         let locks: Vec<_> = (0..3).map(|_| Object::create(Some(&arena), &LOCK).unwrap()).collect();

@@ -143,7 +143,7 @@ fn an_arena_is_used_to_the_last_byte_and_says_when_it_is_full() {
 #[test]
 fn a_hundred_thousand_objects_take_128_bytes_each_and_one_descriptor() {
     const COUNT: u64 = 100_000;
-    let arena = Arena::new(COUNT * 128).unwrap();
+    let arena = Arena::new(COUNT as usize * 128).unwrap();
     let objects: Vec<_> = (0..COUNT).map(|_| Object::create(Some(&arena), &NUMBER).unwrap()).collect();
     assert_eq!(arena.remaining(), 0);
     for (value, object) in objects.iter().enumerate() {
@@ -171,7 +171,7 @@ fn more_memory_than_there_is_is_an_error() {
 
 #[test]
 fn a_size_that_overflows_is_an_error() {
-    for size in [u64::MAX, u64::MAX - 64, u64::MAX - 4096, i64::MAX as u64 + 1] {
+    for size in [usize::MAX, usize::MAX - 64, usize::MAX - 4096, isize::MAX as usize + 1] {
         let error = Arena::new(size).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{size}: {error}");
         assert_eq!(error.to_string(), "the size of the shared memory overflows");
@@ -185,7 +185,7 @@ fn a_size_that_overflows_is_an_error() {
 fn threads_and_processes_share_an_arena_without_overlap() {
     const WORKERS: u64 = 6;
     const EACH: u64 = 5000;
-    let arena = Arena::new(WORKERS * EACH * 128).unwrap();
+    let arena = Arena::new((WORKERS * EACH * 128) as usize).unwrap();
     let ready = Object::create(None, &NUMBER).unwrap();
     let work = |worker: u64| {
         number(&ready).fetch_add(1, Ordering::Relaxed);
