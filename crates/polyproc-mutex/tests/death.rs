@@ -227,26 +227,44 @@ fn robust_pthread_mutexes_held_beside_are_released_too() {
     let _watchdog = watchdog();
     let (older, newer) = (Mutex::new(1u64).unwrap(), Mutex::new(2u64).unwrap());
     let theirs = robust_pthread_mutex();
-    for _ in 0..3 {
+    // SAFETY: the mutex is initialised, and stays.
+    let lock_theirs = || unsafe { libc::pthread_mutex_lock(theirs) };
+    // SAFETY: the mutex is held by the thread that calls this.
+    let unlock_theirs = || unsafe { libc::pthread_mutex_unlock(theirs) };
+    // Which of the three are released again before the kill: they leave the thread's list at its ends and between.
+    for released in 0..8 {
+        let is_released = |number: u32| released & (1 << number) != 0;
         let holding = Slot::new();
         let child = Child::run(|| {
-            let _older = older.lock().unwrap();
-            // SAFETY: the mutex is initialised.
-            assert_eq!(unsafe { libc::pthread_mutex_lock(theirs) }, 0);
-            let _newer = newer.lock().unwrap();
+            let mut first = Some(older.lock().unwrap());
+            assert_eq!(lock_theirs(), 0);
+            let mut last = Some(newer.lock().unwrap());
+            if is_released(0) {
+                first = None;
+            }
+            if is_released(1) {
+                assert_eq!(unlock_theirs(), 0);
+            }
+            if is_released(2) {
+                last = None;
+            }
             holding.set(1);
+            let _held = (first, last);
             wait_for_the_end();
         });
         holding.wait();
         let cause = PoisonCause::OwnerDied { pid: child.kill() };
-        assert_eq!(older.lock().unwrap_err().cause(), cause);
-        // SAFETY: the mutex is initialised.
-        assert_eq!(unsafe { libc::pthread_mutex_lock(theirs) }, libc::EOWNERDEAD);
-        assert_eq!(newer.lock().unwrap_err().cause(), cause);
-        // SAFETY: the mutex is held, after its holder died.
-        assert_eq!(unsafe { libc::pthread_mutex_consistent(theirs) }, 0);
-        // SAFETY: the mutex is held by this thread.
-        assert_eq!(unsafe { libc::pthread_mutex_unlock(theirs) }, 0);
+        let of_the_dead = |mutex: &Mutex<u64>| match mutex.try_lock() {
+            Ok(_) => false,
+            Err(TryLockError::Poisoned(error)) => error.cause() == cause,
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(of_the_dead(&older), !is_released(0), "{released:#b}");
+        assert_eq!(of_the_dead(&newer), !is_released(2), "{released:#b}");
+        assert_eq!(lock_theirs(), if is_released(1) { 0 } else { libc::EOWNERDEAD }, "{released:#b}");
+        // SAFETY: the mutex is held, after its holder may have died: else this is refused.
+        unsafe { libc::pthread_mutex_consistent(theirs) };
+        assert_eq!(unlock_theirs(), 0);
         older.clear_poison();
         newer.clear_poison();
     }

@@ -11,7 +11,7 @@ use support::{Child, Slot, wait_for_the_end, watchdog};
 const LIMIT: usize = 2048;
 
 fn mutexes(count: usize) -> Vec<Mutex<u32>> {
-    let arena = Arena::new(count as u64 * 128).unwrap();
+    let arena = Arena::new(count * 128).unwrap();
     (0..count as u32).map(|number| Mutex::new_in(&arena, number).unwrap()).collect()
 }
 

@@ -7,6 +7,7 @@ use polyproc_mutex::{
     Arena, LockTimeoutError, Mutex, MutexGuard, PoisonCause, PoisonError, RLock, RLockGuard, TryLockError,
 };
 use polyproc_sys::atomic::{AtomicU64, Ordering};
+use polyproc_sys::futex::backstop_rescues;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -151,10 +152,11 @@ fn a_waiter_gets_the_lock_when_it_is_released() {
     let (asking, done) = (Slot::new(), Slot::new());
     let mut guard = mutex.lock().unwrap();
     let waiter = Child::run(|| {
+        let rescues = backstop_rescues();
         asking.set(1);
         let value = *mutex.lock().unwrap();
         done.set(support::now());
-        assert_eq!(value, 9);
+        assert_eq!((value, backstop_rescues()), (9, rescues));
     });
     asking.wait();
     waiter.wait_asleep();
