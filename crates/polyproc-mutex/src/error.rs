@@ -35,7 +35,8 @@ pub struct PoisonError<G> {
 }
 
 impl<G> PoisonError<G> {
-    pub(crate) fn new(guard: G, cause: PoisonCause) -> PoisonError<G> {
+    /// For those who build a lock of their own on [`RawMutex`](crate::RawMutex).
+    pub fn new(guard: G, cause: PoisonCause) -> PoisonError<G> {
         PoisonError { guard, cause }
     }
 
@@ -152,28 +153,39 @@ impl<G> fmt::Display for LockTimeoutError<G> {
 impl<G> Error for TryLockError<G> {}
 impl<G> Error for LockTimeoutError<G> {}
 
-/// `try_lock`'s part of the refusals.
-pub(crate) fn would_block<G>(refusal: Refusal) -> TryLockError<G> {
-    match refusal {
-        Refusal::TooManyLocks => TryLockError::TooManyLocks,
-        _ => TryLockError::WouldBlock,
+/// What a refused [`RawMutex::try_lock`](crate::RawMutex::try_lock) means.
+impl<G> From<Refusal> for TryLockError<G> {
+    fn from(refusal: Refusal) -> TryLockError<G> {
+        match refusal {
+            Refusal::TooManyLocks => TryLockError::TooManyLocks,
+            Refusal::WouldBlock | Refusal::TimedOut | Refusal::OwnedByCaller => TryLockError::WouldBlock,
+        }
     }
 }
 
-/// `lock_until`'s part of the refusals.
-pub(crate) fn timed_out<G>(refusal: Refusal) -> LockTimeoutError<G> {
-    match refusal {
-        Refusal::TooManyLocks => LockTimeoutError::TooManyLocks,
-        _ => LockTimeoutError::TimedOut,
+/// What a refused [`RawMutex::lock_until`](crate::RawMutex::lock_until) means.
+impl<G> From<Refusal> for LockTimeoutError<G> {
+    fn from(refusal: Refusal) -> LockTimeoutError<G> {
+        match refusal {
+            Refusal::TooManyLocks => LockTimeoutError::TooManyLocks,
+            Refusal::WouldBlock | Refusal::TimedOut | Refusal::OwnedByCaller => LockTimeoutError::TimedOut,
+        }
     }
 }
 
-/// `lock` has no way to say it: its only error has a guard.
-#[cold]
-#[track_caller]
-pub(crate) fn refuse(refusal: Refusal) -> ! {
-    match refusal {
-        Refusal::TooManyLocks => panic!("{TOO_MANY}"),
-        _ => panic!("deadlock: this thread locks a mutex that it holds already"),
+impl Refusal {
+    /// What a `lock` does that cannot wait and has no error to say so: its only error has a guard.
+    ///
+    /// # Panics
+    ///
+    /// Always, with the reason.
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    pub fn panic(self) -> ! {
+        match self {
+            Refusal::TooManyLocks => panic!("{TOO_MANY}"),
+            _ => panic!("deadlock: this thread locks a mutex that it holds already"),
+        }
     }
 }

@@ -70,10 +70,11 @@ mod error;
 #[allow(unsafe_code)]
 mod mutex;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
-mod origin;
-#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[allow(unsafe_code)]
 mod rlock;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+#[allow(unsafe_code)]
+mod section;
 
 pub use raw::{PoisonCause, RawMutex, Refusal};
 
@@ -81,7 +82,7 @@ pub use raw::{PoisonCause, RawMutex, Refusal};
 pub use {
     error::{LockTimeoutError, PoisonError, TryLockError},
     mutex::{Mutex, MutexGuard},
-    origin::Origin,
     polyproc_memory::Arena,
     rlock::{NestedError, RLock, RLockGuard, RawRLock},
+    section::CriticalSection,
 };

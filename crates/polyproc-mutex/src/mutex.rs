@@ -1,8 +1,8 @@
 //! [`Mutex`]: the lock with its data, its handle and its guard.
 
-use crate::error::{LockTimeoutError, PoisonError, TryLockError, refuse, timed_out, would_block};
-use crate::origin::Origin;
+use crate::error::{LockTimeoutError, PoisonError, TryLockError};
 use crate::raw::{PoisonCause, RawMutex};
+use crate::section::CriticalSection;
 use bytemuck::Pod;
 use core::alloc::Layout;
 use core::fmt;
@@ -112,7 +112,7 @@ impl<T> Mutex<T> {
         // SAFETY: the guard borrows the handle, whose object keeps the mutex mapped.
         match unsafe { self.raw().lock_until(Deadline::NEVER) } {
             Ok(()) => MutexGuard::new(self),
-            Err(refusal) => refuse(refusal),
+            Err(refusal) => refusal.panic(),
         }
     }
 
@@ -125,7 +125,7 @@ impl<T> Mutex<T> {
     #[inline]
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T>, TryLockError<MutexGuard<'_, T>>> {
         // SAFETY: as in `lock`.
-        unsafe { self.raw().try_lock() }.map_err(would_block)?;
+        unsafe { self.raw().try_lock() }?;
         Ok(MutexGuard::new(self)?)
     }
 
@@ -162,7 +162,7 @@ impl<T> Mutex<T> {
         deadline: Deadline,
     ) -> Result<MutexGuard<'_, T>, LockTimeoutError<MutexGuard<'_, T>>> {
         // SAFETY: as in `lock`.
-        unsafe { self.raw().lock_until(deadline) }.map_err(timed_out)?;
+        unsafe { self.raw().lock_until(deadline) }?;
         Ok(MutexGuard::new(self)?)
     }
 
@@ -237,10 +237,10 @@ impl<'de, T: Pod> Deserialize<'de> for Mutex<T> {
 /// parent holds.
 #[must_use = "the mutex is unlocked as soon as the guard is dropped"]
 pub struct MutexGuard<'a, T> {
-    mutex: &'a Mutex<T>,
-    origin: Origin,
-    /// The thread that locked is the one to unlock.
-    not_send: PhantomData<*const ()>,
+    data: NonNull<T>,
+    section: CriticalSection<'a>,
+    /// Gives out `&mut T`.
+    data_type: PhantomData<&'a mut T>,
 }
 
 // SAFETY: a shared guard gives out `&T`, and nothing else that depends on the thread.
@@ -250,10 +250,10 @@ impl<'a, T> MutexGuard<'a, T> {
     /// The guard of a mutex that this thread has just locked.
     #[inline(always)]
     fn new(mutex: &'a Mutex<T>) -> Result<MutexGuard<'a, T>, PoisonError<MutexGuard<'a, T>>> {
-        let raw = mutex.raw();
-        raw.enter();
-        let guard = MutexGuard { mutex, origin: Origin::here(), not_send: PhantomData };
-        match raw.poison_cause() {
+        // SAFETY: just locked; whoever has the guard has the section.
+        let section = unsafe { CriticalSection::enter(mutex.raw()) };
+        let guard = MutexGuard { data: mutex.data, section, data_type: PhantomData };
+        match guard.section.raw().poison_cause() {
             None => Ok(guard),
             Some(cause) => Err(PoisonError::new(guard, cause)),
         }
@@ -266,7 +266,7 @@ impl<T> Deref for MutexGuard<'_, T> {
     #[inline]
     fn deref(&self) -> &T {
         // SAFETY: the data is mapped while the handle lives, any bit pattern is a T, and the lock is held.
-        unsafe { self.mutex.data.as_ref() }
+        unsafe { self.data.as_ref() }
     }
 }
 
@@ -274,20 +274,7 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`; the guard is borrowed exclusively, and it is the only one.
-        unsafe { &mut *self.mutex.data.as_ptr() }
-    }
-}
-
-impl<T> Drop for MutexGuard<'_, T> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        let raw = self.mutex.raw();
-        if !self.origin.ends_here(raw) {
-            return;
-        }
-        raw.leave();
-        // SAFETY: locked when the guard was made, by this thread since guards are not `Send`, in this process.
-        unsafe { raw.unlock() };
+        unsafe { self.data.as_mut() }
     }
 }
 

@@ -293,6 +293,26 @@ impl RawMutex {
         }
     }
 
+    /// [`leave`](RawMutex::leave) and [`unlock`](RawMutex::unlock), if it is the thread's only lock. Else does nothing,
+    /// and returns `false`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`unlock`](RawMutex::unlock).
+    #[inline(always)]
+    pub(crate) unsafe fn leave_and_unlock_only(&self) -> bool {
+        // SAFETY: it has locked, which registered it.
+        let current = unsafe { thread::registered() };
+        if !current.holds_only(&self.word, &self.node) {
+            return false;
+        }
+        self.leave();
+        // SAFETY: this thread linked it when it took the lock, and holds no other.
+        unsafe { current.unlink_only(&self.word, &self.node) };
+        self.release(current);
+        true
+    }
+
     /// The thread holds other locks too, or has worked on others since.
     ///
     /// # Safety

@@ -1,8 +1,8 @@
 //! [`RLock`]: a lock that its holder can take again.
 
-use crate::error::{LockTimeoutError, PoisonError, TryLockError, refuse, timed_out, would_block};
-use crate::origin::Origin;
+use crate::error::{LockTimeoutError, PoisonError, TryLockError};
 use crate::raw::{PoisonCause, RawMutex, Refusal};
+use crate::section::Origin;
 use bytemuck::Pod;
 use core::alloc::Layout;
 use core::fmt;
@@ -201,7 +201,7 @@ impl<T> RLock<T> {
         // SAFETY: the guard borrows the handle, whose object keeps the lock mapped.
         match unsafe { self.raw().lock_until(Deadline::NEVER) } {
             Ok(()) => RLockGuard::new(self),
-            Err(refusal) => refuse(refusal),
+            Err(refusal) => refusal.panic(),
         }
     }
 
@@ -214,7 +214,7 @@ impl<T> RLock<T> {
     #[inline]
     pub fn try_lock(&self) -> Result<RLockGuard<'_, T>, TryLockError<RLockGuard<'_, T>>> {
         // SAFETY: as in `lock`.
-        unsafe { self.raw().lock_until(Deadline::PAST) }.map_err(would_block)?;
+        unsafe { self.raw().lock_until(Deadline::PAST) }?;
         Ok(RLockGuard::new(self)?)
     }
 
@@ -251,7 +251,7 @@ impl<T> RLock<T> {
         deadline: Deadline,
     ) -> Result<RLockGuard<'_, T>, LockTimeoutError<RLockGuard<'_, T>>> {
         // SAFETY: as in `lock`.
-        unsafe { self.raw().lock_until(deadline) }.map_err(timed_out)?;
+        unsafe { self.raw().lock_until(deadline) }?;
         Ok(RLockGuard::new(self)?)
     }
 
@@ -392,8 +392,11 @@ impl<T> Drop for RLockGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
         let raw = self.lock.raw();
-        if !self.origin.ends_here(raw.mutex()) {
+        if self.origin.is_inherited() {
             return;
+        }
+        if self.origin.panics_since() {
+            raw.mutex().set_poison(PoisonCause::Panicked { pid: thread::pid() });
         }
         // SAFETY: taken when the guard was made, by this thread since guards are not `Send`, in this process.
         unsafe { raw.unlock() };

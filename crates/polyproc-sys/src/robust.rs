@@ -179,7 +179,10 @@ impl Current {
     #[inline(always)]
     pub unsafe fn link_only(self, _word: &Futex, node: &Node) {
         let head = self.head();
-        node.next.store(head.address(), Ordering::Relaxed);
+        // Mostly it is still there from the last time. The atomic instruction of the unlock waits for every store.
+        if node.next.load(Ordering::Relaxed) != head.address() {
+            node.next.store(head.address(), Ordering::Relaxed);
+        }
         // The kernel follows `next` only: it must be in place before the head points here.
         compiler_fence(Ordering::SeqCst);
         head.list.store(node.address(), Ordering::Relaxed);
