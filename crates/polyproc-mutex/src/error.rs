@@ -185,7 +185,7 @@ impl Refusal {
     pub fn panic(self) -> ! {
         match self {
             Refusal::TooManyLocks => panic!("{TOO_MANY}"),
-            _ => panic!("deadlock: this thread locks a mutex that it holds already"),
+            _ => panic!("deadlock: this thread takes a lock that it holds already"),
         }
     }
 }

@@ -2,16 +2,14 @@
 
 use crate::error::{ArrayError, OutOfRange, Poisoned};
 use crate::hold::Hold;
-use crate::lock_error::{LockTimeoutError, PoisonError, TryLockError, timed_out, would_block};
 use crate::span::{same_length, span};
 use crate::table::Table;
 use bytemuck::Pod;
 use core::fmt;
 use core::ops::{Deref, DerefMut, RangeBounds};
 use polyproc_memory::{Arena, Object};
-use polyproc_mutex::PoisonCause;
+use polyproc_mutex::{CriticalSection, LockTimeoutError, PoisonCause, PoisonError, TryLockError};
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::thread;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 use std::time::{Duration, Instant};
@@ -275,7 +273,7 @@ impl<T: Pod> Array<T> {
     #[inline]
     pub fn try_lock(&self) -> Result<ArrayGuard<'_, T>, TryLockError<ArrayGuard<'_, T>>> {
         // SAFETY: as in `lock`.
-        let hold = unsafe { Hold::try_lock(self.table.raw()) }.map_err(would_block)?;
+        let hold = unsafe { Hold::try_lock(self.table.raw()) }?;
         Ok(ArrayGuard::new(self, hold)?)
     }
 
@@ -312,7 +310,7 @@ impl<T: Pod> Array<T> {
         deadline: Deadline,
     ) -> Result<ArrayGuard<'_, T>, LockTimeoutError<ArrayGuard<'_, T>>> {
         // SAFETY: as in `lock`.
-        let hold = unsafe { Hold::lock_until(self.table.raw(), deadline) }.map_err(timed_out)?;
+        let hold = unsafe { Hold::lock_until(self.table.raw(), deadline) }?;
         Ok(ArrayGuard::new(self, hold)?)
     }
 }
@@ -411,9 +409,7 @@ impl<'de, T: Pod> Deserialize<'de> for Array<T> {
 #[must_use = "the array is unlocked as soon as the guard is dropped"]
 pub struct ArrayGuard<'a, T> {
     table: &'a Table<T>,
-    /// Whether the thread was panicking before.
-    panicking: bool,
-    hold: Hold<'a>,
+    section: CriticalSection<'a>,
 }
 
 // SAFETY: a shared guard gives out `&[T]`, and nothing else that depends on the thread.
@@ -425,9 +421,8 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
         let table = &array.table;
         // First: an element's replacement that was committed is no reason for poison.
         table.recover(&hold);
-        hold.raw().enter();
-        let guard = ArrayGuard { table, panicking: std::thread::panicking(), hold };
-        match array.poison_cause() {
+        let guard = ArrayGuard { table, section: hold.into_section() };
+        match guard.section.raw().poison_cause() {
             None => Ok(guard),
             Some(cause) => Err(PoisonError::new(guard, cause)),
         }
@@ -449,20 +444,6 @@ impl<T> DerefMut for ArrayGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`; the guard is borrowed exclusively.
         unsafe { self.table.elements_mut() }
-    }
-}
-
-impl<T> Drop for ArrayGuard<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        // The lock is released after this, by `hold`.
-        if self.hold.is_own() {
-            let raw = self.hold.raw();
-            if !self.panicking && std::thread::panicking() {
-                raw.set_poison(PoisonCause::Panicked { pid: thread::current().pid() });
-            }
-            raw.leave();
-        }
     }
 }
 

@@ -1,9 +1,8 @@
 //! What an access can end with.
 
-use crate::lock_error::PoisonError;
 use core::fmt;
 use core::ops::Range;
-use polyproc_mutex::PoisonCause;
+use polyproc_mutex::{PoisonCause, PoisonError};
 use std::error::Error;
 
 /// The data may be half changed: a process died or panicked while it held a guard.

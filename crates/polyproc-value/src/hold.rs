@@ -1,9 +1,8 @@
 //! A lock that this thread holds, for as long as it takes to read, or to change with one store.
 
-use crate::lock_error::refuse;
 use core::marker::PhantomData;
 use core::mem;
-use polyproc_mutex::{RawMutex, Refusal};
+use polyproc_mutex::{CriticalSection, RawMutex, Refusal};
 use polyproc_sys::atomic::{Ordering, compiler_fence};
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::thread;
@@ -35,7 +34,7 @@ impl<'a> Hold<'a> {
         // SAFETY: the caller's.
         match unsafe { raw.lock_until(Deadline::NEVER) } {
             Ok(()) => Hold::new(raw),
-            Err(refusal) => refuse(refusal),
+            Err(refusal) => refusal.panic(),
         }
     }
 
@@ -74,9 +73,18 @@ impl<'a> Hold<'a> {
         self.raw
     }
 
+    /// Goes on as the critical section of a guard, whose death or panic poisons.
+    #[inline(always)]
+    pub(crate) fn into_section(self) -> CriticalSection<'a> {
+        let raw = self.raw;
+        mem::forget(self);
+        // SAFETY: this thread has locked it, in this process: no code of a user's lies between.
+        unsafe { CriticalSection::enter(raw) }
+    }
+
     /// Whether it was locked in this process, and not in a parent before a `fork`.
     #[inline(always)]
-    pub(crate) fn is_own(&self) -> bool {
+    fn is_own(&self) -> bool {
         self.forks == thread::forks()
     }
 

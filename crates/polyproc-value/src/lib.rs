@@ -87,7 +87,6 @@ mod code;
 mod error;
 #[allow(unsafe_code, reason = "takes and releases the lock")]
 mod hold;
-mod lock_error;
 mod macros;
 mod number;
 #[allow(unsafe_code, reason = "the numbers in the mapping")]
@@ -107,10 +106,9 @@ pub use any::{AnyArray, AnyArrayError, AnyValue, AnyValueError};
 pub use array::{Array, ArrayGuard};
 pub use code::{TypeCode, UnknownTypeCode};
 pub use error::{ArrayError, OutOfRange, Poisoned};
-pub use lock_error::{LockTimeoutError, PoisonError, TryLockError};
 pub use number::{Number, NumberError};
 pub use polyproc_memory::Arena;
-pub use polyproc_mutex::PoisonCause;
+pub use polyproc_mutex::{LockTimeoutError, PoisonCause, PoisonError, TryLockError};
 pub use raw_array::RawArray;
 pub use raw_value::RawValue;
 pub use scalar::{Integer, Scalar};

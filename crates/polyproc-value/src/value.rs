@@ -3,18 +3,18 @@
 use crate::code::header_code;
 use crate::error::Poisoned;
 use crate::hold::Hold;
-use crate::lock_error::{LockTimeoutError, PoisonError, TryLockError, timed_out, would_block};
 use crate::slot;
 use bytemuck::Pod;
 use core::alloc::Layout;
 use core::fmt;
+use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use polyproc_memory::{Arena, Kind, Object, Shape};
-use polyproc_mutex::{PoisonCause, RawMutex};
+use polyproc_mutex::{CriticalSection, LockTimeoutError, PoisonCause, PoisonError, RawMutex, TryLockError};
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::{robust, thread};
+use polyproc_sys::robust;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 use std::time::{Duration, Instant};
@@ -239,7 +239,7 @@ impl<T> Value<T> {
     /// # Panics
     ///
     /// If the calling thread holds the value's lock already, or 2,048 others.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn lock(&self) -> Result<ValueGuard<'_, T>, PoisonError<ValueGuard<'_, T>>> {
         // SAFETY: the guard borrows the handle, whose object keeps the lock mapped; a region stays mapped while a lock in
@@ -256,7 +256,7 @@ impl<T> Value<T> {
     #[inline]
     pub fn try_lock(&self) -> Result<ValueGuard<'_, T>, TryLockError<ValueGuard<'_, T>>> {
         // SAFETY: as in `lock`.
-        let hold = unsafe { Hold::try_lock(self.raw()) }.map_err(would_block)?;
+        let hold = unsafe { Hold::try_lock(self.raw()) }?;
         Ok(ValueGuard::new(self, hold)?)
     }
 
@@ -293,7 +293,7 @@ impl<T> Value<T> {
         deadline: Deadline,
     ) -> Result<ValueGuard<'_, T>, LockTimeoutError<ValueGuard<'_, T>>> {
         // SAFETY: as in `lock`.
-        let hold = unsafe { Hold::lock_until(self.raw(), deadline) }.map_err(timed_out)?;
+        let hold = unsafe { Hold::lock_until(self.raw(), deadline) }?;
         Ok(ValueGuard::new(self, hold)?)
     }
 
@@ -405,23 +405,20 @@ impl<'de, T: Pod> Deserialize<'de> for Value<T> {
 /// ```
 #[must_use = "the value is unlocked as soon as the guard is dropped"]
 pub struct ValueGuard<'a, T> {
-    value: &'a Value<T>,
     slot: NonNull<T>,
-    /// Whether the thread was panicking before.
-    panicking: bool,
-    hold: Hold<'a>,
+    section: CriticalSection<'a>,
+    /// Gives out `&mut T`.
+    value: PhantomData<&'a mut T>,
 }
 
 // SAFETY: a shared guard gives out `&T`, and nothing else that depends on the thread.
 unsafe impl<T: Sync> Sync for ValueGuard<'_, T> {}
 
 impl<'a, T> ValueGuard<'a, T> {
-    #[inline]
+    #[inline(always)]
     fn new(value: &'a Value<T>, hold: Hold<'a>) -> Result<ValueGuard<'a, T>, PoisonError<ValueGuard<'a, T>>> {
-        value.raw().enter();
-        let panicking = std::thread::panicking();
-        let guard = ValueGuard { value, slot: value.current(), panicking, hold };
-        match value.poison_cause() {
+        let guard = ValueGuard { slot: value.current(), section: hold.into_section(), value: PhantomData };
+        match guard.section.raw().poison_cause() {
             None => Ok(guard),
             Some(cause) => Err(PoisonError::new(guard, cause)),
         }
@@ -443,20 +440,6 @@ impl<T> DerefMut for ValueGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`; the guard is borrowed exclusively, and it is the only one.
         unsafe { self.slot.as_mut() }
-    }
-}
-
-impl<T> Drop for ValueGuard<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        // The lock is released after this, by `hold`.
-        if self.hold.is_own() {
-            let raw = self.value.raw();
-            if !self.panicking && std::thread::panicking() {
-                raw.set_poison(PoisonCause::Panicked { pid: thread::current().pid() });
-            }
-            raw.leave();
-        }
     }
 }
 

@@ -164,7 +164,7 @@ fn use_of_a_value_inside_its_own_update_panics_instead_of_hanging() {
         let under = [panic_message(|| value.get()), panic_message(|| value.lock().map(drop).is_ok())];
         drop(guard);
         for message in nested.iter().chain(&under) {
-            assert_eq!(message, "deadlock: this thread locks a value or an array that it holds already");
+            assert_eq!(message, "deadlock: this thread takes a lock that it holds already");
         }
         assert_eq!(value.get(), Ok(1));
 
