@@ -22,7 +22,8 @@ use std::os::fd::OwnedFd;
 /// use std::io::Read;
 ///
 /// fn greet(whom: String) {
-///     println!("{greeting}, {whom}! I am {me}.", greeting = std::env::var("GREETING").unwrap(), me = current_process().name());
+///     let greeting = std::env::var("GREETING").unwrap();
+///     println!("{greeting}, {whom}! I am {}.", current_process().name());
 /// }
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -73,7 +74,8 @@ impl Builder {
     /// Whether the process ends with this one.
     ///
     /// A daemon is killed when its parent is gone, however the parent went, `SIGKILL` included; when the parent exits
-    /// normally it gets a `SIGTERM` first, and a second to end by itself. For this it has one more thread, which sleeps.
+    /// normally it gets a `SIGTERM` first, and a second to end by itself. For this it has one more thread, which
+    /// sleeps.
     ///
     /// All other children are waited for when the parent exits normally, and go on if it is killed.
     ///

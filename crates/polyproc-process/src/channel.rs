@@ -1,8 +1,8 @@
 //! The messages between a process and its parent: what to run, and what became of it.
 //!
-//! They pass through a `SOCK_SEQPACKET` socket pair. A message is one packet, which begins with a [`Prefix`], and further
-//! packets of one byte each if there are more descriptors than a packet carries. A body that is too long for a packet is
-//! in a memfd, whose descriptor comes first: so neither side ever waits for the other to read.
+//! They pass through a `SOCK_SEQPACKET` socket pair. A message is one packet, which begins with a [`Prefix`], and
+//! further packets of one byte each if there are more descriptors than a packet carries. A body that is too long for
+//! a packet is in a memfd, whose descriptor comes first: so neither side ever waits for the other to read.
 //!
 //! A message counts when all of its packets are there. A sender killed before that has sent nothing.
 

@@ -23,8 +23,8 @@ pub(crate) type Entry = fn(&[u8], Vec<OwnedFd>) -> Outcome;
 pub(crate) const fn assert_plain<F>() {
     assert!(
         size_of::<F>() == 0,
-        "a process runs a plain `fn` or a closure that captures nothing: not a function pointer, and not a closure that \
-         captures something (send it as an argument instead)"
+        "a process runs a plain `fn` or a closure that captures nothing: not a function pointer, and not a closure \
+         that captures something (send it as an argument instead)"
     );
 }
 
@@ -41,8 +41,8 @@ where
 
 /// Runs the function that the parent's message names.
 pub(crate) fn run(start: &Start, arguments: &[u8], descriptors: Vec<OwnedFd>) -> Outcome {
-    // SAFETY: a start message comes from a parent that started `/proc/self/exe`, its own file, as this process, and made
-    // the place with `place_of`.
+    // SAFETY: a start message comes from a parent that started `/proc/self/exe`, its own file, as this process, and
+    // made the place with `place_of`.
     match unsafe { image::entry_at(start.place) } {
         Some(entry) => entry(arguments, descriptors),
         None => Outcome::arguments("the program's file is not the one that the parent runs"),
@@ -59,8 +59,8 @@ where
         let arguments = handover::receive(descriptors, || postcard::from_bytes::<Args>(arguments));
         match arguments {
             Ok(arguments) => {
-                // SAFETY: this function is only reached by an address that `entry_of` gave out to somebody who had such a
-                // value; and its size is zero, which is checked there.
+                // SAFETY: this function is only reached by an address that `entry_of` gave out to somebody who had
+                // such a value; and its size is zero, which is checked there.
                 let function = unsafe { conjure::<F>() };
                 returned(&function.call(arguments))
             }

@@ -4,9 +4,9 @@
 ///
 /// Every plain `fn`, and every closure that captures nothing, of up to twelve arguments is one. Nothing else can be.
 ///
-/// A function pointer is none: it is an address, and the child, where the program lies at other addresses, could not tell
-/// which function is meant. A closure that captures something is none either, because what it captures would have to be
-/// sent: send it as an argument instead. Both are refused at compile time.
+/// A function pointer is none: it is an address, and the child, where the program lies at other addresses, could not
+/// tell which function is meant. A closure that captures something is none either, because what it captures would
+/// have to be sent: send it as an argument instead. Both are refused at compile time.
 ///
 /// ```compile_fail,E0080
 /// use polyproc_process::Process;
@@ -27,7 +27,8 @@
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be run by a process with the arguments `{Args}`",
-    note = "it takes a plain `fn`, or a closure that captures nothing, and its arguments as a tuple: `()`, `(a,)`, `(a, b)`"
+    note = "a process takes a plain `fn`, or a closure that captures nothing",
+    note = "and the arguments as a tuple: `()`, `(a,)`, `(a, b)`"
 )]
 pub trait Function<Args>: sealed::Sealed<Args> + Copy + Send + 'static {
     /// What the function returns.

@@ -23,7 +23,8 @@ struct Image {
     base: usize,
     /// Where its code lies.
     code: Vec<Range<usize>>,
-    /// Tells builds apart: the segments' sizes and places, and the notes, a build id among them where the linker made one.
+    /// Tells builds apart: the segments' sizes and places, and the notes, a build id among them where the linker made
+    /// one.
     build: u64,
 }
 
@@ -57,8 +58,8 @@ pub(crate) unsafe fn entry_at(place: Place) -> Option<Entry> {
         return None;
     }
     let function = ptr::with_exposed_provenance::<()>(address);
-    // SAFETY: the caller promises that the offset is that of an `Entry` in the same file, whose code, as just checked, is
-    // mapped here.
+    // SAFETY: the caller promises that the offset is that of an `Entry` in the same file, whose code, as just
+    // checked, is mapped here.
     Some(unsafe { core::mem::transmute::<*const (), Entry>(function) })
 }
 

@@ -62,11 +62,11 @@ fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
 impl<R: Serialize + DeserializeOwned> Process<R> {
     /// Starts a process that calls `function` with `arguments`, a tuple.
     ///
-    /// The program starts itself again, and [`init`](crate::init) in the child finds the function. What is in memory here
-    /// is not there: the arguments are serialised, and the handles among them, like a `Value` or a `Mutex`, then speak
-    /// of the same shared memory in both processes. The child has this process's arguments, environment and working
-    /// directory, no standard input, this process's output, and no other descriptor but those that belong to its
-    /// arguments.
+    /// The program starts itself again, and [`init`](crate::init) in the child finds the function. What is in memory
+    /// here is not there: the arguments are serialised, and the handles among them, like a `Value` or a `Mutex`, then
+    /// speak of the same shared memory in both processes. The child has this process's arguments, environment and
+    /// working directory, no standard input, this process's output, and no other descriptor but those that belong to
+    /// its arguments.
     ///
     /// Threads that the function leaves behind end with it.
     ///
@@ -90,10 +90,10 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
 impl<R: DeserializeOwned> Process<R> {
     /// Waits until the process has ended, and returns what its function returned.
     ///
-    /// Blocks for as long as the process runs: its own children that are no daemons included, for which it waits at its
-    /// end. A value that the function has returned counts, whatever happens to the process afterwards. The process's
-    /// standard input is closed first if it is a pipe that nobody has taken. A process that writes more into a pipe than
-    /// it holds ends only when somebody reads it.
+    /// Blocks for as long as the process runs: its own children that are no daemons included, for which it waits at
+    /// its end. A value that the function has returned counts, whatever happens to the process afterwards. The
+    /// process's standard input is closed first if it is a pipe that nobody has taken. A process that writes more
+    /// into a pipe than it holds ends only when somebody reads it.
     ///
     /// # Errors
     ///

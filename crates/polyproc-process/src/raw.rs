@@ -56,8 +56,8 @@ pub(crate) fn start_again(
     let attributes = Attributes::new()?;
     let (arguments, environment) = (pointers(arguments), pointers(environment));
     let mut pid = 0;
-    // SAFETY: the path is a C string, the actions and attributes are initialised, and both lists end with a null pointer
-    // and point to C strings that outlive the call.
+    // SAFETY: the path is a C string, the actions and attributes are initialised, and both lists end with a null
+    // pointer and point to C strings that outlive the call.
     let error = unsafe {
         libc::posix_spawn(
             &mut pid,
@@ -420,8 +420,8 @@ pub(crate) fn adopt(number: RawFd, identity: Identity) -> Option<OwnedFd> {
     }
     // SAFETY: sets the flags of a number that is open.
     unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
-    // SAFETY: the descriptor is open. It was opened by the parent for this purpose alone, and nobody who did not look for
-    // it as the caller does, once, knows of it.
+    // SAFETY: the descriptor is open. It was opened by the parent for this purpose alone, and nobody who did not look
+    // for it as the caller does, once, knows of it.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

@@ -1,7 +1,7 @@
 //! A child while it runs, and how it ended.
 //!
-//! All of it goes by the child's pidfd, which is this child and no other for as long as it is open: no id is ever looked
-//! up again.
+//! All of it goes by the child's pidfd, which is this child and no other for as long as it is open: no id is ever
+//! looked up again.
 
 use crate::raw;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -68,9 +68,11 @@ fn out_of_descriptors_is_an_error_at_every_step() {
         (refused, worked)
     }
     // The socket pair takes two; the child's pidfd and the file with the arguments replace one of them.
-    assert_eq!(Process::spawn(try_all, (false,)).unwrap().join().unwrap(), (3, 7));
-    // Each pipe takes two more, at first.
-    assert_eq!(Process::spawn(try_all, (true,)).unwrap().join().unwrap(), (6, 4));
+    let (refused, worked) = Process::spawn(try_all, (false,)).unwrap().join().unwrap();
+    assert!(refused >= 3 && worked >= 6, "{refused} refused, {worked} worked");
+    // Each pipe takes two more, at first. (And a C library before glibc 2.34 makes us look at what is open.)
+    let (refused, worked) = Process::spawn(try_all, (true,)).unwrap().join().unwrap();
+    assert!(refused >= 6 && worked >= 3, "{refused} refused, {worked} worked");
 }
 
 #[test]
