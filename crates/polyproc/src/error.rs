@@ -54,6 +54,9 @@ pub enum Error {
     /// A character that is no type code.
     #[cfg(feature = "value")]
     TypeCode(crate::UnknownTypeCode),
+    /// A number that its type code has no room for.
+    #[cfg(feature = "value")]
+    Number(crate::NumberError),
 }
 
 impl fmt::Display for Error {
@@ -78,6 +81,8 @@ impl fmt::Display for Error {
             Error::Array(error) => error.fmt(f),
             #[cfg(feature = "value")]
             Error::TypeCode(error) => error.fmt(f),
+            #[cfg(feature = "value")]
+            Error::Number(error) => error.fmt(f),
         }
     }
 }
@@ -157,7 +162,9 @@ mod lock {
 #[cfg(feature = "value")]
 mod value {
     use super::Error;
-    use crate::{ArrayError, Poisoned, UnknownTypeCode};
+    use crate::{
+        AnyArrayError, AnyValueError, ArrayError, NumberError, OutOfRange, Poisoned, UnknownTypeCode,
+    };
 
     impl From<Poisoned> for Error {
         fn from(error: Poisoned) -> Error {
@@ -165,15 +172,48 @@ mod value {
         }
     }
 
+    impl From<OutOfRange> for Error {
+        fn from(error: OutOfRange) -> Error {
+            Error::Array(error.into())
+        }
+    }
+
     impl From<ArrayError> for Error {
         fn from(error: ArrayError) -> Error {
-            Error::Array(error)
+            match error {
+                ArrayError::Poisoned(poisoned) => poisoned.into(),
+                other => Error::Array(other),
+            }
         }
     }
 
     impl From<UnknownTypeCode> for Error {
         fn from(error: UnknownTypeCode) -> Error {
             Error::TypeCode(error)
+        }
+    }
+
+    impl From<NumberError> for Error {
+        fn from(error: NumberError) -> Error {
+            Error::Number(error)
+        }
+    }
+
+    impl From<AnyValueError> for Error {
+        fn from(error: AnyValueError) -> Error {
+            match error {
+                AnyValueError::Number(error) => error.into(),
+                AnyValueError::Poisoned(error) => error.into(),
+            }
+        }
+    }
+
+    impl From<AnyArrayError> for Error {
+        fn from(error: AnyArrayError) -> Error {
+            match error {
+                AnyArrayError::Number(error) => error.into(),
+                AnyArrayError::Array(error) => error.into(),
+            }
         }
     }
 }

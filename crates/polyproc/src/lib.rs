@@ -74,6 +74,7 @@ pub use polyproc_process::{
 };
 #[cfg(feature = "value")]
 pub use polyproc_value::{
-    AnyArray, AnyValue, Array, ArrayError, ArrayGuard, Number, Poisoned, RawArray, RawValue, TypeCode,
-    UnknownTypeCode, Value, ValueGuard, array, raw_array, raw_value, value,
+    AnyArray, AnyArrayError, AnyValue, AnyValueError, Array, ArrayError, ArrayGuard, Number, NumberError,
+    OutOfRange, Poisoned, RawArray, RawValue, TypeCode, UnknownTypeCode, Value, ValueGuard, array, raw_array,
+    raw_value, value,
 };

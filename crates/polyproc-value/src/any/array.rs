@@ -270,7 +270,6 @@ impl<'de> Deserialize<'de> for AnyArray {
 
 /// Why an array was not changed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum AnyArrayError {
     /// A number does not fit the code.
     Number(NumberError),

@@ -188,7 +188,6 @@ impl<'de> Deserialize<'de> for AnyValue {
 
 /// Why a value was not changed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum AnyValueError {
     /// The number does not fit the code.
     Number(NumberError),

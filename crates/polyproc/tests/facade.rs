@@ -1,0 +1,118 @@
+//! The facade: that everything is there, that it works together, and that every error converts into its own.
+
+use polyproc::{
+    AnyArray, AnyValue, Arena, Array, Builder, Error, JoinError, Mutex, Process, RLock, RawArray, RawValue,
+    TypeCode, Value, array, raw_array, raw_value, value,
+};
+use std::time::Duration;
+
+polyproc::init_for_tests!();
+
+#[test]
+fn all_handles_reach_a_child_and_are_the_same_there() -> polyproc::Result<()> {
+    let arena = Arena::new(16 << 10)?;
+    let handles = (
+        Value::new(1i32)?,
+        Array::new(&[1.5f64, 2.5])?,
+        RawValue::new(3u8)?,
+        RawArray::new(&[4i16, 5])?,
+        AnyValue::new(TypeCode::try_from('l')?, 6)?,
+        AnyArray::new(TypeCode::try_from('f')?, [7, 8])?,
+        Mutex::new(9u64)?,
+        RLock::new(())?,
+        Value::new_in(&arena, [10u64; 3])?,
+        arena,
+    );
+    let (value, array, raw, raws, any, anys, mutex, _, large, _) = handles.clone();
+    let child = |value: Value<i32>,
+                 array: Array<f64>,
+                 raw: RawValue<u8>,
+                 raws: RawArray<i16>,
+                 any: AnyValue,
+                 anys: AnyArray,
+                 mutex: Mutex<u64>,
+                 lock: RLock<()>,
+                 large: Value<[u64; 3]>,
+                 arena: Arena| {
+        let _outer = lock.lock().unwrap();
+        let _inner = lock.lock().unwrap();
+        *value.lock().unwrap() += 1;
+        array.lock().unwrap().reverse();
+        raw.fetch_add(1);
+        raws.store(1, -5).unwrap();
+        any.set(-6).unwrap();
+        anys.set(0, 0.5).unwrap();
+        *mutex.lock().unwrap() += 1;
+        large.update(|numbers| numbers[2] += 1).unwrap();
+        Value::new_in(&arena, 11i8).unwrap()
+    };
+    let made_there = Process::spawn(child, handles)?.join()?;
+
+    assert_eq!(value.get()?, 2);
+    assert_eq!(array.to_vec()?, [2.5, 1.5]);
+    assert_eq!((raw.load(), raws.to_vec()), (4, vec![4, -5]));
+    assert_eq!((any.get()?, anys.get(0)?), ((-6).into(), 0.5.into()));
+    assert_eq!(*mutex.lock()?, 10);
+    assert_eq!(large.get()?, [10, 10, 11]);
+    assert_eq!(made_there.get()?, 11);
+    Ok(())
+}
+
+#[test]
+fn macros_pick_the_type_by_its_code() -> polyproc::Result<()> {
+    let _: Value<i32> = value!('i', 0)?;
+    let _: Array<f64> = array!('d', [1.0, 2.0])?;
+    let _: RawValue<u8> = raw_value!('B', 7)?;
+    let _: RawArray<i16> = raw_array!('h', [1, 2])?;
+    Ok(())
+}
+
+#[test]
+fn every_error_converts_and_keeps_its_words() -> polyproc::Result<()> {
+    let array = Array::new(&[1i32])?;
+    let mutex = Mutex::new(0u8)?;
+    let guard = mutex.lock()?;
+    let outside = array.get(1).unwrap_err();
+    assert_eq!(Error::from(outside.clone()).to_string(), outside.to_string());
+    let held = mutex.try_lock().unwrap_err();
+    assert_eq!(held.to_string(), "the lock is held");
+    assert_eq!(Error::from(held).to_string(), "the lock is held");
+    assert!(matches!(mutex.lock_timeout(Duration::ZERO).map_err(Error::from), Err(Error::TimedOut)));
+    assert!(matches!(TypeCode::try_from('x').map_err(Error::from), Err(Error::TypeCode(_))));
+    assert!(matches!(value!('b', 0)?.get().map_err(Error::from), Ok(0)));
+    let any = AnyValue::new(TypeCode::try_from('b')?, 0)?;
+    assert!(matches!(any.set(300).map_err(Error::from), Err(Error::Number(_))));
+    drop(guard);
+
+    let process = Builder::new().name("killed").spawn(|| std::thread::sleep(Duration::from_secs(60)), ())?;
+    process.kill()?;
+    let error = Error::from(process.join().unwrap_err());
+    assert!(matches!(error, Error::Join(JoinError::Signaled(9))), "{error:?}");
+    assert_eq!(error.to_string(), "killed by SIGKILL");
+    Ok(())
+}
+
+#[test]
+fn a_killed_child_poisons_what_it_held_and_is_named() -> polyproc::Result<()> {
+    let value = Value::new(1i32)?;
+    let child = |value: Value<i32>| {
+        let _guard = value.lock().unwrap();
+        std::thread::sleep(Duration::from_secs(60));
+    };
+    let process = Process::spawn(child, (value.clone(),))?;
+    while !value.is_locked() {
+        assert!(process.is_alive());
+        std::thread::yield_now();
+    }
+    while value.holder() != Some(process.pid()) {
+        std::thread::yield_now();
+    }
+    process.kill()?;
+    let _ = process.join();
+    let error = Error::from(value.get().unwrap_err());
+    let Error::Poisoned(cause) = error else { panic!("{error:?}") };
+    assert_eq!(cause.pid(), process.pid());
+    value.clear_poison();
+    assert_eq!(value.get()?, 1);
+    Ok(())
+}
