@@ -73,7 +73,7 @@ fn every_error_converts_and_keeps_its_words() -> polyproc::Result<()> {
     let mutex = Mutex::new(0u8)?;
     let guard = mutex.lock()?;
     let outside = array.get(1).unwrap_err();
-    assert_eq!(Error::from(outside.clone()).to_string(), outside.to_string());
+    assert_eq!(Error::from(outside).to_string(), outside.to_string());
     let held = mutex.try_lock().unwrap_err();
     assert_eq!(held.to_string(), "the lock is held");
     assert_eq!(Error::from(held).to_string(), "the lock is held");
