@@ -1,6 +1,7 @@
 //! What taking a lock can end with, beside the lock.
 
-use crate::raw::{PoisonCause, Refusal};
+use crate::poison::PoisonCause;
+use crate::raw::Refusal;
 use core::fmt;
 use std::error::Error;
 

@@ -58,6 +58,7 @@
 
 #![deny(unsafe_code)]
 
+mod poison;
 #[allow(unsafe_code)]
 mod raw;
 
@@ -76,7 +77,8 @@ mod rlock;
 #[allow(unsafe_code)]
 mod section;
 
-pub use raw::{PoisonCause, RawMutex, Refusal};
+pub use poison::PoisonCause;
+pub use raw::{RawMutex, Refusal};
 
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 pub use {

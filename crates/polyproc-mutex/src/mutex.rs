@@ -1,7 +1,8 @@
 //! [`Mutex`]: the lock with its data, its handle and its guard.
 
 use crate::error::{LockTimeoutError, PoisonError, TryLockError};
-use crate::raw::{PoisonCause, RawMutex};
+use crate::poison::PoisonCause;
+use crate::raw::RawMutex;
 use crate::section::CriticalSection;
 use bytemuck::Pod;
 use core::alloc::Layout;

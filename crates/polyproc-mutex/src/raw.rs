@@ -56,6 +56,7 @@
 //! released. So whoever takes over a lock from a dead thread knows whether that thread can have left the data half
 //! changed: if `holder` is zero, it had not begun or was done, and nothing is poisoned.
 
+use crate::poison::PoisonCause;
 use core::fmt;
 use polyproc_sys::atomic::{AtomicU32, Ordering, compiler_fence, fence_after_rmw};
 use polyproc_sys::backoff::Backoff;
@@ -141,39 +142,6 @@ pub enum Refusal {
     OwnedByCaller,
     /// The calling thread holds as many locks as the kernel releases for a dead thread.
     TooManyLocks,
-}
-
-/// Why the data behind a lock may be half changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoisonCause {
-    /// The process, or the thread in it, died in the critical section.
-    OwnerDied {
-        /// Its process id.
-        pid: u32,
-    },
-    /// The process panicked in the critical section.
-    Panicked {
-        /// Its process id.
-        pid: u32,
-    },
-}
-
-impl PoisonCause {
-    /// The process that it happened in.
-    pub fn pid(self) -> u32 {
-        match self {
-            PoisonCause::OwnerDied { pid } | PoisonCause::Panicked { pid } => pid,
-        }
-    }
-}
-
-impl fmt::Display for PoisonCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PoisonCause::OwnerDied { pid } => write!(f, "process {pid} died while it held the lock"),
-            PoisonCause::Panicked { pid } => write!(f, "process {pid} panicked while it held the lock"),
-        }
-    }
 }
 
 impl RawMutex {

@@ -1,7 +1,8 @@
 //! [`RLock`]: a lock that its holder can take again.
 
 use crate::error::{LockTimeoutError, PoisonError, TryLockError};
-use crate::raw::{PoisonCause, RawMutex, Refusal};
+use crate::poison::PoisonCause;
+use crate::raw::{RawMutex, Refusal};
 use crate::section::Origin;
 use bytemuck::Pod;
 use core::alloc::Layout;

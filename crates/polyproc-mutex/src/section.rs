@@ -1,6 +1,7 @@
 //! The critical section of a guard: what every lock built on [`RawMutex`] does at a guard's beginning and at its end.
 
-use crate::raw::{PoisonCause, RawMutex};
+use crate::poison::PoisonCause;
+use crate::raw::RawMutex;
 use core::fmt;
 use core::marker::PhantomData;
 use polyproc_sys::thread;
