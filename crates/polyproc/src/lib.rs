@@ -51,7 +51,7 @@
 //! | `Process(target=f, args=(x,)).start()` | [`Process::spawn(f, (x,))`](Process::spawn) |
 //! | `p.join(); p.exitcode` | [`p.join()`](Process::join), which returns what `f` returned, or how it died |
 //! | `if __name__ == "__main__":` | [`polyproc::init()`](init), the first line of `main` |
-//! | `Value('i', 0)`, `Array('d', 10)` | `Value::new(0)` or [`value!('i', 0)`](value); `Array::<f64>::zeroed(10)` or [`array!('d'; 10)`](array) |
+//! | `Value('i', 0)`, `Array('d', 10)` | `Value::new(0)` or [`value!('i', 0)`](macro@value); `Array::<f64>::zeroed(10)` or [`array!('d'; 10)`](macro@array) |
 //! | `with v.get_lock(): v.value += 1` | [`v.update(\|n\| *n += 1)`](Value::update), or `*v.lock().unwrap() += 1` |
 //! | `Value('i', 0, lock=False)` | [`RawValue`], whose every access is atomic |
 //! | `Lock()`, `RLock()` | [`Mutex`], [`RLock`], with the data that they protect |
