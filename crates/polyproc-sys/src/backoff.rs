@@ -6,23 +6,29 @@
 //! others, because the holder may be waiting for just that.
 
 use core::hint::spin_loop;
+use std::time::{Duration, Instant};
 
 /// Pauses that get longer, up to a bound.
 #[derive(Debug)]
 pub struct Backoff {
     step: u32,
+    /// When the first yield was.
+    yielding: Option<Instant>,
 }
 
 /// Up to this step, a pause is `2^step` spin hints; beyond, it is one yield of the CPU.
 const SPINS: u32 = 3;
 /// Beyond this step there are no more pauses: time to sleep.
 const STEPS: u32 = 10;
+/// Nor if the yields have taken longer than this: then more threads want the CPU than there are CPUs, each yield costs
+/// the others' turns, and a sleeper is woken before its turn would come again.
+const YIELDING: Duration = Duration::from_millis(1);
 
 impl Backoff {
     /// At the beginning.
     #[inline]
     pub fn new() -> Backoff {
-        Backoff { step: 0 }
+        Backoff { step: 0, yielding: None }
     }
 
     /// Pauses, a little longer than the last time. `false`, without a pause, when it is time to sleep.
@@ -38,6 +44,9 @@ impl Backoff {
                 spin_loop();
             }
         } else {
+            if self.yielding.get_or_insert_with(Instant::now).elapsed() > YIELDING {
+                return false;
+            }
             std::thread::yield_now();
         }
         true
@@ -46,7 +55,7 @@ impl Backoff {
     /// Back to the beginning.
     #[inline]
     pub fn reset(&mut self) {
-        self.step = 0;
+        *self = Backoff::new();
     }
 }
 
