@@ -56,8 +56,8 @@
 //! nothing and poisons nothing.
 //!
 //! `update` and `set` manage that with one store. A type of 1, 2, 4 or 8 bytes is changed in a register and stored at
-//! once. Any other type has a second place in shared memory, where the new value is made, and one store says that it is
-//! the one that counts.
+//! once. Any other type has a second place in shared memory: the new value is copied there, and one store says that it
+//! is the one that counts.
 //!
 //! # What it costs
 //!

@@ -111,10 +111,14 @@ impl<T: Pod> Table<T> {
             // SAFETY: mapped, aligned to its size, and the lock is held.
             hold.commit(|| unsafe { slot::store(place.as_ptr(), element) });
         } else {
-            // SAFETY: mapped and aligned; the lock is held.
-            unsafe { self.scratch().write(element) };
-            // SAFETY: the caller's.
-            unsafe { self.redo_element(hold, index) };
+            hold.commit(|| {
+                // SAFETY: mapped and aligned; the lock is held.
+                unsafe { self.scratch().write(element) };
+                compiler_fence(Ordering::SeqCst);
+                self.redo().store(index as u64 + 1, Ordering::Relaxed);
+                // SAFETY: the caller's; the index is in range.
+                unsafe { self.copy_scratch(index) };
+            });
         }
     }
 
@@ -127,37 +131,13 @@ impl<T: Pod> Table<T> {
     pub(crate) unsafe fn update<R>(&self, hold: Hold<'_>, index: usize, f: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: there is an element of this index.
         let place = unsafe { self.elements.add(index) };
-        if slot::is_single::<T>() {
-            // SAFETY: mapped and aligned; the lock is held.
-            let mut element = unsafe { place.read() };
-            let result = f(&mut element);
-            // SAFETY: mapped, aligned to its size, and the lock is held.
-            hold.commit(|| unsafe { slot::store(place.as_ptr(), element) });
-            result
-        } else {
-            let mut copy = self.scratch();
-            // SAFETY: both are mapped and aligned, and differ; the lock is held.
-            unsafe { copy.copy_from_nonoverlapping(place, 1) };
-            // SAFETY: just filled; the lock is held, so this is the only reference to it.
-            let result = f(unsafe { copy.as_mut() });
-            // SAFETY: the caller's.
-            unsafe { self.redo_element(hold, index) };
-            result
-        }
-    }
-
-    /// Commits the scratch element as the element of this index, of a type that is not single.
-    ///
-    /// # Safety
-    ///
-    /// As for [`replace`](Table::replace).
-    #[inline]
-    unsafe fn redo_element(&self, hold: Hold<'_>, index: usize) {
-        hold.commit(|| {
-            self.redo().store(index as u64 + 1, Ordering::Relaxed);
-            // SAFETY: the caller's; the index is in range.
-            unsafe { self.copy_scratch(index) };
-        });
+        // SAFETY: mapped and aligned; the lock is held. A copy of this process's own, so that what a child forked by `f`
+        // does to it stays there.
+        let mut element = unsafe { place.read() };
+        let result = f(&mut element);
+        // SAFETY: the caller's.
+        unsafe { self.replace(hold, index, element) };
+        result
     }
 
     /// Finishes what the one who held the lock before did not live to finish.

@@ -12,7 +12,7 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use polyproc_memory::{Arena, Kind, Object, Shape};
 use polyproc_mutex::{CriticalSection, LockTimeoutError, PoisonCause, PoisonError, RawMutex, TryLockError};
-use polyproc_sys::atomic::{AtomicU32, Ordering};
+use polyproc_sys::atomic::{AtomicU32, Ordering, compiler_fence};
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::robust;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -195,23 +195,22 @@ impl<T: Pod> Value<T> {
     #[track_caller]
     pub fn update<R>(&self, f: impl FnOnce(&mut T) -> R) -> Result<R, Poisoned> {
         let hold = self.hold()?;
+        // SAFETY: as in `get`. A copy of this process's own, so that what a child forked by `f` does to it stays there.
+        let mut value = unsafe { self.current().read() };
+        let result = f(&mut value);
         if slot::is_single::<T>() {
-            // SAFETY: as in `get`.
-            let mut value = unsafe { self.slots.read() };
-            let result = f(&mut value);
             // SAFETY: as in `set`.
             hold.commit(|| unsafe { slot::store(self.slots.as_ptr(), value) });
-            Ok(result)
         } else {
-            let next = self.next_index();
-            let mut copy = self.slot(next);
-            // SAFETY: both slots are mapped and aligned, and differ; the lock is held, so nobody writes to either.
-            unsafe { copy.copy_from_nonoverlapping(self.current(), 1) };
-            // SAFETY: just filled; the lock is held, so this is the only reference to the slot.
-            let result = f(unsafe { copy.as_mut() });
-            hold.commit(|| self.index().store(next, Ordering::Relaxed));
-            Ok(result)
+            hold.commit(|| {
+                let next = self.next_index();
+                // SAFETY: as in `set`.
+                unsafe { self.slot(next).write(value) };
+                compiler_fence(Ordering::SeqCst);
+                self.index().store(next, Ordering::Relaxed);
+            });
         }
+        Ok(result)
     }
 
     /// Takes the lock of a value that is whole.

@@ -283,6 +283,37 @@ fn a_child_that_the_closure_forks_changes_nothing() {
     assert_eq!(small.get(0), Ok(1));
 }
 
+/// The child writes through its reference when the parent has long committed: to a copy of its own.
+#[test]
+fn a_child_that_the_closure_forks_keeps_its_reference_to_itself() {
+    let (go, done) = (RawValue::new(0u32).unwrap(), RawValue::new(0u32).unwrap());
+    let late = |write: &mut dyn FnMut()| {
+        Child::fork(|| {
+            until("the parent has committed", || go.load() == 1);
+            write();
+            done.store(1);
+            true
+        })
+    };
+    let finish = |child: Child| {
+        go.store(1);
+        until("the child has written", || done.load() == 1);
+        child.join();
+        go.store(0);
+        done.store(0);
+    };
+    let big = Value::new([1u64; 3]).unwrap();
+    let child = big.update(|n| (late(&mut || n.fill(9)), n.fill(2)).0).unwrap();
+    finish(child);
+    assert_eq!(big.get(), Ok([2; 3]));
+
+    let array = Array::new(&[[1u8; 3]; 2]).unwrap();
+    let child = array.update(0, |n| (late(&mut || n.fill(9)), n.fill(2)).0).unwrap();
+    // In the middle of another's call.
+    array.update(1, |n| (n.fill(3), finish(child)).1).unwrap();
+    assert_eq!(array.to_vec(), Ok(vec![[2; 3], [3; 3]]));
+}
+
 /// Calls `update` with a function to fork in its closure, and asserts in the child that the lock is still held.
 fn forks_inside(update: impl FnOnce(&dyn Fn()), is_locked: impl Fn() -> bool) {
     let parent = std::process::id();
