@@ -11,7 +11,7 @@ use polyproc_sys::futex::backstop_rescues;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
-use support::{Child, Slot, watchdog};
+use support::{Child, Slot, watchdog, woken_in_time};
 
 const ROUNDS: u64 = 20_000;
 
@@ -148,24 +148,28 @@ fn every_way_of_locking_excludes_the_others() {
 #[test]
 fn a_waiter_gets_the_lock_when_it_is_released() {
     let _watchdog = watchdog();
-    let mutex = Mutex::new(0u32).unwrap();
-    let (asking, done) = (Slot::new(), Slot::new());
-    let mut guard = mutex.lock().unwrap();
-    let waiter = Child::run(|| {
-        let rescues = backstop_rescues();
-        asking.set(1);
-        let value = *mutex.lock().unwrap();
-        done.set(support::now());
-        assert_eq!((value, backstop_rescues()), (9, rescues));
+    woken_in_time(|| {
+        let mutex = Mutex::new(0u32).unwrap();
+        let (asking, done, rescues) = (Slot::new(), Slot::new(), Slot::new());
+        let mut guard = mutex.lock().unwrap();
+        let waiter = Child::run(|| {
+            let before = backstop_rescues();
+            asking.set(1);
+            let value = *mutex.lock().unwrap();
+            done.set(support::now());
+            assert_eq!(value, 9);
+            rescues.set(backstop_rescues() - before);
+        });
+        asking.wait();
+        waiter.wait_asleep();
+        *guard = 9;
+        assert_eq!(done.get(), 0, "the waiter got a lock that is held");
+        let released = support::now();
+        drop(guard);
+        waiter.join();
+        assert!(done.get() >= released);
+        rescues.get()
     });
-    asking.wait();
-    waiter.wait_asleep();
-    *guard = 9;
-    assert_eq!(done.get(), 0, "the waiter got a lock that is held");
-    let released = support::now();
-    drop(guard);
-    waiter.join();
-    assert!(done.get() >= released);
 }
 
 #[test]

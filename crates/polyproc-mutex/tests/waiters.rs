@@ -6,7 +6,7 @@ mod support;
 use polyproc_mutex::Mutex;
 use polyproc_sys::futex::backstop_rescues;
 use std::time::{Duration, Instant};
-use support::{Child, Slot, kill, median, now, watchdog};
+use support::{Child, Slot, kill, median, now, watchdog, woken_in_time};
 
 /// A child that waits for the mutex, asleep by now.
 struct Waiter {
@@ -35,27 +35,34 @@ fn wait_for(mutex: &Mutex<u64>, prepare: impl FnOnce()) -> Waiter {
     Waiter { child, got, rescues }
 }
 
+impl Waiter {
+    /// Waits until it has had the lock and ended. Returns how many of its waits only their backstop ended.
+    fn join(self) -> u64 {
+        self.child.join();
+        self.rescues.get()
+    }
+}
+
 #[test]
 fn a_killed_waiter_leaves_the_lock_to_the_others() {
     let _watchdog = watchdog();
     // Which of four waiters, in the order in which they fell asleep, are killed.
     for killed in [&[0][..], &[3], &[0, 1], &[1, 2], &[0, 1, 2]] {
-        let mutex = Mutex::new(0u64).unwrap();
-        let guard = mutex.lock().unwrap();
-        let mut waiters: Vec<_> = (0..4).map(|_| Some(wait_for(&mutex, || ()))).collect();
-        for index in killed {
-            let waiter = waiters[*index].take().unwrap();
-            waiter.child.kill();
-            assert_eq!(waiter.got.get(), 0);
-        }
-        drop(guard);
-        let survivors = 4 - killed.len() as u64;
-        for waiter in waiters.into_iter().flatten() {
-            waiter.child.join();
-            assert_eq!(waiter.rescues.get(), 0, "killed {killed:?}");
-        }
-        // A dead waiter has nothing half changed.
-        assert_eq!(*mutex.lock().unwrap(), survivors);
+        woken_in_time(|| {
+            let mutex = Mutex::new(0u64).unwrap();
+            let guard = mutex.lock().unwrap();
+            let mut waiters: Vec<_> = (0..4).map(|_| Some(wait_for(&mutex, || ()))).collect();
+            for index in killed {
+                let waiter = waiters[*index].take().unwrap();
+                waiter.child.kill();
+                assert_eq!(waiter.got.get(), 0);
+            }
+            drop(guard);
+            let rescues = waiters.into_iter().flatten().map(Waiter::join).sum();
+            // A dead waiter has nothing half changed.
+            assert_eq!(*mutex.lock().unwrap(), 4 - killed.len() as u64);
+            rescues
+        });
     }
 }
 
@@ -63,17 +70,18 @@ fn a_killed_waiter_leaves_the_lock_to_the_others() {
 fn waiters_killed_in_the_moment_of_the_unlock_strand_nobody() {
     let _watchdog = watchdog();
     for round in 0..30 {
-        let mutex = Mutex::new(0u64).unwrap();
-        let guard = mutex.lock().unwrap();
-        let (first, second) = (wait_for(&mutex, || ()), wait_for(&mutex, || ()));
-        drop(guard);
-        // The first has been woken: it dies before it has the lock, while it has it, or after.
-        if round % 2 == 0 {
-            std::thread::yield_now();
-        }
-        drop(first);
-        second.child.join();
-        assert_eq!(second.rescues.get(), 0, "round {round}");
+        woken_in_time(|| {
+            let mutex = Mutex::new(0u64).unwrap();
+            let guard = mutex.lock().unwrap();
+            let (first, second) = (wait_for(&mutex, || ()), wait_for(&mutex, || ()));
+            drop(guard);
+            // The first has been woken: it dies before it has the lock, while it has it, or after.
+            if round % 2 == 0 {
+                std::thread::yield_now();
+            }
+            drop(first);
+            second.join()
+        });
     }
 }
 
@@ -114,8 +122,9 @@ fn wait_politely() {
 /// waiter runs, without knowledge of the second waiter, and then the first is killed. It has swallowed the only
 /// wake-up. The next unlock must find the second by itself.
 ///
-/// Returns after how many nanoseconds the second had the lock. `None` if something else happened.
-fn overtake(anywhere: &libc::cpu_set_t) -> Option<u64> {
+/// Returns after how many nanoseconds the second had the lock, and whether it was woken in time. `None` if something
+/// else happened.
+fn overtake(anywhere: &libc::cpu_set_t) -> Option<(u64, u64)> {
     let mutex = Mutex::new(0u64).unwrap();
     // The first waiter is kept from running by having to share its CPU with the thread that wakes it.
     run_on(&this_cpu());
@@ -135,14 +144,11 @@ fn overtake(anywhere: &libc::cpu_set_t) -> Option<u64> {
     }
     let released = now();
     drop(barger);
-    stranded.child.join();
+    let got = stranded.got;
+    let rescues = stranded.join();
+    assert!(got.get() >= released);
     // On a machine that is too busy a backstop may have ended, which wakes whom the test wants asleep.
-    if released - began > 200_000_000 {
-        return None;
-    }
-    assert_eq!(stranded.rescues.get(), 0, "stranded until its backstop");
-    assert!(stranded.got.get() >= released);
-    Some(stranded.got.get() - released)
+    (released - began < 200_000_000).then(|| (got.get() - released, rescues))
 }
 
 #[test]
@@ -150,10 +156,15 @@ fn a_waiter_that_was_woken_and_killed_while_another_took_the_lock_strands_nobody
     const ROUNDS: usize = 20;
     let _watchdog = watchdog();
     let anywhere = cpus();
-    let mut latencies = Vec::new();
-    let start = Instant::now();
+    let (mut latencies, start) = (Vec::new(), Instant::now());
     while latencies.len() < ROUNDS && start.elapsed() < Duration::from_secs(20) {
-        latencies.extend(overtake(&anywhere));
+        woken_in_time(|| match overtake(&anywhere) {
+            Some((latency, rescues)) => {
+                latencies.push(latency);
+                rescues
+            }
+            None => 0,
+        });
     }
     assert!(latencies.len() >= ROUNDS / 4, "only {} rounds went as they should", latencies.len());
     let latency = median(latencies);

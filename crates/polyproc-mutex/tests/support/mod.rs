@@ -51,6 +51,15 @@ pub(crate) fn now() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// Runs a round, which returns how many waits only their backstop ended, and fails if it is never none.
+///
+/// On a busy machine a wait may last so long that its backstop ends just while the lock is handed to another, which
+/// counts as well. A wake-up that is lost is lost each time.
+#[track_caller]
+pub(crate) fn woken_in_time(mut round: impl FnMut() -> u64) {
+    assert!((0..4).any(|_| round() == 0), "waiters were woken by their backstop only");
+}
+
 /// The number in the middle.
 pub(crate) fn median(mut numbers: Vec<u64>) -> Duration {
     numbers.sort_unstable();
