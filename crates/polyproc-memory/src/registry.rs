@@ -4,13 +4,13 @@ use crate::error::AttachError;
 use crate::layout::{Geometry, LINE};
 use crate::mapping::{Identity, Mapping};
 use crate::memfd;
-use core::cell::UnsafeCell;
-use polyproc_sys::atomic::Ordering;
+use core::cell::{Cell, UnsafeCell};
+use polyproc_sys::atomic::{AtomicU32, Ordering};
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 type Regions = BTreeMap<Identity, Arc<Mapping>>;
 
@@ -18,12 +18,15 @@ type Regions = BTreeMap<Identity, Arc<Mapping>>;
 static REGIONS: Mutex<Regions> = Mutex::new(BTreeMap::new());
 
 fn regions() -> MutexGuard<'static, Regions> {
-    static AT_FORK: Once = Once::new();
-    AT_FORK.call_once(|| {
+    // Whether the fork handlers are registered: 0 or 1. No `Once`: a fork while another thread is inside would leave it
+    // unfinished in the child for ever. Two threads may register them both, so the handlers count themselves.
+    static AT_FORK: AtomicU32 = AtomicU32::new(0);
+    if AT_FORK.load(Ordering::Acquire) == 0 {
         // SAFETY: the handlers are functions of the program's lifetime; what they do is stated there.
         let result = unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork)) };
         assert_eq!(result, 0, "no memory to register fork handlers");
-    });
+        AT_FORK.store(1, Ordering::Release);
+    }
     lock()
 }
 
@@ -39,7 +42,15 @@ unsafe impl Sync for Held {}
 
 static HELD: Held = Held(UnsafeCell::new(None));
 
+thread_local! {
+    /// How many pairs of the handlers below are between their two calls.
+    static FORKING: Cell<u32> = const { Cell::new(0) };
+}
+
 extern "C" fn before_fork() {
+    if FORKING.replace(FORKING.get() + 1) != 0 {
+        return;
+    }
     let guard = lock();
     // SAFETY: this thread holds the lock, so no other is between `before_fork` and `after_fork`.
     unsafe { HELD.0.get().write(Some(guard)) };
@@ -47,6 +58,9 @@ extern "C" fn before_fork() {
 
 /// Runs in the parent, and in the child.
 extern "C" fn after_fork() {
+    if FORKING.replace(FORKING.get() - 1) != 1 {
+        return;
+    }
     // SAFETY: this thread holds the lock: it took it in `before_fork`. The child's one thread is a copy of that thread.
     let guard = unsafe { HELD.0.get().replace(None) };
     drop(guard);

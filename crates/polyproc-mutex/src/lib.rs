@@ -88,3 +88,8 @@ pub use {
     rlock::{NestedError, RLock, RLockGuard, RawRLock},
     section::CriticalSection,
 };
+
+/// The README's example runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,6 +3,8 @@
 use core::fmt;
 
 /// Why the data behind a lock may be half changed.
+///
+/// The process ids are those that the processes have in their own PID namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoisonCause {
     /// The process, or the thread in it, died in the critical section.

@@ -405,6 +405,8 @@ impl RawMutex {
             if word & WAITERS == 0 && backoff.pause() {
                 continue;
             }
+            // Only a backstop that ended to find the lock free is a rescue; not one after which it slept on.
+            rescued = false;
             match self.sleep(word, deadline) {
                 Wait::Woken => others = WAITERS,
                 Wait::TimedOut => {

