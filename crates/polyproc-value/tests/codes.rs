@@ -246,6 +246,9 @@ fn any_value_and_any_array_do_what_the_typed_ones_do() {
     let zeroed = AnyArray::zeroed_in(&arena, TypeCode::UnsignedChar, 3).unwrap();
     assert_eq!(zeroed.to_vec().unwrap(), [0; 3]);
     assert!(AnyArray::zeroed(TypeCode::Float, 0).unwrap().is_empty());
+    let borrowed: &[i64] = &[1, 2, 3];
+    let copied = AnyArray::new_in(&arena, TypeCode::Double, borrowed).unwrap();
+    assert_eq!(copied.to_vec().unwrap(), borrowed, "whole numbers are equal, whatever they are kept as");
     assert!(AnyArray::zeroed(TypeCode::Long, usize::MAX).is_err());
 }
 
