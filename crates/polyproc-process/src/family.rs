@@ -302,8 +302,18 @@ impl fmt::Debug for Parent {
 }
 
 /// A child of this process, whatever its function returns.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Child(Arc<Running>);
+
+impl fmt::Debug for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Child")
+            .field("name", &self.name())
+            .field("pid", &self.pid())
+            .field("alive", &self.is_alive())
+            .finish_non_exhaustive()
+    }
+}
 
 /// The children of this process that still run, in the order in which they were started.
 ///

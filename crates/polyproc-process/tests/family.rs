@@ -276,6 +276,8 @@ fn active_children_are_those_that_run() {
             children.iter().map(|child| (child.name(), child.pid(), child.is_daemon())).collect();
         assert_eq!(seen, [("first", first.pid(), false), ("second", pid, true)]);
         assert!(children.iter().all(|child| child.is_alive() && child.exit_status().is_none()));
+        let shown = format!("{:?}", children[1]);
+        assert_eq!(shown, format!("Child {{ name: \"second\", pid: {pid}, alive: true, .. }}"));
         children[0].terminate().unwrap();
         assert!(matches!(first.join().unwrap_err(), JoinError::Signaled(libc::SIGTERM)));
         children[1].kill().unwrap();
