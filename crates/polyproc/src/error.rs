@@ -48,6 +48,9 @@ pub enum Error {
     /// The thread holds as many locks as the kernel releases for a dead thread.
     #[cfg(feature = "mutex")]
     TooManyLocks,
+    /// Data was to be changed through one of several guards of an [`RLock`](crate::RLock).
+    #[cfg(feature = "mutex")]
+    Nested(crate::NestedError),
     /// An index or a range outside an array, or a wrong length.
     #[cfg(feature = "value")]
     Array(crate::ArrayError),
@@ -77,6 +80,8 @@ impl fmt::Display for Error {
             Error::TooManyLocks => {
                 f.write_str("this thread holds as many locks as the kernel releases when a thread dies")
             }
+            #[cfg(feature = "mutex")]
+            Error::Nested(error) => error.fmt(f),
             #[cfg(feature = "value")]
             Error::Array(error) => error.fmt(f),
             #[cfg(feature = "value")]
@@ -130,7 +135,13 @@ mod process {
 #[cfg(feature = "mutex")]
 mod lock {
     use super::Error;
-    use crate::{LockTimeoutError, PoisonError, TryLockError};
+    use crate::{LockTimeoutError, NestedError, PoisonError, TryLockError};
+
+    impl From<NestedError> for Error {
+        fn from(error: NestedError) -> Error {
+            Error::Nested(error)
+        }
+    }
 
     impl<G> From<PoisonError<G>> for Error {
         fn from(error: PoisonError<G>) -> Error {

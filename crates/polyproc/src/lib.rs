@@ -58,23 +58,30 @@
 
 #![forbid(unsafe_code)]
 
+/// The examples in the crate's and in the project's README run.
+#[cfg(all(doctest, feature = "process", feature = "value"))]
+#[doc = include_str!("../README.md")]
+#[doc = include_str!("../../../README.md")]
+mod readme {}
+
 mod error;
 
 pub use error::{Error, Result};
-pub use polyproc_memory::Arena;
+pub use polyproc_memory::{Arena, CreateError};
 
 #[cfg(feature = "mutex")]
 pub use polyproc_mutex::{
-    LockTimeoutError, Mutex, MutexGuard, PoisonCause, PoisonError, RLock, RLockGuard, TryLockError,
+    LockTimeoutError, Mutex, MutexGuard, NestedError, PoisonCause, PoisonError, RLock, RLockGuard,
+    TryLockError,
 };
 #[cfg(feature = "process")]
 pub use polyproc_process::{
-    Builder, Child, CurrentProcess, JoinError, Parent, Process, SpawnError, Stdio, active_children,
-    cpu_count, current_process, init, init_for_tests, parent_process,
+    Builder, Child, CodecError, CurrentProcess, Function, JoinError, Parent, Process, SpawnError, Stdio,
+    active_children, cpu_count, current_process, init, init_for_tests, parent_process,
 };
 #[cfg(feature = "value")]
 pub use polyproc_value::{
-    AnyArray, AnyArrayError, AnyValue, AnyValueError, Array, ArrayError, ArrayGuard, Number, NumberError,
-    OutOfRange, Poisoned, RawArray, RawValue, TypeCode, UnknownTypeCode, Value, ValueGuard, array, raw_array,
-    raw_value, value,
+    AnyArray, AnyArrayError, AnyValue, AnyValueError, Array, ArrayError, ArrayGuard, Integer, Number,
+    NumberError, OutOfRange, Poisoned, RawArray, RawValue, Scalar, TypeCode, UnknownTypeCode, Value,
+    ValueGuard, array, raw_array, raw_value, value,
 };

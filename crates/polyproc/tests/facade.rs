@@ -1,8 +1,8 @@
 //! The facade: that everything is there, that it works together, and that every error converts into its own.
 
 use polyproc::{
-    AnyArray, AnyValue, Arena, Array, Builder, Error, JoinError, Mutex, Process, RLock, RawArray, RawValue,
-    TypeCode, Value, array, raw_array, raw_value, value,
+    AnyArray, AnyValue, Arena, Array, Builder, CreateError, Error, JoinError, Mutex, Process, RLock,
+    RawArray, RawValue, TypeCode, Value, array, raw_array, raw_value, value,
 };
 use std::time::Duration;
 
@@ -83,6 +83,17 @@ fn every_error_converts_and_keeps_its_words() -> polyproc::Result<()> {
     let any = AnyValue::new(TypeCode::try_from('b')?, 0)?;
     assert!(matches!(any.set(300).map_err(Error::from), Err(Error::Number(_))));
     drop(guard);
+
+    let rlock = RLock::new(0u8)?;
+    let (mut outer, inner) = (rlock.lock()?, rlock.lock()?);
+    let nested = outer.set(1).unwrap_err();
+    assert_eq!(Error::from(nested).to_string(), nested.to_string());
+    drop(inner);
+    outer.set(1)?;
+
+    let full = Value::new_in(&Arena::new(64)?, 0u8).unwrap_err();
+    assert!(matches!(full.get_ref().unwrap().downcast_ref(), Some(CreateError::ArenaFull { .. })));
+    assert!(Error::from(full).to_string().starts_with("the arena is full"));
 
     let process = Builder::new().name("killed").spawn(|| std::thread::sleep(Duration::from_secs(60)), ())?;
     process.kill()?;
