@@ -53,8 +53,16 @@
 //!
 //! Every process that a handle was given to can write to the lock and its data, and is trusted to keep to the rules, as
 //! with robust pthread mutexes. Lock operations are not for signal handlers. `fork` gives the child no guards: what it
-//! inherits of them is inert. If processes of *different PID namespaces* share a lock, a thread that is killed while it
-//! waits can take the lock away from a living holder that happens to have the same thread id in its own namespace.
+//! inherits of them is inert. A child made by `_Fork` or a bare `clone`, which run no fork handlers, must not use locks.
+//!
+//! Two things are the kernel's, and true of pthread's robust mutexes too:
+//!
+//! - A thread that is not its process's first and holds a lock while it calls `exec` leaves that lock locked for ever: it
+//!   takes the first thread's id before the kernel looks for its locks.
+//! - Processes of *different PID namespaces* can have threads with equal ids, and the kernel releases by id. A waiter does
+//!   not announce itself while it sees its own id in the lock, so that its death leaves a namesake's lock alone. But if a
+//!   namesake takes the lock while the waiter sleeps for another holder, and the waiter is killed then, the namesake's lock
+//!   is released under it. Share locks between containers only if their threads' ids cannot meet, or if nobody is killed.
 
 #![deny(unsafe_code)]
 

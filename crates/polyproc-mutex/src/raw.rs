@@ -83,7 +83,8 @@ const PATIENCE: u32 = 16;
 /// want. Put a `RawMutex` into memory of your own, shared or not, to build something else on it. All zero is an
 /// unlocked mutex.
 ///
-/// Not fair: whoever comes at the right moment overtakes those who sleep. Not re-entrant. Not for signal handlers.
+/// Not fair: whoever comes at the right moment overtakes those who sleep. Not re-entrant. Not for signal handlers. One in
+/// private memory that is held while its process forks stays locked in the child: there is nobody there to unlock it.
 ///
 /// # Example
 ///
@@ -173,8 +174,8 @@ impl RawMutex {
     ///
     /// # Safety
     ///
-    /// The mutex stays mapped, at this address, until it is unlocked or the calling thread has ended: a thread's locks
-    /// form a list by address.
+    /// The mutex stays mapped, at this address, until [`unlock`](RawMutex::unlock) has returned or the calling thread has
+    /// ended: a thread's locks form a list by address.
     #[inline(always)]
     pub unsafe fn try_lock(&self) -> Result<(), Refusal> {
         // SAFETY: the caller's.
@@ -223,8 +224,6 @@ impl RawMutex {
         if !current.has_room() {
             return Err(Refusal::TooManyLocks);
         }
-        // Pending from here on, while asleep too: see the page above on who dies with a wake in its hands.
-        current.begin(&self.word, &self.node);
         match self.wait_for_it(current, deadline) {
             Ok(died) => {
                 self.look_at_census();
@@ -381,6 +380,15 @@ impl RawMutex {
         let mut others = 0;
         loop {
             let word = self.word.load(Ordering::Relaxed);
+            let mine = word & OWNER == current.tid();
+            if mine {
+                // By the id alone. If it is another thread's, of another PID namespace, then the kernel would take its
+                // lock for this thread's, and release it, if this thread died with the lock pending.
+                current.end();
+            } else {
+                // While asleep too: see the page above on who dies with a wake in its hands.
+                current.begin(&self.word, &self.node);
+            }
             if word & OWNER == 0 {
                 if rescued {
                     futex::count_backstop_rescue();
@@ -396,8 +404,6 @@ impl RawMutex {
             if expired {
                 return Err(Refusal::TimedOut);
             }
-            // The id alone could be that of a thread in another PID namespace.
-            let mine = word & OWNER == current.tid();
             if mine && deadline == Deadline::NEVER && current.holds(&self.word, &self.node) {
                 return Err(Refusal::OwnedByCaller);
             }

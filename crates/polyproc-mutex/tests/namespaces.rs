@@ -155,3 +155,35 @@ fn a_holder_killed_in_its_namespace_hands_over_to_those_outside() {
     // Its id there, which is what it knew itself by.
     assert_eq!(mutex.lock().unwrap_err().cause(), PoisonCause::OwnerDied { pid: 1 });
 }
+
+#[test]
+fn a_waiter_killed_in_its_namespace_does_not_release_what_its_namesake_holds() {
+    let _watchdog = watchdog();
+    let mutex = Mutex::new(0u32).unwrap();
+    let (holding, release) = (Slot::new(), Slot::new());
+    let holder = contain(|| {
+        let mut guard = mutex.lock().unwrap();
+        holding.set(1);
+        release.wait();
+        *guard += 1;
+    });
+    let Some(holder) = holder else { return };
+    holding.wait();
+    for timed in [false, true] {
+        let waiter = contain(|| {
+            if timed {
+                let _ = mutex.lock_timeout(Duration::from_secs(60));
+            } else {
+                let _ = mutex.lock();
+            }
+        })
+        .unwrap();
+        wait_asleep(waiter.pid);
+        // The kernel looks for locks of its thread 1. There is one in its namespace's eyes, and it is not this one's.
+        waiter.kill();
+        assert!(matches!(mutex.try_lock(), Err(TryLockError::WouldBlock)), "the lock went with a waiter");
+    }
+    release.set(1);
+    holder.join();
+    assert_eq!(*mutex.lock().unwrap(), 1);
+}

@@ -13,8 +13,6 @@ use core::ptr;
 pub(crate) struct Record {
     pub(crate) tid: Cell<u32>,
     pub(crate) pid: Cell<u32>,
-    /// Counts the forks that made the process the thread lives in. Never reset: it tells a guard that it was inherited.
-    pub(crate) forks: Cell<u32>,
     pub(crate) token: Cell<u64>,
     pub(crate) head: Cell<*mut Head>,
 }
@@ -24,7 +22,6 @@ thread_local! {
         Record {
             tid: Cell::new(0),
             pid: Cell::new(0),
-            forks: Cell::new(0),
             token: Cell::new(0),
             head: Cell::new(ptr::null_mut()),
         }
@@ -68,10 +65,16 @@ pub fn pid() -> u32 {
     RECORD.with(|record| record.pid.get())
 }
 
-/// How many forks lie between the program's start and the calling thread: differs between a parent and its child.
+/// Counts the forks that made this process. It tells a guard that it was inherited.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// How many forks lie between the program's start and this process: differs between a parent and its child.
+///
+/// Counted from the first call of [`current`] in any thread on.
 #[inline(always)]
 pub fn forks() -> u32 {
-    RECORD.with(|record| record.forks.get())
+    // Relaxed: changes only where there is one thread.
+    FORKS.load(Ordering::Relaxed)
 }
 
 impl Current {
@@ -126,12 +129,12 @@ fn register(current: Current) {
 
 /// Runs in the child of a fork, on the one thread that it has.
 extern "C" fn forget_the_parent() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
     RECORD.with(|record| {
         record.pid.set(0);
         if record.tid.replace(0) != 0 {
             Current { record }.head().forget_pending();
         }
-        record.forks.set(record.forks.get().wrapping_add(1));
     });
 }
 
