@@ -80,6 +80,11 @@
 
 #![deny(unsafe_code)]
 
+/// The README's example runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 mod any;
 #[allow(unsafe_code, reason = "the elements, behind the lock")]
 mod array;

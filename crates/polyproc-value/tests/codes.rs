@@ -256,10 +256,14 @@ fn any_value_and_any_array_do_what_the_typed_ones_do() {
 fn poison_reaches_the_any_types() {
     let cause = PoisonCause::Panicked { pid: std::process::id() };
     let value = AnyValue::new(TypeCode::Int, 1).unwrap();
+    let guard = value.typed::<i32>().unwrap().lock().unwrap();
+    assert!(value.is_locked() && !value.is_poisoned());
+    drop(guard);
     panic_message(|| {
         let _guard = value.typed::<i32>().unwrap().lock().unwrap();
         panic!("under the guard");
     });
+    assert!(value.is_poisoned() && !value.is_locked());
     assert_eq!(value.poison_cause(), Some(cause));
     let error = value.set(2).unwrap_err();
     assert!(matches!(error, AnyValueError::Poisoned(poisoned) if poisoned.cause() == cause));
@@ -268,10 +272,14 @@ fn poison_reaches_the_any_types() {
     assert_eq!(value.get().unwrap(), 1);
 
     let array = AnyArray::zeroed(TypeCode::Int, 1).unwrap();
+    let guard = array.typed::<i32>().unwrap().lock().unwrap();
+    assert!(array.is_locked() && !array.is_poisoned());
+    drop(guard);
     panic_message(|| {
         let _guard = array.typed::<i32>().unwrap().lock().unwrap();
         panic!("under the guard");
     });
+    assert!(array.is_poisoned() && !array.is_locked());
     assert_eq!(array.to_vec().unwrap_err().cause(), cause);
     assert!(matches!(array.set(0, 2), Err(AnyArrayError::Array(ArrayError::Poisoned(_)))));
     array.clear_poison();

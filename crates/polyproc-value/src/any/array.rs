@@ -211,9 +211,19 @@ impl AnyArray {
         with_typed!(Inner, &self.0, array => (array as &dyn Any).downcast_ref())
     }
 
+    /// Whether anybody holds the lock. By the time the caller looks at the answer, it may be another.
+    pub fn is_locked(&self) -> bool {
+        with_typed!(Inner, &self.0, array => array.is_locked())
+    }
+
     /// Why the elements may be half changed, if so.
     pub fn poison_cause(&self) -> Option<PoisonCause> {
         with_typed!(Inner, &self.0, array => array.poison_cause())
+    }
+
+    /// Whether the elements may be half changed.
+    pub fn is_poisoned(&self) -> bool {
+        self.poison_cause().is_some()
     }
 
     /// Declares the elements repaired.

@@ -124,9 +124,19 @@ impl AnyValue {
         with_typed!(Inner, &self.0, value => (value as &dyn Any).downcast_ref())
     }
 
+    /// Whether anybody holds the lock. By the time the caller looks at the answer, it may be another.
+    pub fn is_locked(&self) -> bool {
+        with_typed!(Inner, &self.0, value => value.is_locked())
+    }
+
     /// Why the value may be half changed, if so: a process died or panicked while it held a guard.
     pub fn poison_cause(&self) -> Option<PoisonCause> {
         with_typed!(Inner, &self.0, value => value.poison_cause())
+    }
+
+    /// Whether the value may be half changed.
+    pub fn is_poisoned(&self) -> bool {
+        self.poison_cause().is_some()
     }
 
     /// Declares the value repaired.
