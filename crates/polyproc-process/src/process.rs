@@ -64,7 +64,8 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
     ///
     /// The program starts itself again, and [`init`](crate::init) in the child finds the function. What is in memory
     /// here is not there: the arguments are serialised, and the handles among them, like a `Value` or a `Mutex`, then
-    /// speak of the same shared memory in both processes. The child has this process's arguments, environment and
+    /// speak of the same shared memory in both processes. So arguments and return value own what they hold: `String`,
+    /// not `&str`. The child has this process's arguments, environment and
     /// working directory, no standard input, this process's output, and no other descriptor but those that belong to
     /// its arguments.
     ///
