@@ -1,6 +1,6 @@
 //! Shared memory that cannot leak: sealed memfd regions, arenas, and handles that travel between processes.
 //!
-//! This is the ground that the primitives of [polyproc](https://docs.rs/polyproc) stand on. Their users meet one type
+//! This is the ground that the primitives of polyproc stand on. Their users meet one type
 //! of it, [`Arena`], and two errors. Whoever builds a primitive of their own uses the rest.
 //!
 //! | type | what it is | what it costs |
