@@ -190,9 +190,15 @@ fn send_packet(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>], numbers: &[RawFd])
 }
 
 /// The parts in a file of memory that nobody can change any more.
+///
+/// `EFBIG` if the process may not make files as large: the write would answer with a signal that kills.
 fn to_file(parts: &[&[u8]]) -> io::Result<OwnedFd> {
     /// `MFD_NOEXEC_SEAL`, of Linux 6.3 and later.
     const NOEXEC: MFdFlags = MFdFlags::from_bits_retain(0x8);
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    if length as u64 > raw::file_size_limit() {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let file = match memfd_create(c"polyproc:message", flags | NOEXEC) {
         Err(nix::Error::EINVAL) => memfd_create(c"polyproc:message", flags)?,

@@ -24,7 +24,8 @@ pub enum SpawnError {
         /// The variable's name.
         name: String,
     },
-    /// A system call failed: out of descriptors, of processes, of memory; or no `/proc`.
+    /// A system call failed: out of descriptors, of processes, of memory; or no `/proc`. `EFBIG`: the arguments are
+    /// longer than a file may be (`RLIMIT_FSIZE`, `ulimit -f`).
     System {
         /// The system call.
         call: &'static str,

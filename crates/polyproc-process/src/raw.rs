@@ -306,6 +306,14 @@ fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Resul
     })))
 }
 
+/// How large a file this process may write: `RLIMIT_FSIZE`, which files of memory are subject to as well.
+pub(crate) fn file_size_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the struct is valid to be written. If the call fails, which it has no reason to, there is no limit.
+    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
+    limit.rlim_cur
+}
+
 /// Repeats a system call that a signal handler has interrupted.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {

@@ -127,3 +127,40 @@ fn a_parent_without_room_for_the_value_says_so() {
     let message = Process::spawn(parent, ()).unwrap().join().unwrap();
     assert_eq!(message, "cannot join the process: Too many open files (os error 24)");
 }
+
+fn limit_file_size(limit: u64) {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct is valid to be written.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limits) }, 0);
+    limits.rlim_cur = limit;
+    // SAFETY: the struct is valid.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limits) }, 0);
+}
+
+#[test]
+fn arguments_longer_than_a_file_may_be_are_an_error() {
+    let _watchdog = watchdog();
+    fn parent() -> (Option<i32>, usize, usize) {
+        let spawn = || Process::spawn(|bytes: Vec<u8>| bytes.len(), (vec![1; 300_000],));
+        limit_file_size(200_000);
+        let error = spawn().unwrap_err();
+        let errno = error.source().and_then(|source| source.downcast_ref::<io::Error>()?.raw_os_error());
+        let left = children();
+        limit_file_size(400_000);
+        (errno, left, spawn().unwrap().join().unwrap())
+    }
+    let seen = Process::spawn(parent, ()).unwrap().join().unwrap();
+    assert_eq!(seen, (Some(libc::EFBIG), 0, 300_000));
+}
+
+#[test]
+fn a_value_longer_than_a_file_may_be_is_an_error() {
+    let _watchdog = watchdog();
+    fn large(limit: u64) -> Vec<u8> {
+        limit_file_size(limit);
+        vec![1; 300_000]
+    }
+    let error = Process::spawn(large, (200_000,)).unwrap().join().unwrap_err();
+    assert!(matches!(&error, JoinError::Encode(said) if said.contains("File too large")), "{error}");
+    assert_eq!(Process::spawn(large, (400_000,)).unwrap().join().unwrap().len(), 300_000);
+}
