@@ -109,6 +109,7 @@ impl<T> Mutex<T> {
     ///
     /// If the calling thread holds this mutex already, or 2,048 others.
     #[inline(always)]
+    #[track_caller]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, PoisonError<MutexGuard<'_, T>>> {
         // SAFETY: the guard borrows the handle, whose object keeps the mutex mapped.
         match unsafe { self.raw().lock_until(Deadline::NEVER) } {

@@ -198,6 +198,7 @@ impl<T> RLock<T> {
     ///
     /// If the calling thread holds 2,048 other locks.
     #[inline]
+    #[track_caller]
     pub fn lock(&self) -> Result<RLockGuard<'_, T>, PoisonError<RLockGuard<'_, T>>> {
         // SAFETY: the guard borrows the handle, whose object keeps the lock mapped.
         match unsafe { self.raw().lock_until(Deadline::NEVER) } {

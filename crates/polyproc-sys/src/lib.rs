@@ -1,7 +1,7 @@
 //! What polyproc's primitives need from the system, and nothing else: futexes that work between processes, the
 //! thread's robust list, monotonic deadlines, back-off, and the thread's identity.
 //!
-//! This is the bottom of [polyproc](https://docs.rs/polyproc). Users of a primitive never meet it; it is public for
+//! This is the bottom of polyproc. Users of a primitive never meet it; it is public for
 //! those who build a primitive of their own on the same ground.
 //!
 //! | module | what it gives | what it costs |
