@@ -1,20 +1,37 @@
 //! The counter job: processes that each increment one counter under one lock, beside threads with `parking_lot` and with
 //! `std`, and Python's `multiprocessing`.
 //!
-//! Not pinned: there are more processes than CPUs, and the scheduler is part of the job.
+//! Two of them are also measured pinned to two CPUs, where every hand-over crosses between them. The others are not
+//! pinned: there are more than CPUs, and the scheduler is part of the job.
 
 use polyproc::{Mutex, Value};
-use polyproc_benches::{Processes, Table, median, nanos, rounds, scaled};
+use polyproc_benches::{Processes, Table, median, nanos, pin_to, rounds, scaled};
 use std::process::Command;
 use std::time::Instant;
 
 /// Increments of each process.
 const EACH: u64 = 1_000_000;
 
-fn mutex(processes: usize) -> f64 {
+/// Whether the processes or threads of a round are pinned, one to a CPU.
+#[derive(Clone, Copy)]
+enum Place {
+    Pinned,
+    Anywhere,
+}
+
+impl Place {
+    fn take(self, index: usize) {
+        if let Place::Pinned = self {
+            pin_to(index);
+        }
+    }
+}
+
+fn mutex(processes: usize, place: Place) -> f64 {
     let each = scaled(EACH);
     let counter = Mutex::new(0u64).expect("a mutex");
-    let timed = Processes::fork(processes, |_| {
+    let timed = Processes::fork(processes, |index| {
+        place.take(index);
         (0..each).for_each(|_| *counter.lock().unwrap() += 1);
         0
     })
@@ -24,10 +41,11 @@ fn mutex(processes: usize) -> f64 {
     nanos(timed.total) / total as f64
 }
 
-fn value(processes: usize) -> f64 {
+fn value(processes: usize, place: Place) -> f64 {
     let each = scaled(EACH);
     let counter = Value::new(0u64).expect("a value");
-    let timed = Processes::fork(processes, |_| {
+    let timed = Processes::fork(processes, |index| {
+        place.take(index);
         (0..each).for_each(|_| counter.update(|number| *number += 1).unwrap());
         0
     })
@@ -37,12 +55,16 @@ fn value(processes: usize) -> f64 {
     nanos(timed.total) / total as f64
 }
 
-fn threads(count: usize, increment: impl Fn() + Sync) -> f64 {
+fn threads(count: usize, place: Place, increment: impl Fn() + Sync) -> f64 {
     let each = scaled(EACH);
+    let increment = &increment;
     let start = Instant::now();
     std::thread::scope(|scope| {
-        for _ in 0..count {
-            scope.spawn(|| (0..each).for_each(|_| increment()));
+        for index in 0..count {
+            scope.spawn(move || {
+                place.take(index);
+                (0..each).for_each(|_| increment());
+            });
         }
     });
     nanos(start.elapsed()) / (each * count as u64) as f64
@@ -105,15 +127,19 @@ fn fairness(processes: usize) {
 }
 
 fn main() {
-    for count in [1, 2, 4, 8, 16] {
-        let title: &'static str = format!("counter, {count} x {} increments", scaled(EACH)).leak();
+    use Place::{Anywhere, Pinned};
+    for (count, place) in
+        [(1, Anywhere), (2, Pinned), (2, Anywhere), (4, Anywhere), (8, Anywhere), (16, Anywhere)]
+    {
+        let pinned = if let Pinned = place { ", pinned" } else { "" };
+        let title: &'static str = format!("counter, {count} x {} increments{pinned}", scaled(EACH)).leak();
         let parking_lot = parking_lot::Mutex::new(0u64);
         let std = std::sync::Mutex::new(0u64);
         let mut table = Table::new(title)
-            .subject("parking_lot::Mutex, threads", || threads(count, || *parking_lot.lock() += 1))
-            .subject("polyproc Mutex, processes", || mutex(count))
-            .subject("polyproc Value::update, processes", || value(count))
-            .subject("std::sync::Mutex, threads", || threads(count, || *std.lock().unwrap() += 1));
+            .subject("parking_lot::Mutex, threads", || threads(count, place, || *parking_lot.lock() += 1))
+            .subject("polyproc Mutex, processes", || mutex(count, place))
+            .subject("polyproc Value::update, processes", || value(count, place))
+            .subject("std::sync::Mutex, threads", || threads(count, place, || *std.lock().unwrap() += 1));
         if count == 4 {
             match python() {
                 Some(_) => {
