@@ -145,7 +145,7 @@ pub enum JoinError {
     /// The function returned a value that cannot be read here.
     Decode(CodecError),
     /// A system call failed. `ECHILD`: something else in this program has waited for the process, or ignores `SIGCHLD`,
-    /// so that nobody knows how it ended.
+    /// so that nobody knows how it ended; or it is another process that started it, of which this is a forked child.
     Io(io::Error),
 }
 

@@ -98,8 +98,13 @@ impl<R: DeserializeOwned> Process<R> {
     ///
     /// # Errors
     ///
-    /// [`JoinError`] says how the process ended otherwise.
+    /// [`JoinError`] says how the process ended otherwise. Where the program ignores `SIGCHLD`, a process that left no
+    /// value is [`JoinError::Io`] with `ECHILD`: the system does not tell how it ended.
+    ///
+    /// Only the process that started it can join it. In a copy of that process, made by `fork`, this is
+    /// [`JoinError::Io`] with `ECHILD` at once, and the value stays where it belongs.
     pub fn join(&self) -> Result<R, JoinError> {
+        self.check_ours()?;
         drop(take(&self.stdin));
         self.join_until(Deadline::NEVER)
     }
@@ -108,7 +113,8 @@ impl<R: DeserializeOwned> Process<R> {
     ///
     /// # Errors
     ///
-    /// [`JoinError::TimedOut`] if the process still runs. It goes on, and can be joined again.
+    /// [`JoinError::TimedOut`] if the process still runs. It goes on, and can be joined again. Otherwise as
+    /// [`join`](Process::join).
     pub fn join_timeout(&self, timeout: Duration) -> Result<R, JoinError> {
         self.join_until(Deadline::after(timeout))
     }
@@ -126,7 +132,14 @@ impl<R: DeserializeOwned> Process<R> {
         }
     }
 
+    /// In a forked child the control socket is the parent's, too: whoever reads from it takes the value away.
+    fn check_ours(&self) -> Result<(), JoinError> {
+        let not_ours = || JoinError::Io(io::Error::from_raw_os_error(libc::ECHILD));
+        self.running.is_ours().then_some(()).ok_or_else(not_ours)
+    }
+
     fn join_until(&self, deadline: Deadline) -> Result<R, JoinError> {
+        self.check_ours()?;
         if self.control.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
             return Err(JoinError::AlreadyJoined);
         }

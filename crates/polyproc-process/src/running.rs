@@ -26,13 +26,20 @@ pub(crate) struct Running {
     pub(crate) name: String,
     pub(crate) daemon: bool,
     process: OwnedFd,
+    /// The process that started it, of which a forked child with a copy of this is another.
+    parent: u32,
     /// Kept, because the system tells it once only.
     end: Mutex<Option<End>>,
 }
 
 impl Running {
     pub(crate) fn new(pid: u32, name: String, daemon: bool, process: OwnedFd) -> Running {
-        Running { pid, name, daemon, process, end: Mutex::new(None) }
+        Running { pid, name, daemon, process, parent: std::process::id(), end: Mutex::new(None) }
+    }
+
+    /// Whether it is this process that started it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.parent == std::process::id()
     }
 
     pub(crate) fn sentinel(&self) -> BorrowedFd<'_> {

@@ -145,10 +145,41 @@ fn siblings_are_not_children() {
         let view = || (active_children().len(), sibling.is_alive(), sibling.exit_status().is_none());
         assert_eq!(fork(view).join().unwrap(), (0, true, true));
         assert_eq!(active_children().len(), 1);
-        let join = || matches!(sibling.join_timeout(Duration::from_millis(5)), Err(JoinError::TimedOut));
+        let join = || is_not_ours(sibling.try_join()) && is_not_ours(sibling.join());
         assert!(fork(join).join().unwrap());
         sibling.kill().unwrap();
         sibling.join().unwrap_err();
+    });
+}
+
+fn is_not_ours<T>(joined: Result<T, JoinError>) -> bool {
+    matches!(joined, Err(JoinError::Io(error)) if error.raw_os_error() == Some(libc::ECHILD))
+}
+
+#[test]
+fn a_bare_fork_leaves_the_value_to_the_parent() {
+    let _watchdog = watchdog();
+    alone(|| {
+        let process = Process::spawn(|| 42, ()).unwrap();
+        nix::poll::poll(
+            &mut [nix::poll::PollFd::new(process.sentinel(), nix::poll::PollFlags::POLLIN)],
+            nix::poll::PollTimeout::NONE,
+        )
+        .unwrap();
+        // SAFETY: this process has one thread.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let refused = is_not_ours(process.join())
+                && is_not_ours(process.try_join())
+                && is_not_ours(process.join_timeout(Duration::from_millis(5)));
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(if refused { 0 } else { 1 }) };
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child made above.
+        assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+        assert_eq!(status, 0);
+        assert_eq!(process.join().unwrap(), 42);
     });
 }
 
