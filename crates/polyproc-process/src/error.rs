@@ -127,7 +127,7 @@ pub enum JoinError {
     Panicked {
         /// The panic's message.
         message: String,
-        /// Where it happened: file, line and column.
+        /// Where it happened: file, line and column. `unknown place` if `resume_unwind` began it.
         location: String,
     },
     /// The process exited before the function returned: something called `exit` with this code.

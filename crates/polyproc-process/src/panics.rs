@@ -11,8 +11,14 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_h
 use std::sync::{Mutex, PoisonError};
 
 thread_local! {
-    /// Where this thread panicked last.
-    static LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// This thread's last panic.
+    static LAST: RefCell<Option<Noted>> = const { RefCell::new(None) };
+}
+
+/// What the hook saw of a panic.
+struct Noted {
+    message: String,
+    location: Option<String>,
 }
 
 /// Where the verdict goes if a panic ends the process at once. Only in programs that are built so.
@@ -43,9 +49,13 @@ pub(crate) fn watch(control: &OwnedFd) {
 
 /// What `f` returns, or that it panicked.
 pub(crate) fn catch(f: impl FnOnce() -> Outcome) -> Outcome {
+    // What a fork has copied is another's panic.
+    LAST.take();
     catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
-        let location = LOCATION.with_borrow_mut(Option::take);
         let message = message(&*payload);
+        // `resume_unwind` runs no hook: what was noted last may be another panic, which the function has caught.
+        let noted = LAST.take().filter(|noted| noted.message == message);
+        let location = noted.and_then(|noted| noted.location);
         // Its destructor could panic again, and the process ends anyway.
         std::mem::forget(payload);
         panicked(message, location)
@@ -63,9 +73,10 @@ fn message(payload: &(dyn Any + Send)) -> String {
 }
 
 fn note(info: &PanicHookInfo<'_>) {
-    let location = info.location().map(ToString::to_string);
+    let noted =
+        Noted { message: message(info.payload()), location: info.location().map(ToString::to_string) };
     // Not there any more if a thread panics while it ends.
-    let _ = LOCATION.try_with(|slot| slot.replace(location));
+    let _ = LAST.try_with(|slot| slot.replace(Some(noted)));
 }
 
 /// In a program whose panics abort, nobody gets to [`catch`]: the parent is told right here.

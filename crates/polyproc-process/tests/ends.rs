@@ -51,6 +51,27 @@ fn a_panic_says_in_which_process_it_is() {
 }
 
 #[test]
+fn a_panic_that_is_passed_on_has_its_own_place_or_none() {
+    use std::panic::{catch_unwind, resume_unwind};
+    let _watchdog = watchdog();
+    let place = |process: Process<()>| match process.join().unwrap_err() {
+        JoinError::Panicked { message, location } => (message, location),
+        other => panic!("{other}"),
+    };
+    let another = || {
+        catch_unwind(|| panic!("an earlier one")).unwrap_err();
+        resume_unwind(Box::new("without a hook"))
+    };
+    let process = Builder::new().stderr(Stdio::null()).spawn(another, ()).unwrap();
+    assert_eq!(place(process), ("without a hook".into(), "unknown place".into()));
+    let the_same = || resume_unwind(catch_unwind(|| panic!("number {}", 1)).unwrap_err());
+    let process = Builder::new().stderr(Stdio::null()).spawn(the_same, ()).unwrap();
+    let (message, location) = place(process);
+    assert_eq!(message, "number 1");
+    assert!(location.contains("ends.rs:"), "{location}");
+}
+
+#[test]
 fn a_panic_with_a_payload_of_its_own_has_no_message() {
     let _watchdog = watchdog();
     let process =

@@ -95,6 +95,22 @@ fn it_ends_as_others_do() {
 }
 
 #[test]
+fn a_panic_of_the_parent_is_not_the_childs() {
+    let _watchdog = watchdog();
+    let parent = || {
+        // In this process, a spawned child, the hook notes it.
+        std::panic::catch_unwind(|| panic!("told twice")).unwrap_err();
+        let process = fork(|| -> u8 { std::panic::resume_unwind(Box::new("told twice")) });
+        match process.join().unwrap_err() {
+            JoinError::Panicked { location, .. } => location,
+            other => panic!("{other}"),
+        }
+    };
+    let process = Builder::new().stderr(Stdio::null()).spawn(parent, ()).unwrap();
+    assert_eq!(process.join().unwrap(), "unknown place");
+}
+
+#[test]
 fn exit_handlers_of_the_parent_do_not_run_in_the_child() {
     let _watchdog = watchdog();
     extern "C" fn say() {
