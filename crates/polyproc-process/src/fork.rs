@@ -31,7 +31,8 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
     ///
     /// # Errors
     ///
-    /// [`SpawnError::System`]. Nothing is left behind.
+    /// [`SpawnError::System`]. Nothing is left behind; but where the program ignores `SIGCHLD`, and the system has no
+    /// pidfd to give, `f` runs in a process that nobody can join.
     ///
     /// # Example
     ///

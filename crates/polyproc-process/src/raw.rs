@@ -276,12 +276,28 @@ pub(crate) fn reap(process: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
     wait(libc::P_PIDFD, process.as_raw_fd() as libc::id_t, libc::WEXITED | libc::WNOHANG)
 }
 
-/// Kills a child that has not been waited for, and waits for it.
+/// Kills a child that was just made, and waits for it.
+///
+/// Not where the program ignores `SIGCHLD`: the kernel then takes children off its list by itself, and the id may be
+/// somebody else's by now. The same could happen where another thread waits for any child there is, which nobody can
+/// see from here.
 pub(crate) fn kill_by_id(pid: libc::pid_t) {
-    // SAFETY: the id belongs to a child that has not been waited for, so it is still that child's.
+    if ignores_children() {
+        return;
+    }
+    // SAFETY: takes two numbers. The id is still the child's, as nobody has waited for it.
     unsafe { libc::kill(pid, libc::SIGKILL) };
-    // An error is ECHILD: where the program ignores SIGCHLD, the kernel has waited already.
+    // An error is ECHILD: something else in the program has waited for it since.
     let _ = wait(libc::P_PID, pid as libc::id_t, libc::WEXITED);
+}
+
+/// Whether the kernel waits for this process's children by itself.
+fn ignores_children() -> bool {
+    // SAFETY: all-zero is a valid value of this plain struct.
+    let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
+    // SAFETY: the struct is valid to be written, and nothing is changed.
+    unsafe { libc::sigaction(libc::SIGCHLD, ptr::null(), &mut action) };
+    action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0
 }
 
 fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Result<Option<ExitStatus>> {
@@ -455,4 +471,44 @@ pub(crate) unsafe fn fork() -> io::Result<Option<libc::pid_t>> {
     // SAFETY: the caller's promise.
     let pid = checked(unsafe { libc::fork() }.into())?;
     Ok((pid != 0).then_some(pid as libc::pid_t))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    /// Whether [`kill_by_id`] leaves a child alone in a process that treats `SIGCHLD` like this.
+    fn spares(handler: libc::sighandler_t, flags: libc::c_int) -> bool {
+        // SAFETY: the child, and its child, make system calls only.
+        let Some(pid) = unsafe { fork() }.unwrap() else {
+            // SAFETY: all-zero is a valid value of this plain struct.
+            let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
+            action.sa_sigaction = handler;
+            action.sa_flags = flags;
+            // SAFETY: the struct is valid, and no handler runs.
+            unsafe { libc::sigaction(libc::SIGCHLD, &action, ptr::null_mut()) };
+            // SAFETY: as above.
+            let Ok(Some(child)) = (unsafe { fork() }) else {
+                // Not for ever, should nobody end it.
+                // SAFETY: takes a number.
+                unsafe { libc::sleep(10) };
+                exit_now(0)
+            };
+            let Ok(process) = open_process(child) else { exit_now(2) };
+            kill_by_id(child);
+            // Alive if it can be sent a signal through its own descriptor: one that was waited for cannot.
+            exit_now(i32::from(send_signal(process.as_fd(), libc::SIGKILL).is_ok()))
+        };
+        let ended = wait(libc::P_PID, pid as libc::id_t, libc::WEXITED).unwrap().unwrap();
+        assert!(matches!(ended.code(), Some(0 | 1)), "{ended}");
+        ended.code() == Some(1)
+    }
+
+    #[test]
+    fn an_id_that_may_be_somebody_elses_is_not_killed() {
+        assert!(!spares(libc::SIG_DFL, 0));
+        assert!(spares(libc::SIG_IGN, 0));
+        assert!(spares(libc::SIG_DFL, libc::SA_NOCLDWAIT));
+    }
 }

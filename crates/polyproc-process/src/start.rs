@@ -95,6 +95,9 @@ pub(crate) fn start(
 }
 
 /// Takes charge of a child that was just made, by its id for the last time.
+///
+/// On an error the child is dead, or, where the program ignores `SIGCHLD`, ends by itself when the caller closes its
+/// control socket: a spawned one, that is, which waits there for its function.
 pub(crate) fn watch(pid: libc::pid_t, name: String, daemon: bool) -> Result<Arc<Running>, SpawnError> {
     match raw::open_process(pid) {
         Ok(process) => Ok(Arc::new(Running::new(pid as u32, name, daemon, process))),
