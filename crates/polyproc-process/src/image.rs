@@ -11,8 +11,8 @@ use core::hash::Hasher;
 use core::ops::Range;
 use core::ptr;
 use core::slice;
+use polyproc_sys::atomic::{AtomicUsize, Ordering};
 use std::hash::DefaultHasher;
-use std::sync::OnceLock;
 
 use crate::entry::Entry;
 
@@ -63,14 +63,34 @@ pub(crate) unsafe fn entry_at(place: Place) -> Option<Entry> {
     Some(unsafe { core::mem::transmute::<*const (), Entry>(function) })
 }
 
+/// Where the [`Image`] is; 0 before it is known.
+static IMAGE: AtomicUsize = AtomicUsize::new(0);
+
+/// Reads the image, so that nobody has to do it among threads. To be called by [`init`](crate::init).
+pub(crate) fn prepare() {
+    image();
+}
+
+/// Nobody waits here for another thread, which a forked child might not have: two that come at once both read.
 fn image() -> &'static Image {
-    static IMAGE: OnceLock<Image> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let mut image = Image::default();
+    // Acquire: the image was written by whoever published it.
+    let mut known = IMAGE.load(Ordering::Acquire);
+    if known == 0 {
+        let mut image = Box::new(Image::default());
         // SAFETY: the function below has the type that is asked for, and gets the `Image` that it expects.
-        unsafe { libc::dl_iterate_phdr(Some(read_first), ptr::from_mut(&mut image).cast()) };
-        image
-    })
+        unsafe { libc::dl_iterate_phdr(Some(read_first), ptr::from_mut(&mut *image).cast()) };
+        let read = Box::into_raw(image).expose_provenance();
+        match IMAGE.compare_exchange(0, read, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => known = read,
+            Err(faster) => {
+                known = faster;
+                // SAFETY: made from a box above, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(ptr::with_exposed_provenance_mut::<Image>(read)) });
+            }
+        }
+    }
+    // SAFETY: the address of an image that was published above: it is never changed and never freed.
+    unsafe { &*ptr::with_exposed_provenance::<Image>(known) }
 }
 
 /// Reads the first object of the list, which is the program itself, and stops.
@@ -159,6 +179,20 @@ mod tests {
             // SAFETY: never called; refused.
             assert!(unsafe { entry_at(wrong) }.is_none(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn all_threads_find_the_same_image() {
+        let barrier = std::sync::Barrier::new(8);
+        let find = || {
+            barrier.wait();
+            ptr::from_ref(image()).expose_provenance()
+        };
+        let found: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(find)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(found.iter().all(|&place| place == found[0] && place != 0), "{found:?}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The beginning of a program that can start itself again.
 
 use crate::child::{self, Origin};
-use crate::{family, raw};
+use crate::{family, image, raw};
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 
 /// Whether `init` has been called: 0 or 1.
@@ -50,6 +50,7 @@ pub fn init_before_main() {
 }
 
 fn start(in_child: impl FnOnce()) {
+    image::prepare();
     // Relaxed: nothing depends on it but who goes on. Of two threads that call at once, one does.
     if DONE.swap(1, Ordering::Relaxed) == 1 {
         return;
