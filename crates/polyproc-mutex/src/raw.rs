@@ -49,6 +49,8 @@
 //!   itself and sleeping: that waiter is not counted in the new one.
 //! - On kernels that pass a swallowed wake on only if the word is exactly zero: the holder's death, and that of the
 //!   sleeper that the kernel woke for it.
+//! - A waiter that sees its own thread id in the word, because a namesake of another PID namespace holds the lock, is not
+//!   pending while it sleeps, see `wait_for_it`. A wake that is spent on it when it dies is lost to the others, overtaken or not.
 //!
 //! # Who was inside
 //!

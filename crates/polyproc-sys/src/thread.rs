@@ -65,12 +65,12 @@ pub fn pid() -> u32 {
     RECORD.with(|record| record.pid.get())
 }
 
-/// Counts the forks that made this process. It tells a guard that it was inherited.
+/// Rises with every fork on the way to this process, by more than one if threads raced to register the handler. It tells
+/// a guard that it was inherited.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// How many forks lie between the program's start and this process: differs between a parent and its child.
-///
-/// Counted from the first call of [`current`] in any thread on.
+/// A number that differs between a parent and its forked child, once any thread has called [`current`]. It rises with
+/// every fork.
 #[inline(always)]
 pub fn forks() -> u32 {
     // Relaxed: changes only where there is one thread.
@@ -112,7 +112,7 @@ fn register(current: Current) {
     // unfinished in the child for ever. Two threads may register it both, which does no harm.
     static AT_FORK: AtomicU32 = AtomicU32::new(0);
     if AT_FORK.load(Ordering::Acquire) == 0 {
-        // SAFETY: the handler is async-signal-safe: it stores to a thread-local without a destructor.
+        // SAFETY: the handler is async-signal-safe: it stores to an atomic and to a thread-local without a destructor.
         let result = unsafe { libc::pthread_atfork(None, None, Some(forget_the_parent)) };
         assert_eq!(result, 0, "no memory to register a fork handler");
         AT_FORK.store(1, Ordering::Release);
