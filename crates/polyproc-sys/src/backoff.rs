@@ -5,6 +5,7 @@
 //! the one CPU that could release it. The pauses double from look to look, and then the thread offers its CPU to
 //! others, because the holder may be waiting for just that.
 
+use crate::atomic::{AtomicU32, Ordering};
 use core::hint::spin_loop;
 use std::time::{Duration, Instant};
 
@@ -62,5 +63,83 @@ impl Backoff {
 impl Default for Backoff {
     fn default() -> Backoff {
         Backoff::new()
+    }
+}
+
+/// How long it pays to look for news before sleeping, learnt from how the last waits ended.
+///
+/// For waits on something that another process does in its own time: an event that it sets, a message that it sends. If
+/// both sides run, the news is there in less than the microseconds that a sleep and a wake cost; if not, to look for it
+/// takes the CPU from who would bring it. Each wait that looked in vain halves the next look, eight in a row end
+/// it, and every 1,024th tries again. A hint, shared by whoever waits on the same object; all zero is full of hope.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct Patience(AtomicU32);
+
+/// The longest look: so many pauses, together some ten to forty microseconds.
+const LOOKS: u32 = 1_000;
+/// After so many looks in vain in a row, only a sleep.
+const HOPELESS: u32 = 8;
+/// Every so many waits, one looks again.
+const PROBE: u32 = 1_024;
+
+impl Patience {
+    /// Full of hope.
+    #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+    pub const fn new() -> Patience {
+        Patience(AtomicU32::new(0))
+    }
+
+    /// Asks `ready` again and again, until it has something or it is time to sleep.
+    #[inline]
+    pub fn look<T>(&self, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+        if cfg!(any(polyproc_loom, polyproc_shuttle)) {
+            return ready(); // A model explores what happens after the spinning.
+        }
+        // Relaxed, here and below: nothing rides on a hint, and an update that gets lost does no harm.
+        let failures = self.0.load(Ordering::Relaxed);
+        let looks = match failures % PROBE {
+            0 => LOOKS,
+            few if failures < HOPELESS => LOOKS >> few,
+            _ => 1,
+        };
+        for _ in 0..looks {
+            if let Some(news) = ready() {
+                if failures != 0 && looks > 1 {
+                    self.0.store(0, Ordering::Relaxed);
+                }
+                return Some(news);
+            }
+            spin_loop();
+        }
+        self.0.store(failures.wrapping_add(1), Ordering::Relaxed);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_is_lost_by_waiting_in_vain_and_comes_back() {
+        let patience = Patience::new();
+        let looks = |news_after: u32| {
+            let mut looks = 0;
+            let found = patience.look(|| {
+                looks += 1;
+                (looks > news_after).then_some(())
+            });
+            (looks, found.is_some())
+        };
+        assert_eq!(looks(LOOKS - 1), (LOOKS, true));
+        for failures in 0..HOPELESS {
+            assert_eq!(looks(u32::MAX), (LOOKS >> failures, false));
+        }
+        for _ in HOPELESS..PROBE {
+            assert_eq!(looks(u32::MAX), (1, false));
+        }
+        assert_eq!(looks(10), (11, true), "the probe looks long enough to find it");
+        assert_eq!(looks(u32::MAX), (LOOKS, false));
     }
 }

@@ -153,11 +153,11 @@ fn failed_wait() -> Wait {
 /// One of several words to sleep on: the word, and the value that it has to have.
 pub type Waiter<'a> = (&'a Futex, u32);
 
-/// The most words that [`wait_any`] takes at once.
+/// The most words that [`wait_any`] sleeps on; others it looks at every [`WAIT_ANY_SLICE`].
 pub const WAIT_ANY_MAX: usize = 128;
 
-/// Without futex_waitv(2), how long [`wait_any`] sleeps on its first word before it looks at the others.
-const WAIT_ANY_SLICE: Duration = Duration::from_millis(1);
+/// How often [`wait_any`] looks at the words that it does not sleep on.
+pub const WAIT_ANY_SLICE: Duration = Duration::from_millis(1);
 
 /// Whether futex_waitv(2) is known to be missing: 0 or 1.
 static WAITV_MISSING: AtomicU32 = AtomicU32::new(0);
@@ -170,30 +170,33 @@ pub fn without_waitv(without: bool) {
 
 /// Sleeps until one of the words is woken, a signal or the deadline, unless one differs from its expected value.
 ///
-/// On kernels from 5.16 on that is one system call. Before, the first word's wakes end the sleep at once and the other
-/// words are looked at every millisecond, so put the word first that matters most.
+/// One system call, for up to [`WAIT_ANY_MAX`] words. Of more words, a wake of the first 128 ends the sleep at once, and
+/// the others are looked at every millisecond; so put those first that matter most. Kernels before 5.16 sleep on one
+/// word only: there, that holds for all words but the first.
 ///
 /// # Panics
 ///
-/// If there is no word, or more than [`WAIT_ANY_MAX`].
+/// If there is no word.
 pub fn wait_any(words: &[Waiter<'_>], deadline: Deadline) -> Wait {
-    assert!((1..=WAIT_ANY_MAX).contains(&words.len()), "wait_any takes 1 to {WAIT_ANY_MAX} words");
-    if words.iter().any(|(word, expected)| word.load(Ordering::SeqCst) != *expected) {
+    assert!(!words.is_empty(), "wait_any takes a word at least");
+    let changed = || words.iter().any(|(word, expected)| word.load(Ordering::SeqCst) != *expected);
+    if changed() {
         return Wait::Changed;
     }
     if deadline == Deadline::PAST {
         return Wait::TimedOut;
     }
-    if WAITV_MISSING.load(Ordering::Relaxed) == 0 {
-        if let Some(wait) = waitv(words, deadline) {
-            return wait;
-        }
-        WAITV_MISSING.store(1, Ordering::Relaxed);
+    if words.len() <= WAIT_ANY_MAX
+        && let Some(wait) = waitv(words, deadline)
+    {
+        return wait;
     }
-    let (first, expected) = words[0];
     loop {
-        let wait = first.wait(expected, deadline.min(Deadline::after(WAIT_ANY_SLICE)));
-        if words.iter().any(|(word, expected)| word.load(Ordering::SeqCst) != *expected) {
+        let slice = deadline.min(Deadline::after(WAIT_ANY_SLICE));
+        let (first, expected) = words[0];
+        let wait = waitv(&words[..words.len().min(WAIT_ANY_MAX)], slice)
+            .unwrap_or_else(|| first.wait(expected, slice));
+        if changed() {
             return Wait::Changed;
         }
         if wait != Wait::TimedOut || deadline.has_passed() {
@@ -216,6 +219,9 @@ fn waitv(words: &[Waiter<'_>], deadline: Deadline) -> Option<Wait> {
     /// The flag of a 32-bit word. Shared is the absence of the private flag.
     const SIZE_U32: u32 = 2;
 
+    if WAITV_MISSING.load(Ordering::Relaxed) != 0 {
+        return None;
+    }
     let mut entries = [Entry { value: 0, address: 0, flags: SIZE_U32, reserved: 0 }; WAIT_ANY_MAX];
     for (entry, (word, expected)) in entries.iter_mut().zip(words) {
         entry.value = u64::from(*expected);
@@ -238,8 +244,11 @@ fn waitv(words: &[Waiter<'_>], deadline: Deadline) -> Option<Wait> {
     if result >= 0 {
         return Some(Wait::Woken);
     }
-    let missing = std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS);
-    if missing { None } else { Some(failed_wait()) }
+    if std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+        WAITV_MISSING.store(1, Ordering::Relaxed);
+        return None;
+    }
+    Some(failed_wait())
 }
 
 /// See [`backstop_rescues`].
@@ -319,5 +328,26 @@ mod tests {
             }
         }
         without_waitv(false);
+    }
+
+    /// More than the kernel takes at once: the last one is noticed too, if later.
+    #[test]
+    fn any_of_very_many_words_ends_a_wait() {
+        let words: Vec<_> = (0..WAIT_ANY_MAX + 2).map(|_| Futex::new(0)).collect();
+        let waiters: Vec<_> = words.iter().map(|word| (word, 0)).collect();
+        let start = Instant::now();
+        assert_eq!(wait_any(&waiters, Deadline::after(TICK)), Wait::TimedOut);
+        assert!(start.elapsed() >= TICK);
+        for word in [&words[0], words.last().unwrap()] {
+            std::thread::scope(|scope| {
+                let sleeper = scope.spawn(|| wait_any(&waiters, Deadline::NEVER));
+                std::thread::sleep(TICK);
+                assert!(!sleeper.is_finished());
+                word.store(1, Ordering::SeqCst);
+                word.wake_all();
+                assert_eq!(sleeper.join().unwrap(), Wait::Changed);
+            });
+            word.store(0, Ordering::SeqCst);
+        }
     }
 }

@@ -179,6 +179,7 @@ pub mod futex {
     use checker::sync::{Condvar, Mutex};
     use core::sync::atomic::Ordering;
     use std::collections::VecDeque;
+    use std::sync::Arc;
 
     /// See the real one.
     pub const WAITERS: u32 = 0x8000_0000;
@@ -186,6 +187,8 @@ pub mod futex {
     pub const OWNER_DIED: u32 = 0x4000_0000;
     /// See the real one.
     pub const OWNER: u32 = 0x3fff_ffff;
+    /// See the real one.
+    pub const WAIT_ANY_MAX: usize = 128;
 
     /// How a wait ended.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,22 +204,50 @@ pub mod futex {
     #[derive(Debug)]
     pub struct Futex {
         word: AtomicU32,
-        queue: Mutex<Queue>,
+        queue: Mutex<VecDeque<Arc<Sleeper>>>,
+    }
+
+    /// A thread asleep, on one word or several.
+    #[derive(Debug)]
+    struct Sleeper {
+        woken: Mutex<bool>,
         bell: Condvar,
     }
 
-    #[derive(Debug, Default)]
-    struct Queue {
-        tickets: u32,
-        asleep: VecDeque<u32>,
-    }
+    /// See the real one.
+    pub type Waiter<'a> = (&'a Futex, u32);
 
-    impl Queue {
-        fn wake(&mut self, count: u32) -> u32 {
-            let woken = self.asleep.len().min(count as usize);
-            self.asleep.drain(..woken);
-            woken as u32
+    /// See the real one.
+    pub fn wait_any(words: &[Waiter<'_>], deadline: Deadline) -> Wait {
+        step();
+        // In one order for all, so that two do not wait for each other.
+        let mut words = words.to_vec();
+        words.sort_by_key(|(word, _)| core::ptr::from_ref(*word));
+        let mut queues: Vec<_> = words.iter().map(|(word, _)| word.queue.lock().unwrap()).collect();
+        if words.iter().any(|(word, expected)| word.latest() != *expected) {
+            return Wait::Changed;
         }
+        if deadline != Deadline::NEVER {
+            return Wait::TimedOut;
+        }
+        let sleeper = Arc::new(Sleeper { woken: Mutex::new(false), bell: Condvar::new() });
+        for queue in &mut queues {
+            queue.push_back(sleeper.clone());
+        }
+        drop(queues);
+        let mut woken = sleeper.woken.lock().unwrap();
+        while !*woken {
+            woken = sleeper.bell.wait(woken).unwrap();
+        }
+        drop(woken);
+        if words.len() > 1 {
+            for (word, _) in words {
+                word.queue.lock().unwrap().retain(|other| !Arc::ptr_eq(other, &sleeper));
+            }
+        }
+        // Here a thread dies that a wake was spent on.
+        step();
+        Wait::Woken
     }
 
     impl Default for Futex {
@@ -228,7 +259,7 @@ pub mod futex {
     #[allow(missing_docs, clippy::missing_errors_doc)]
     impl Futex {
         pub fn new(value: u32) -> Futex {
-            Futex { word: AtomicU32::new(value), queue: Mutex::new(Queue::default()), bell: Condvar::new() }
+            Futex { word: AtomicU32::new(value), queue: Mutex::new(VecDeque::new()) }
         }
         pub fn load(&self, ordering: Ordering) -> u32 {
             self.word.load(ordering)
@@ -262,24 +293,7 @@ pub mod futex {
         }
 
         pub fn wait(&self, expected: u32, deadline: Deadline) -> Wait {
-            step();
-            let mut queue = self.queue.lock().unwrap();
-            if self.latest() != expected {
-                return Wait::Changed;
-            }
-            if deadline != Deadline::NEVER {
-                return Wait::TimedOut;
-            }
-            let ticket = queue.tickets;
-            queue.tickets += 1;
-            queue.asleep.push_back(ticket);
-            while queue.asleep.contains(&ticket) {
-                queue = self.bell.wait(queue).unwrap();
-            }
-            drop(queue);
-            // Here a thread dies that a wake was spent on.
-            step();
-            Wait::Woken
+            wait_any(&[(self, expected)], deadline)
         }
 
         pub fn wake(&self, count: u32) -> u32 {
@@ -299,9 +313,13 @@ pub mod futex {
 
         fn kernel_wake(&self, count: u32) -> u32 {
             super::atomic::fence(Ordering::SeqCst);
-            let woken = self.queue.lock().unwrap().wake(count);
-            self.bell.notify_all();
-            woken
+            let mut queue = self.queue.lock().unwrap();
+            let woken = queue.len().min(count as usize);
+            for sleeper in queue.drain(..woken) {
+                *sleeper.woken.lock().unwrap() = true;
+                sleeper.bell.notify_all();
+            }
+            woken as u32
         }
 
         /// `handle_futex_death` in kernel/futex.
@@ -340,6 +358,11 @@ pub mod robust {
     /// See the real one.
     pub const NODE_OFFSET: usize = 24;
 
+    /// See the real one.
+    #[must_use]
+    #[derive(Debug)]
+    pub struct Outer(*const Futex);
+
     /// A lock's links: in a model, nothing.
     #[derive(Debug, Default)]
     pub struct Node;
@@ -359,6 +382,18 @@ pub mod robust {
         pub fn end(self) {
             step();
             RECORD.with(|record| record.pending.set(core::ptr::null()));
+        }
+        pub fn begin_inside(self, word: &Futex, node: &Node) -> Option<Outer> {
+            let outer = RECORD.with(|record| record.pending.get());
+            if !outer.is_null() && !RECORD.with(|record| record.list.borrow().contains(&outer)) {
+                return None;
+            }
+            self.begin(word, node);
+            Some(Outer(outer))
+        }
+        pub fn end_inside(self, outer: Outer) {
+            step();
+            RECORD.with(|record| record.pending.set(outer.0));
         }
         pub fn has_room(self) -> bool {
             true

@@ -86,6 +86,11 @@ impl Node {
     }
 }
 
+/// What was announced before [`begin_inside`](Current::begin_inside).
+#[must_use = "the operation before it is to be announced again"]
+#[derive(Debug)]
+pub struct Outer(u64);
+
 const _: () = {
     assert!(size_of::<Node>() == 16 && offset_of!(Node, next) == 8);
     assert!(size_of::<Head>() == 24 && offset_of!(Head, pending) == 16);
@@ -148,6 +153,29 @@ impl Current {
     pub fn end(self) {
         compiler_fence(Ordering::SeqCst);
         self.head().pending.store(0, Ordering::Relaxed);
+    }
+
+    /// [`begin`](Current::begin), for an operation that may come in the middle of another of the same thread: that of a
+    /// signal handler, or one for which a held lock shall stay announced. [`end_inside`](Current::end_inside) puts
+    /// back what was there. `None` if the place is taken by an operation that needs it itself.
+    ///
+    /// A lock that is held may lose its place for a while: it is in the list too. One that is about to be taken or
+    /// released may not.
+    #[inline]
+    pub fn begin_inside(self, word: &Futex, node: &Node) -> Option<Outer> {
+        let outer = self.head().pending.load(Ordering::Relaxed);
+        if outer != 0 && !self.entries().any(|entry| entry == outer) {
+            return None;
+        }
+        self.begin(word, node);
+        Some(Outer(outer))
+    }
+
+    /// Ends what [`begin_inside`](Current::begin_inside) announced.
+    #[inline]
+    pub fn end_inside(self, outer: Outer) {
+        compiler_fence(Ordering::SeqCst);
+        self.head().pending.store(outer.0, Ordering::Relaxed);
     }
 
     /// Whether this thread holds no lock at all.
@@ -336,6 +364,30 @@ mod tests {
             }
             assert_eq!(entries(), []);
         }
+    }
+
+    #[test]
+    fn an_operation_inside_another_gives_its_place_back() {
+        let [outer, inner]: [Lock; 2] = Default::default();
+        let pending = || current().head().pending.load(Ordering::Relaxed);
+        // About to be taken: its place is its own.
+        current().begin(&WORD, &outer.node);
+        assert!(current().begin_inside(&WORD, &inner.node).is_none());
+        assert_eq!(pending(), outer.node.address());
+        // Held: the list has it.
+        // SAFETY: the node is in no list, and lives to the end of the test.
+        unsafe { current().link(&WORD, &outer.node) };
+        let before = current().begin_inside(&WORD, &inner.node).unwrap();
+        assert_eq!(pending(), inner.node.address());
+        current().end_inside(before);
+        assert_eq!(pending(), outer.node.address());
+        // SAFETY: linked above.
+        unsafe { current().unlink(&WORD, &outer.node) };
+        current().end();
+        // Nothing at all.
+        let before = current().begin_inside(&WORD, &inner.node).unwrap();
+        current().end_inside(before);
+        assert_eq!(pending(), 0);
     }
 
     #[test]
