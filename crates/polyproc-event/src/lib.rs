@@ -1,0 +1,1 @@
+//! Event between processes: set it, and everybody who waits goes on, whoever dies.

@@ -1,0 +1,1 @@
+//! RwLock between processes: many readers or one writer, and the dead hold nothing.
