@@ -63,7 +63,7 @@ use core::fmt;
 use polyproc_sys::atomic::{AtomicU32, Ordering, compiler_fence, fence_after_rmw};
 use polyproc_sys::backoff::Backoff;
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::futex::{self, Futex, OWNER, OWNER_DIED, WAITERS, Wait};
+use polyproc_sys::futex::{self, Futex, OWNER, OWNER_DIED, WAITERS, Wait, Waiter};
 use polyproc_sys::robust::Node;
 use polyproc_sys::thread::{self, Current};
 
@@ -442,6 +442,50 @@ impl RawMutex {
         };
         if wait != Wait::Woken {
             self.take_off(census);
+        }
+        wait
+    }
+
+    /// Sleeps until a holder has released the lock, dies with it, or one of `others` is woken, unless there is `news`
+    /// already: for those who are not after the lock but after what its holders do. If nobody holds the lock, only
+    /// `others` wake.
+    ///
+    /// Whoever takes the lock after this thread has looked, and so does not see that it sleeps, has to be told of it by
+    /// one of `others`.
+    #[doc(hidden)]
+    pub fn listen(&self, others: &[Waiter<'_>], deadline: Deadline, news: impl FnOnce() -> bool) -> Wait {
+        let deadline = deadline.or_backstop();
+        // SeqCst: after whatever `others` say of this thread, and before the look at the news.
+        let word = self.word.load(Ordering::SeqCst);
+        if word & OWNER == 0 {
+            return if news() { Wait::Changed } else { futex::wait_any(others, deadline) };
+        }
+        let current = thread::current();
+        // As in `wait_for_it`: pending while asleep, but not on a namesake's lock.
+        let mine = word & OWNER == current.tid();
+        let outer = if mine { None } else { current.begin_inside(&self.word, &self.node) };
+        // In the census, as anybody who sleeps on the word, so that who wakes it may take it off.
+        let census = self.census.fetch_add(1, Ordering::SeqCst);
+        let marked = word | WAITERS;
+        let is_marked = word == marked
+            || self.word.compare_exchange(word, marked, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+        let (wait, woken_here) = if is_marked && !news() {
+            let mut words = others.to_vec();
+            words.push((&self.word, marked));
+            futex::wait_any_and_last(&words, deadline)
+        } else {
+            (Wait::Changed, false)
+        };
+        if !woken_here {
+            self.take_off(census);
+        // The wake may have been meant for one who waits for the lock. Whoever takes it sees to those who sleep.
+        // SAFETY: the caller keeps the mutex mapped, and it is unlocked right here.
+        } else if unsafe { self.try_lock() }.is_ok() {
+            // SAFETY: locked just now.
+            unsafe { self.unlock() };
+        }
+        if let Some(outer) = outer {
+            current.end_inside(outer);
         }
         wait
     }

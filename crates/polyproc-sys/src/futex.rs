@@ -178,35 +178,46 @@ pub fn without_waitv(without: bool) {
 ///
 /// If there is no word.
 pub fn wait_any(words: &[Waiter<'_>], deadline: Deadline) -> Wait {
+    wait_any_and_last(words, deadline).0
+}
+
+/// [`wait_any`], and whether it was a wake of the last word that ended it, alone or among others.
+///
+/// # Panics
+///
+/// If there is no word.
+pub fn wait_any_and_last(words: &[Waiter<'_>], deadline: Deadline) -> (Wait, bool) {
     assert!(!words.is_empty(), "wait_any takes a word at least");
     let changed = || words.iter().any(|(word, expected)| word.load(Ordering::SeqCst) != *expected);
     if changed() {
-        return Wait::Changed;
+        return (Wait::Changed, false);
     }
     if deadline == Deadline::PAST {
-        return Wait::TimedOut;
+        return (Wait::TimedOut, false);
     }
     if words.len() <= WAIT_ANY_MAX
-        && let Some(wait) = waitv(words, deadline)
+        && let Some((wait, index)) = waitv(words, deadline)
     {
-        return wait;
+        return (wait, wait == Wait::Woken && index == words.len() - 1);
     }
     loop {
         let slice = deadline.min(Deadline::after(WAIT_ANY_SLICE));
         let (first, expected) = words[0];
-        let wait = waitv(&words[..words.len().min(WAIT_ANY_MAX)], slice)
-            .unwrap_or_else(|| first.wait(expected, slice));
+        let wait = match waitv(&words[..words.len().min(WAIT_ANY_MAX)], slice) {
+            Some((wait, _)) => wait,
+            None => first.wait(expected, slice),
+        };
         if changed() {
-            return Wait::Changed;
+            return (Wait::Changed, false);
         }
         if wait != Wait::TimedOut || deadline.has_passed() {
-            return wait;
+            return (wait, wait == Wait::Woken && words.len() == 1);
         }
     }
 }
 
-/// futex_waitv(2), `None` where the kernel does not have it.
-fn waitv(words: &[Waiter<'_>], deadline: Deadline) -> Option<Wait> {
+/// futex_waitv(2), and the index of the last word that was woken; `None` where the kernel does not have it.
+fn waitv(words: &[Waiter<'_>], deadline: Deadline) -> Option<(Wait, usize)> {
     /// `struct futex_waitv`.
     #[derive(Clone, Copy)]
     #[repr(C)]
@@ -242,13 +253,13 @@ fn waitv(words: &[Waiter<'_>], deadline: Deadline) -> Option<Wait> {
         )
     };
     if result >= 0 {
-        return Some(Wait::Woken);
+        return Some((Wait::Woken, result as usize));
     }
     if std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
         WAITV_MISSING.store(1, Ordering::Relaxed);
         return None;
     }
-    Some(failed_wait())
+    Some((failed_wait(), 0))
 }
 
 /// See [`backstop_rescues`].

@@ -219,16 +219,22 @@ pub mod futex {
 
     /// See the real one.
     pub fn wait_any(words: &[Waiter<'_>], deadline: Deadline) -> Wait {
+        wait_any_and_last(words, deadline).0
+    }
+
+    /// See the real one.
+    pub fn wait_any_and_last(words: &[Waiter<'_>], deadline: Deadline) -> (Wait, bool) {
         step();
+        let last = words[words.len() - 1].0;
         // In one order for all, so that two do not wait for each other.
         let mut words = words.to_vec();
         words.sort_by_key(|(word, _)| core::ptr::from_ref(*word));
         let mut queues: Vec<_> = words.iter().map(|(word, _)| word.queue.lock().unwrap()).collect();
         if words.iter().any(|(word, expected)| word.latest() != *expected) {
-            return Wait::Changed;
+            return (Wait::Changed, false);
         }
         if deadline != Deadline::NEVER {
-            return Wait::TimedOut;
+            return (Wait::TimedOut, false);
         }
         let sleeper = Arc::new(Sleeper { woken: Mutex::new(false), bell: Condvar::new() });
         for queue in &mut queues {
@@ -240,14 +246,18 @@ pub mod futex {
             woken = sleeper.bell.wait(woken).unwrap();
         }
         drop(woken);
+        let mut last_woken = true;
         if words.len() > 1 {
             for (word, _) in words {
-                word.queue.lock().unwrap().retain(|other| !Arc::ptr_eq(other, &sleeper));
+                let mut queue = word.queue.lock().unwrap();
+                let before = queue.len();
+                queue.retain(|other| !Arc::ptr_eq(other, &sleeper));
+                last_woken &= !(core::ptr::eq(word, last) && queue.len() < before);
             }
         }
         // Here a thread dies that a wake was spent on.
         step();
-        Wait::Woken
+        (Wait::Woken, last_woken)
     }
 
     impl Default for Futex {
