@@ -137,6 +137,40 @@ impl Futex {
     pub fn wake_all(&self) -> u32 {
         self.wake(u32::MAX)
     }
+
+    /// Sets a bit of the word and wakes everybody who sleeps on it. One system call does both, so no death comes between:
+    /// either nothing happened, or all of it. Whoever sees the bit acquires what the caller did before.
+    ///
+    /// Async-signal-safe. Where a sandbox forbids the operation, it is made of two, and a death can come between.
+    pub fn set_bit_and_wake_all(&self, bit: u32) {
+        debug_assert!(bit.is_power_of_two());
+        let set = libc::FUTEX_OP_OR | libc::FUTEX_OP_OPARG_SHIFT;
+        // The comparison decides about sleepers of a second word, which is the same word here: there are none left.
+        let operation = libc::FUTEX_OP(set, bit.trailing_zeros() as i32, libc::FUTEX_OP_CMP_EQ, 0);
+        // SAFETY: errno is the thread's own.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: the pointer is valid as long as the thread.
+        let before = unsafe { *errno };
+        // The kernel changes the word with an atomic instruction that is a barrier, as FUTEX_WAKE_OP has to be one.
+        // SAFETY: both words are this one, which is valid and writable for the duration of the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                self.0.as_ptr(),
+                libc::FUTEX_WAKE_OP,
+                i32::MAX,
+                0usize,
+                self.0.as_ptr(),
+                operation,
+            )
+        };
+        if result < 0 {
+            self.0.fetch_or(bit, Ordering::SeqCst);
+            self.wake_all();
+            // SAFETY: as above.
+            unsafe { *errno = before };
+        }
+    }
 }
 
 /// What errno says after a wait that was not woken.
@@ -301,6 +335,27 @@ mod tests {
             }
         });
         assert_eq!(word.wake_all(), 0);
+    }
+
+    #[test]
+    fn a_bit_is_set_and_everybody_woken() {
+        for bit in [0, 7, 12, 30, 31] {
+            let word = Futex::new(1 << 5);
+            word.set_bit_and_wake_all(1 << bit);
+            assert_eq!(word.load(Ordering::Relaxed), 1 << 5 | 1 << bit);
+            word.store(3 << 8, Ordering::Relaxed);
+            std::thread::scope(|scope| {
+                let sleepers: Vec<_> =
+                    (0..3).map(|_| scope.spawn(|| word.wait(3 << 8, Deadline::NEVER))).collect();
+                std::thread::sleep(TICK);
+                assert!(sleepers.iter().all(|sleeper| !sleeper.is_finished()));
+                word.set_bit_and_wake_all(1 << bit);
+                for sleeper in sleepers {
+                    assert!(matches!(sleeper.join().unwrap(), Wait::Woken | Wait::Changed));
+                }
+            });
+            assert_eq!(word.load(Ordering::Relaxed), 3 << 8 | 1 << bit);
+        }
     }
 
     #[test]

@@ -315,6 +315,14 @@ pub mod futex {
             self.wake(u32::MAX)
         }
 
+        pub fn set_bit_and_wake_all(&self, bit: u32) {
+            step();
+            super::atomic::fence(Ordering::SeqCst);
+            let mut queue = self.queue.lock().unwrap();
+            self.word.0.fetch_or(bit, Ordering::SeqCst);
+            wake(&mut queue, u32::MAX);
+        }
+
         /// What the kernel reads, between its barriers: never an old value, as a load of the checker's may be.
         fn latest(&self) -> u32 {
             super::atomic::fence(Ordering::SeqCst);
@@ -323,13 +331,7 @@ pub mod futex {
 
         fn kernel_wake(&self, count: u32) -> u32 {
             super::atomic::fence(Ordering::SeqCst);
-            let mut queue = self.queue.lock().unwrap();
-            let woken = queue.len().min(count as usize);
-            for sleeper in queue.drain(..woken) {
-                *sleeper.woken.lock().unwrap() = true;
-                sleeper.bell.notify_all();
-            }
-            woken as u32
+            wake(&mut self.queue.lock().unwrap(), count)
         }
 
         /// `handle_futex_death` in kernel/futex.
@@ -353,6 +355,16 @@ pub mod futex {
                 self.kernel_wake(1);
             }
         }
+    }
+
+    /// Wakes the first in the queue.
+    fn wake(queue: &mut VecDeque<Arc<Sleeper>>, count: u32) -> u32 {
+        let woken = queue.len().min(count as usize);
+        for sleeper in queue.drain(..woken) {
+            *sleeper.woken.lock().unwrap() = true;
+            sleeper.bell.notify_all();
+        }
+        woken as u32
     }
 
     /// There is no backstop in a model.
