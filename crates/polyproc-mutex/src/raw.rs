@@ -313,6 +313,16 @@ impl RawMutex {
         self.word.load(Ordering::Relaxed) & OWNER != 0
     }
 
+    /// Whether nobody holds the lock, and nobody has died with it since it was last taken.
+    ///
+    /// If so, what the last holder did is visible from here on. For those who look at the lock without taking it, having
+    /// told its next holder of themselves before.
+    #[inline(always)]
+    pub fn is_free(&self) -> bool {
+        // Acquire: pairs with the swap in `release`.
+        self.word.load(Ordering::Acquire) == FREE
+    }
+
     /// The thread that holds the lock, by the id that it has in its own PID namespace.
     pub fn owner(&self) -> Option<u32> {
         Some(self.word.load(Ordering::Relaxed) & OWNER).filter(|tid| *tid != 0)
