@@ -41,7 +41,7 @@ impl Arena {
     ///
     /// [`CreateError`](crate::CreateError) in an [`io::Error`]: out of memory, out of descriptors, larger than memory.
     pub fn new(bytes: usize) -> io::Result<Arena> {
-        Ok(Arena { region: Region::create("arena", LINE, bytes as u64)? })
+        Ok(Arena { region: Region::create("arena", LINE, bytes as u64, 0)? })
     }
 
     /// An arena whose label shows in `/proc/PID/maps`, as `polyproc:arena:<label>`.
@@ -50,7 +50,7 @@ impl Arena {
     ///
     /// As [`new`](Arena::new), and `InvalidInput` for a label with a NUL character or of more than 234 bytes.
     pub fn labelled(label: &str, bytes: usize) -> io::Result<Arena> {
-        Ok(Arena { region: Region::create(&format!("arena:{label}"), LINE, bytes as u64)? })
+        Ok(Arena { region: Region::create(&format!("arena:{label}"), LINE, bytes as u64, 0)? })
     }
 
     /// How many bytes it has for objects, with their headers.

@@ -1,10 +1,13 @@
 //! The headers in shared memory, and the private copies that decisions are made on.
 //!
 //! ```text
-//! 0         64                base                                    base + capacity     size
-//! | region  | (padding)       | object  | payload …  | object | …     | (to the page's end) |
-//! | header  |                 | header  | to 64      | header |       |                     |
+//! 0         64                base                                    base + capacity     reserve   size
+//! | region  | (padding)       | object  | payload …  | object | …     | (to the page's end) | …       |
+//! | header  |                 | header  | to 64      | header |       |                     |         |
 //! ```
+//!
+//! The reserve begins with the first page that has no room for objects, and is what is left of the size: most regions
+//! have none. So its length stands in the header without a number of its own, and cannot contradict the others.
 //!
 //! `base` is 64, except in a region of one object that wants more than 64 bytes of alignment: there it is 64 bytes
 //! before the payload's place.
@@ -91,6 +94,14 @@ impl Geometry {
     /// The room that objects may take ends here.
     pub(crate) fn end(&self) -> u64 {
         self.base + self.capacity
+    }
+
+    /// Where the reserve begins, and how long it is: whole pages.
+    pub(crate) fn reserve(&self, page_size: u32) -> (u64, u64) {
+        let page = u64::from(page_size);
+        // A header of somebody else's may have objects up to the end of a broken page: then there is none.
+        let start = self.end().checked_next_multiple_of(page).map_or(self.size, |start| start.min(self.size));
+        (start, (self.size - start) / page * page)
     }
 
     /// Writes the header of a region that nobody else can see yet.
@@ -240,4 +251,24 @@ fn differ<T: PartialEq>(
     error: impl FnOnce(T, T) -> AttachError,
 ) -> Result<(), AttachError> {
     if found == expected { Ok(()) } else { Err(error(found, expected)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserve_is_the_whole_pages_behind_the_objects() {
+        let reserve = |size, base, capacity| Geometry { size, base, capacity, made: 0 }.reserve(4096);
+        assert_eq!(reserve(4096, 64, 128), (4096, 0));
+        assert_eq!(reserve(4096, 64, 4032), (4096, 0));
+        assert_eq!(reserve(8192, 64, 4032), (4096, 4096));
+        assert_eq!(reserve(12_288, 64, 4096), (8192, 4096));
+        assert_eq!(reserve(8192, 64, 0), (4096, 4096));
+        // Nobody's region, but what a header may say.
+        assert_eq!(reserve(8191, 64, 128), (4096, 0));
+        assert_eq!(reserve(4100, 64, 4032), (4096, 0));
+        assert_eq!(reserve(4200, 64, 4096), (4200, 0));
+        assert_eq!(reserve(u64::MAX, 64, u64::MAX - 127), (u64::MAX, 0));
+    }
 }

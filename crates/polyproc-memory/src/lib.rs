@@ -18,6 +18,10 @@
 //! and it is for its owner only (mode 0600, close-on-exec, never executable). `/proc/PID/maps` shows it as
 //! `polyproc:<kind>`, with the type code or the label behind it.
 //!
+//! An object that grows gets a region with a *reserve* ([`Object::with_reserve`]): addresses behind the object, the same
+//! pages for all that share it, which are not memory before somebody allocates them ([`Object::allocate`]), and which can
+//! be given back ([`Object::give_back`]). A reserve of many gibibytes costs nothing but addresses.
+//!
 //! Nothing here waits for another process. Making, receiving and dropping regions takes a lock of this process for the
 //! time of a map look-up, and when a region is received for the first time, of mapping it.
 //!
@@ -116,11 +120,13 @@ mod object;
 mod region;
 #[allow(unsafe_code, reason = "registers fork handlers")]
 mod registry;
+mod reserve;
 mod shape;
 
 pub mod handover;
 
 pub use arena::Arena;
+pub use available::physical_memory;
 pub use error::{AttachError, CreateError};
 #[doc(hidden)]
 pub use memfd::without_noexec_seal;

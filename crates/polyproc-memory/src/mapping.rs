@@ -4,7 +4,7 @@ use crate::error::CreateError;
 use crate::layout::{Description, Geometry, LINE, ObjectHeader, RegionHeader};
 use crate::memfd;
 use core::ptr::NonNull;
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use polyproc_sys::futex;
 use std::fs::File;
@@ -55,11 +55,17 @@ impl Mapping {
     pub(crate) fn new(file: File, identity: Identity, geometry: Geometry) -> io::Result<Mapping> {
         let too_large = || CreateError::TooLarge;
         let size = usize::try_from(geometry.size).map_err(|_| too_large())?;
-        let memory =
-            MmapOptions::new().len(size).map_raw(&file).map_err(|error| match error.raw_os_error() {
-                Some(libc::ENOMEM) => CreateError::Mapping { requested: geometry.size, source: error }.into(),
-                _ => error,
-            })?;
+        let no_room = |error: io::Error| match error.raw_os_error() {
+            Some(libc::ENOMEM) => CreateError::Mapping { requested: geometry.size, source: error }.into(),
+            _ => error,
+        };
+        // Shared memory counts when it is allocated, not when it is mapped: a large reserve costs addresses only.
+        let memory = MmapOptions::new().len(size).map_raw(&file).map_err(no_room)?;
+        let (start, length) = geometry.reserve(memfd::page_size());
+        if length > 0 {
+            // A core dump reads all that it is to contain, and so would allocate what it reads.
+            memory.advise_range(Advice::DontDump, start as usize, length as usize).map_err(no_room)?;
+        }
         let (handles, locks) = (AtomicU64::new(1), AtomicU32::new(0));
         Ok(Mapping { memory, file, geometry, identity, handles, locks })
     }
@@ -79,6 +85,13 @@ impl Mapping {
     /// Writes the header of a region that this process has just made.
     pub(crate) fn initialise(&self) {
         self.geometry.write(self.header(), memfd::page_size());
+    }
+
+    /// Where the reserve is in this process, and how long it is.
+    pub(crate) fn reserve(&self) -> (NonNull<u8>, usize) {
+        let (start, length) = self.geometry.reserve(memfd::page_size());
+        let address = self.memory.as_mut_ptr().wrapping_add(start as usize);
+        (NonNull::new(address).expect("a mapping does not end at null"), length as usize)
     }
 
     fn header(&self) -> &RegionHeader {

@@ -1,4 +1,4 @@
-//! Memory files: made, allocated to the last byte, and sealed, so that no peer can take memory away under a reader.
+//! Memory files: made, allocated up to their reserve, and sealed, so that no peer can take memory away under a reader.
 //!
 //! See memfd_create(2), fallocate(2), and fcntl(2) on file sealing.
 
@@ -21,6 +21,10 @@ pub(crate) const SEALS: [(u32, &str); 3] = [
 /// Allocation goes in steps of this many bytes: a signal undoes the step that it interrupts.
 const STEP: u64 = 2 << 20;
 
+/// Memory in a reserve is asked for in many small pieces, so that smaller requests are worth a look at what is
+/// available than when a region is made.
+const WORTH_A_LOOK_IN_RESERVE: u64 = STEP;
+
 /// Whether the kernel is known to lack `MFD_NOEXEC_SEAL` (before 6.3).
 static NOEXEC_SEAL_MISSING: RwLock<bool> = RwLock::new(false);
 
@@ -37,19 +41,40 @@ pub(crate) fn page_size() -> u32 {
     u32::try_from(size).expect("a page has a size")
 }
 
-/// A sealed memory file of `size` zero bytes, all of them allocated, for its owner only.
-pub(crate) fn create(name: &CStr, size: u64) -> io::Result<File> {
-    check_limits(size)?;
+/// A sealed memory file of `size` zero bytes, the first `allocated` of them allocated, for its owner only.
+pub(crate) fn create(name: &CStr, allocated: u64, size: u64) -> io::Result<File> {
+    check_size(size)?;
+    check_available(allocated, available::WORTH_A_LOOK)?;
     let file = File::from(open(name)?);
     // A memory file is born with mode 0777, and open(2) of /proc/PID/fd/N goes by the mode.
     file.set_permissions(Permissions::from_mode(0o600))?;
-    allocate(&file, size)?;
+    allocate(&file, 0, allocated)?;
+    if size > allocated {
+        file.set_len(size)?;
+    }
     seal(&file)?;
     Ok(file)
 }
 
-/// Refuses what could not be allocated anyhow, and would take other programs down in the attempt.
-fn check_limits(size: u64) -> io::Result<()> {
+/// Allocates some more of a file, within its size. What is allocated already stays as it is.
+pub(crate) fn allocate_more(file: &File, from: u64, length: u64) -> io::Result<()> {
+    check_available(length, WORTH_A_LOOK_IN_RESERVE)?;
+    allocate(file, from, length)
+}
+
+/// Gives whole pages of a file back to the system. Its size stays.
+pub(crate) fn punch(file: &File, from: u64, length: u64) -> io::Result<()> {
+    const MODE: libc::c_int = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    loop {
+        match fallocate(file, MODE, from, length) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Refuses a file that is larger than can be.
+fn check_size(size: u64) -> io::Result<()> {
     if size > i64::MAX as u64 {
         return Err(CreateError::TooLarge.into());
     }
@@ -60,7 +85,12 @@ fn check_limits(size: u64) -> io::Result<()> {
         // The kernel would answer with a signal that kills.
         return Err(CreateError::FileSize { requested: size, limit: limit.rlim_cur }.into());
     }
-    if size >= available::WORTH_A_LOOK
+    Ok(())
+}
+
+/// Refuses what could not be allocated anyhow, and would take other programs down in the attempt.
+fn check_available(size: u64, worth_a_look: u64) -> io::Result<()> {
+    if size >= worth_a_look
         && let Some(available) = available::bytes()
         && size > available
     {
@@ -100,13 +130,17 @@ fn memfd_create(name: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Makes the file `size` bytes long, with memory behind each of them.
-fn allocate(file: &File, size: u64) -> io::Result<()> {
-    in_steps(size, u64::from(page_size()), |from, length| {
-        // SAFETY: fallocate touches no memory of ours. Both numbers are at most `size`, which fits an i64.
-        let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, from as i64, length as i64) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    })
+/// Puts memory behind each of these bytes of the file, which becomes as long if it is shorter.
+fn allocate(file: &File, from: u64, length: u64) -> io::Result<()> {
+    in_steps(length, u64::from(page_size()), |done, step| fallocate(file, 0, from + done, step))
+}
+
+/// Calls fallocate(2). What it is called for lies in the file, or will, so that the numbers fit an i64.
+fn fallocate(file: &File, mode: libc::c_int, from: u64, length: u64) -> io::Result<()> {
+    // SAFETY: fallocate takes no address. A hole shows in the mappings of the file as zeros that somebody wrote: such
+    // memory is shared, and whoever reads it by a pointer answers for that.
+    let result = unsafe { libc::fallocate(file.as_raw_fd(), mode, from as i64, length as i64) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Allocates `size` bytes step by step with `allocate(from, length)`.
@@ -162,6 +196,13 @@ pub(crate) fn read_header(file: &File) -> io::Result<[u8; LINE as usize]> {
     let mut header = [0; LINE as usize];
     std::os::unix::fs::FileExt::read_exact_at(file, &mut header, 0)?;
     Ok(header)
+}
+
+/// The bytes of memory that the system has. `None` if it does not tell.
+pub(crate) fn physical_memory() -> Option<u64> {
+    // SAFETY: sysconf only reads its argument.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    u64::try_from(pages).ok().and_then(|pages| pages.checked_mul(page_size().into()))
 }
 
 /// The most descriptors that this process may have.

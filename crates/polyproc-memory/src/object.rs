@@ -20,6 +20,9 @@ use std::io;
 /// Making one costs a region (seven system calls, one descriptor, at least one page), or in an [`Arena`] its payload
 /// rounded up to 64 bytes, and 64. Nothing in here blocks.
 ///
+/// An object that grows has a reserve behind it, [`with_reserve`](Object::with_reserve): addresses that become memory
+/// when it wants them.
+///
 /// # Examples
 ///
 /// ```
@@ -55,6 +58,11 @@ impl Object {
     /// [`CreateError`] in an [`io::Error`]: out of memory, out of descriptors, the arena is full, the layout is larger
     /// than memory, or aligned to more than 64 bytes in an arena, or to more than a page.
     pub fn create(arena: Option<&Arena>, shape: &Shape) -> io::Result<Object> {
+        Object::make(arena, shape, 0)
+    }
+
+    /// As [`create`](Object::create); the region of its own has a reserve of this many bytes.
+    pub(crate) fn make(arena: Option<&Arena>, shape: &Shape, reserve: u64) -> io::Result<Object> {
         let page = memfd::page_size() as usize;
         let (requested, most) = (shape.payload.align(), if arena.is_some() { LINE as usize } else { page });
         if requested > most {
@@ -68,7 +76,7 @@ impl Object {
         let region = match arena {
             Some(arena) => arena.region().clone(),
             // The header ends where the payload begins, which is at its alignment.
-            None => Region::create(&label(shape), (requested as u64).max(2 * LINE) - LINE, extent)?,
+            None => Region::create(&label(shape), (requested as u64).max(2 * LINE) - LINE, extent, reserve)?,
         };
         let mapping = region.mapping();
         let Some(offset) = mapping.allocate(extent) else {

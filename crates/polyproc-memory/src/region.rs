@@ -33,8 +33,9 @@ pub struct Region {
 }
 
 impl Region {
-    /// A region with room for `capacity` bytes of objects from `base` on. Named `polyproc:<label>`.
-    pub(crate) fn create(label: &str, base: u64, capacity: u64) -> io::Result<Region> {
+    /// A region with room for `capacity` bytes of objects from `base` on, and behind it `reserve` bytes that are not
+    /// allocated. Named `polyproc:<label>`.
+    pub(crate) fn create(label: &str, base: u64, capacity: u64, reserve: u64) -> io::Result<Region> {
         let longest = NAME_MAX - PREFIX.len();
         let name = CString::new(format!("{PREFIX}{label}"))
             .ok()
@@ -43,8 +44,10 @@ impl Region {
         let capacity = capacity.checked_next_multiple_of(LINE).ok_or(CreateError::TooLarge)?;
         let end = base.checked_add(capacity).ok_or(CreateError::TooLarge)?;
         let page = u64::from(memfd::page_size());
-        let size = end.checked_next_multiple_of(page).ok_or(CreateError::TooLarge)?;
-        let file = memfd::create(&name, size)?;
+        let allocated = end.checked_next_multiple_of(page).ok_or(CreateError::TooLarge)?;
+        let reserve = reserve.checked_next_multiple_of(page).ok_or(CreateError::TooLarge)?;
+        let size = allocated.checked_add(reserve).ok_or(CreateError::TooLarge)?;
+        let file = memfd::create(&name, allocated, size)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let geometry = Geometry { size, base, capacity, made: now.as_nanos() as u64 };
         let mapping = registry::enter(file, geometry)?;
@@ -79,7 +82,7 @@ impl Region {
         Ok(Region { mapping: registry::attach(File::from(descriptor))? })
     }
 
-    /// Its size in bytes, headers and all: whole pages, never zero.
+    /// Its size in bytes, headers, reserve and all: whole pages, never zero.
     #[expect(clippy::len_without_is_empty, reason = "no region is empty")]
     pub fn len(&self) -> u64 {
         self.mapping.geometry().size

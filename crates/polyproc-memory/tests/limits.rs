@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use polyproc_memory::{Arena, CreateError, Object, Region};
+use polyproc_memory::{Arena, AttachError, CreateError, Object, Region};
 use std::error::Error;
 use std::io;
 use std::os::fd::AsFd;
@@ -93,6 +93,44 @@ fn a_limit_for_files_is_an_error_and_no_death() {
     let error = too_large.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{error}");
     assert_eq!(error.to_string(), "1052672 bytes are above the limit of 1048576 for a file (ulimit -f)");
+}
+
+/// A reserve counts for both limits when it is made, and never again.
+#[test]
+fn a_reserve_beyond_a_limit_is_an_error_and_no_death() {
+    let _alone = alone();
+    let before = descriptors();
+    let (fits, too_large) = limited(libc::RLIMIT_FSIZE, 1 << 20, || {
+        (Object::with_reserve(&NUMBER, (1 << 20) - 4096), Object::with_reserve(&NUMBER, 1 << 20))
+    });
+    assert!(fits.is_ok());
+    let error = too_large.unwrap_err();
+    assert!(
+        matches!(cause(&error), CreateError::FileSize { requested: 1_052_672, limit: 1_048_576 }),
+        "{error}"
+    );
+    drop(fits);
+
+    let object = Object::with_reserve(&NUMBER, 64 << 20).unwrap();
+    let grown = limited(libc::RLIMIT_FSIZE, 0, || {
+        object.allocate(8 << 20, 8 << 20).and_then(|()| object.give_back(8 << 20, 8 << 20))
+    });
+    assert!(grown.is_ok(), "{grown:?}");
+
+    let descriptor = object.region().as_fd().try_clone_to_owned().unwrap();
+    drop(object);
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    let (made, received) = limited(libc::RLIMIT_AS, pages * 4096 + (8 << 20), || {
+        (Object::with_reserve(&NUMBER, 64 << 20), Region::from_fd(descriptor))
+    });
+    let error = made.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::OutOfMemory, "{error}");
+    let AttachError::Io(received) = received.unwrap_err() else { panic!("attached otherwise") };
+    for error in [&error, &received] {
+        assert!(matches!(cause(error), CreateError::Mapping { requested: 67_112_960, .. }), "{error}");
+    }
+    assert_eq!(descriptors(), before);
 }
 
 #[test]

@@ -5,14 +5,14 @@ use core::fmt;
 use std::error::Error;
 use std::io;
 
-/// Why a region or an object in one could not be made.
+/// Why a region or an object in one could not be made, or memory in a reserve not be had.
 ///
 /// The functions that make things return [`io::Error`]; this is what stands in it, and
 /// [`get_ref`](io::Error::get_ref) and a downcast bring it out. What the system said is its `source`.
 ///
 /// | variant | [`io::ErrorKind`] |
 /// |---|---|
-/// | `TooLarge`, `Label`, `Align`, `Lock` | `InvalidInput` |
+/// | `TooLarge`, `Label`, `Align`, `Lock`, `Reserve` | `InvalidInput` |
 /// | `Memory`, `Mapping` | `OutOfMemory` |
 /// | `FileSize` | `FileTooLarge` |
 /// | `ArenaFull` | `StorageFull` |
@@ -38,6 +38,15 @@ pub enum CreateError {
     Lock {
         /// The payload's size in bytes.
         size: usize,
+    },
+    /// What is to be allocated or given back is not whole pages within the reserve.
+    Reserve {
+        /// Where it begins in the reserve, in bytes.
+        offset: u64,
+        /// How long it is, in bytes.
+        length: u64,
+        /// How long the reserve is, in bytes. 0 if the object has none.
+        reserve: u64,
     },
     /// There is not as much memory.
     Memory {
@@ -92,6 +101,14 @@ impl fmt::Display for CreateError {
                 )
             }
             Self::Lock { size } => write!(f, "a payload of {size} bytes is too small to begin with a lock"),
+            Self::Reserve { offset, length, reserve } => {
+                let page = memfd::page_size();
+                write!(
+                    f,
+                    "{length} bytes from {offset} on are not whole pages of {page} bytes \
+                     within a reserve of {reserve}"
+                )
+            }
             Self::Memory { requested, available: Some(available), .. } => {
                 write!(f, "not enough memory for {requested} bytes to share: {available} bytes are available")
             }
@@ -100,7 +117,7 @@ impl fmt::Display for CreateError {
             }
             Self::Mapping { requested, .. } => write!(
                 f,
-                "no room in the address space to map {requested} bytes, or too many mappings \
+                "no room in the address space to map {requested} bytes (ulimit -v), or too many mappings \
                  (vm.max_map_count): place many objects in one Arena"
             ),
             Self::FileSize { requested, limit } => {
@@ -143,7 +160,8 @@ impl From<CreateError> for io::Error {
             CreateError::TooLarge
             | CreateError::Label { .. }
             | CreateError::Align { .. }
-            | CreateError::Lock { .. } => ErrorKind::InvalidInput,
+            | CreateError::Lock { .. }
+            | CreateError::Reserve { .. } => ErrorKind::InvalidInput,
             CreateError::Memory { .. } | CreateError::Mapping { .. } => ErrorKind::OutOfMemory,
             CreateError::FileSize { .. } => ErrorKind::FileTooLarge,
             CreateError::ArenaFull { .. } => ErrorKind::StorageFull,
