@@ -19,8 +19,8 @@
 //! `polyproc:<kind>`, with the type code or the label behind it.
 //!
 //! An object that grows gets a region with a *reserve* ([`Object::with_reserve`]): addresses behind the object, the same
-//! pages for all that share it, which are not memory before somebody allocates them ([`Object::allocate`]), and which can
-//! be given back ([`Object::give_back`]). A reserve of many gibibytes costs nothing but addresses.
+//! pages for all that share it, which are not memory before somebody allocates them ([`Object::allocate`]), and which
+//! can be given back ([`Object::give_back`]). A reserve of many gibibytes costs nothing but addresses.
 //!
 //! Nothing here waits for another process. Making, receiving and dropping regions takes a lock of this process for the
 //! time of a map look-up, and when a region is received for the first time, of mapping it.

@@ -5,6 +5,7 @@
 use crate::error::CreateError;
 use crate::{available, layout::LINE};
 use core::ffi::CStr;
+use polyproc_sys::atomic::{AtomicU64, Ordering};
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -21,9 +22,8 @@ pub(crate) const SEALS: [(u32, &str); 3] = [
 /// Allocation goes in steps of this many bytes: a signal undoes the step that it interrupts.
 const STEP: u64 = 2 << 20;
 
-/// Memory in a reserve is asked for in many small pieces, so that smaller requests are worth a look at what is
-/// available than when a region is made.
-const WORTH_A_LOOK_IN_RESERVE: u64 = STEP;
+/// So many bytes of reserves this process has asked for.
+static FROM_RESERVES: AtomicU64 = AtomicU64::new(0);
 
 /// Whether the kernel is known to lack `MFD_NOEXEC_SEAL` (before 6.3).
 static NOEXEC_SEAL_MISSING: RwLock<bool> = RwLock::new(false);
@@ -44,7 +44,9 @@ pub(crate) fn page_size() -> u32 {
 /// A sealed memory file of `size` zero bytes, the first `allocated` of them allocated, for its owner only.
 pub(crate) fn create(name: &CStr, allocated: u64, size: u64) -> io::Result<File> {
     check_size(size)?;
-    check_available(allocated, available::WORTH_A_LOOK)?;
+    if allocated >= available::WORTH_A_LOOK {
+        check_available(allocated)?;
+    }
     let file = File::from(open(name)?);
     // A memory file is born with mode 0777, and open(2) of /proc/PID/fd/N goes by the mode.
     file.set_permissions(Permissions::from_mode(0o600))?;
@@ -58,8 +60,18 @@ pub(crate) fn create(name: &CStr, allocated: u64, size: u64) -> io::Result<File>
 
 /// Allocates some more of a file, within its size. What is allocated already stays as it is.
 pub(crate) fn allocate_more(file: &File, from: u64, length: u64) -> io::Result<()> {
-    check_available(length, WORTH_A_LOOK_IN_RESERVE)?;
+    // Relaxed: the number is all that there is.
+    let before = FROM_RESERVES.fetch_add(length, Ordering::Relaxed);
+    if is_worth_a_look(before, length) {
+        // Enough until the next look.
+        check_available(length.max(STEP))?;
+    }
     allocate(file, from, length)
+}
+
+/// A reserve may be asked for in many small pieces, so a look is taken once in so many bytes, whatever the pieces.
+fn is_worth_a_look(before: u64, length: u64) -> bool {
+    length >= STEP || before % STEP + length >= STEP
 }
 
 /// Gives whole pages of a file back to the system. Its size stays.
@@ -89,9 +101,8 @@ fn check_size(size: u64) -> io::Result<()> {
 }
 
 /// Refuses what could not be allocated anyhow, and would take other programs down in the attempt.
-fn check_available(size: u64, worth_a_look: u64) -> io::Result<()> {
-    if size >= worth_a_look
-        && let Some(available) = available::bytes()
+fn check_available(size: u64) -> io::Result<()> {
+    if let Some(available) = available::bytes()
         && size > available
     {
         return Err(CreateError::Memory { requested: size, available: Some(available), source: None }.into());
@@ -234,6 +245,23 @@ mod tests {
         })
         .unwrap();
         (done, calls)
+    }
+
+    #[test]
+    fn many_small_pieces_are_worth_as_many_looks_as_few_large_ones() {
+        for (piece, pieces, looks) in
+            [(STEP, 8, 8), (4 * STEP, 8, 8), (STEP / 4, 32, 8), (PAGE, 2 * STEP / PAGE, 2)]
+        {
+            let mut before = PAGE;
+            let found = (0..pieces).filter(|_| {
+                let look = is_worth_a_look(before, piece);
+                before += piece;
+                look
+            });
+            assert_eq!(found.count(), looks, "{piece}");
+        }
+        assert!(is_worth_a_look(u64::MAX, u64::MAX) && is_worth_a_look(u64::MAX, 1));
+        assert!(!is_worth_a_look(0, STEP - 1) && is_worth_a_look(1, STEP - 1));
     }
 
     #[test]

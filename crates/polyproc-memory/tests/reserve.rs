@@ -351,7 +351,7 @@ fn processes_allocate_and_give_back_beside_each_other() {
     let object = grows(WORKERS * EACH);
     let work = |worker: usize| {
         let (offset, mine) = (worker * EACH, part(&object, worker * EACH, EACH));
-        for round in 1..=100 {
+        for round in 1..=50 {
             object.allocate(offset, EACH).unwrap();
             assert!(is_all(mine, 0), "{worker} {round}");
             fill(mine, round);
@@ -373,10 +373,10 @@ fn processes_allocate_and_give_back_beside_each_other() {
 /// Wherever a process is killed while it allocates or gives back, the others go on.
 #[test]
 fn a_killed_process_leaves_a_usable_reserve() {
-    const LENGTH: usize = 16 * MIB;
+    const LENGTH: usize = 4 * MIB;
     let object = grows(LENGTH);
     let rounds = number(&object);
-    for round in 0..20u64 {
+    for round in 0..16u64 {
         let reached = rounds.load(Ordering::Relaxed);
         // SAFETY: the child makes system calls and writes to shared memory, nothing else, until it is killed.
         let child = unsafe { libc::fork() };
@@ -396,7 +396,7 @@ fn a_killed_process_leaves_a_usable_reserve() {
             assert!(Instant::now() < deadline, "the child does not get there");
             std::thread::yield_now();
         }
-        let until = Instant::now() + Duration::from_micros(round * 300);
+        let until = Instant::now() + Duration::from_micros(round * 200);
         while Instant::now() < until {
             core::hint::spin_loop();
         }
