@@ -429,7 +429,8 @@ pub mod robust {
             RECORD.with(|record| record.list.borrow().is_empty())
         }
         pub fn holds_only(self, word: &Futex, node: &Node) -> bool {
-            self.holds(word, node) && RECORD.with(|record| record.list.borrow().len() == 1)
+            let announced = RECORD.with(|record| core::ptr::eq(record.pending.get(), word));
+            announced && self.holds(word, node) && RECORD.with(|record| record.list.borrow().len() == 1)
         }
         pub unsafe fn link_only(self, word: &Futex, node: &Node) {
             // SAFETY: the caller's.
