@@ -1,0 +1,80 @@
+//! The door: whether somebody may be asleep, and news for whoever is about to be.
+
+use polyproc_sys::atomic::{Ordering, fence};
+use polyproc_sys::futex::{Futex, Waiter};
+
+/// What the lowest bits say; the others are a number that never comes twice.
+const STATE: u32 = 3;
+/// Nobody sleeps.
+const NOBODY: u32 = 0;
+/// Somebody may sleep: the last to change the door was on its way to bed.
+const ASLEEP: u32 = 1;
+/// Somebody may sleep: the last to change the door had news.
+const TOLD: u32 = 2;
+/// The next number.
+const NEXT: u32 = 4;
+
+/// See the table in [`crate::raw`].
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub(crate) struct Door(Futex);
+
+impl Door {
+    /// Quiet.
+    #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+    pub(crate) const fn new() -> Door {
+        Door(Futex::new(NOBODY))
+    }
+
+    /// Whether nobody sleeps. Relaxed: callers have a fence before it where it matters.
+    #[inline(always)]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & STATE == NOBODY
+    }
+
+    /// Says that the caller is about to sleep. What it sees of the semaphore from here on is news to it; what it returns is
+    /// to be slept on.
+    pub(crate) fn announce(&self) -> Waiter<'_> {
+        let mut now = self.0.load(Ordering::Relaxed);
+        // Several who go to sleep together share a number: they do not keep each other awake.
+        while now & STATE != ASLEEP {
+            let next = numbered(now, ASLEEP);
+            match self.0.compare_exchange(now, next, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => now = next,
+                Err(other) => now = other,
+            }
+        }
+        // Pairs with the fences of `tell` and of whoever takes a permit: either they see the door, or the caller's look at
+        // the permits, which comes now, sees what they did.
+        fence(Ordering::SeqCst);
+        (&self.0, now)
+    }
+
+    /// There is news: wakes up to `count` of those who sleep, if any do, and has all of those look again who are about to.
+    pub(crate) fn tell(&self, gate: &Futex, count: u32) {
+        // Pairs with the fence of `announce`.
+        fence(Ordering::SeqCst);
+        let mut now = self.0.load(Ordering::Relaxed);
+        let told = loop {
+            if now & STATE == NOBODY {
+                return;
+            }
+            // First the number, then the wake: else one who is not asleep yet learns of nothing, and sleeps on if the one
+            // who was woken dies.
+            let told = numbered(now, TOLD);
+            match self.0.compare_exchange(now, told, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => break told,
+                Err(other) => now = other,
+            }
+        };
+        if gate.wake(count) == 0 {
+            // Nobody slept then, and nobody has come since if the door is as it was. Relaxed: nothing rides on it; who
+            // comes next sees it or changes it.
+            let _ = self.0.compare_exchange(told, told & !STATE, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+}
+
+fn numbered(now: u32, state: u32) -> u32 {
+    (now & !STATE).wrapping_add(NEXT) | state
+}

@@ -1,0 +1,252 @@
+//! [`Semaphore`] and [`BoundedSemaphore`]: the handles.
+
+use crate::error::{AcquireTimeoutError, TryAcquireError};
+use crate::handle::{CELLS_IN_ARENA, CELLS_OF_A_PAGE, Handle, MOST_CELLS};
+use crate::permit::Permit;
+use crate::supply::{MAX_PERMITS, ReleaseError};
+use core::fmt;
+use polyproc_memory::{Arena, Kind};
+use polyproc_sys::deadline::Deadline;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// A number of permits that the threads of all processes acquire and give back.
+///
+/// A handle: clones are the same semaphore, and a clone given to another process is too. See the [crate](crate) for what
+/// blocks, what a death does, and what it costs.
+///
+/// The number may grow beyond the initial one: see [`release`](Semaphore::release).
+///
+/// # Example
+///
+/// ```
+/// use polyproc_semaphore::Semaphore;
+///
+/// let licences = Semaphore::new(2)?;
+/// let first = licences.acquire();
+/// let second = licences.acquire();
+/// assert!(licences.try_acquire().is_err());
+/// drop(first);
+/// assert_eq!(licences.available(), 1);
+/// # drop(second);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Semaphore {
+    handle: Handle,
+}
+
+/// A [`Semaphore`] that never has more permits than it began with: one too many released is an error.
+///
+/// A permit that is dropped is never too many. [`release`](BoundedSemaphore::release) can only make up for permits that
+/// were [forgotten](Permit::forget), and that is counted exactly: of two processes that release the last one at the
+/// same moment, one succeeds and the other gets the error.
+///
+/// # Example
+///
+/// ```
+/// use polyproc_semaphore::BoundedSemaphore;
+///
+/// let semaphore = BoundedSemaphore::new(2)?;
+/// semaphore.acquire().forget();
+/// assert_eq!(semaphore.available(), 1);
+/// assert!(semaphore.release(2).is_err());
+/// semaphore.release(1)?;
+/// assert_eq!(semaphore.available(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct BoundedSemaphore {
+    handle: Handle,
+}
+
+impl Semaphore {
+    const KIND: Kind = Kind::new("semaphor");
+
+    fn most(_: u32) -> u32 {
+        MAX_PERMITS
+    }
+}
+
+impl BoundedSemaphore {
+    const KIND: Kind = Kind::new("bounded");
+
+    fn most(permits: u32) -> u32 {
+        permits
+    }
+}
+
+macro_rules! operations {
+    ($name:ident) => {
+        impl $name {
+            /// A semaphore with so many permits, in memory of its own.
+            ///
+            /// At most 60 permits can be held at a time, or as many as there are, if that is more, up to 4,096; for
+            /// another number see [`with_capacity`](Self::with_capacity).
+            ///
+            /// # Errors
+            ///
+            /// `InvalidInput` for more than 2³¹ - 1 permits; out of memory or of file descriptors; or a system whose
+            /// robust lists are not glibc's.
+            pub fn new(permits: u32) -> io::Result<$name> {
+                $name::create(None, permits, permits.clamp(CELLS_OF_A_PAGE, MOST_CELLS))
+            }
+
+            /// A semaphore with so many permits, in an arena.
+            ///
+            /// At most 4 permits can be held at a time, or as many as there are, if that is more, up to 4,096; for another
+            /// number see [`with_capacity_in`](Self::with_capacity_in).
+            ///
+            /// # Errors
+            ///
+            /// `InvalidInput` for more than 2³¹ - 1 permits; the arena is full.
+            pub fn new_in(arena: &Arena, permits: u32) -> io::Result<$name> {
+                $name::create(Some(arena), permits, permits.clamp(CELLS_IN_ARENA, MOST_CELLS))
+            }
+
+            /// A semaphore with so many permits, of which at most `holders` can be held at a time, in memory of its own.
+            ///
+            /// Who would be one more waits, as if there were no permit. Each takes 64 bytes of shared memory.
+            ///
+            /// # Errors
+            ///
+            /// As [`new`](Self::new), and `InvalidInput` for no holders or more than 65,536.
+            pub fn with_capacity(permits: u32, holders: u32) -> io::Result<$name> {
+                $name::create(None, permits, holders)
+            }
+
+            /// A semaphore with so many permits, of which at most `holders` can be held at a time, in an arena.
+            ///
+            /// # Errors
+            ///
+            /// As [`new_in`](Self::new_in), and `InvalidInput` for no holders or more than 65,536.
+            pub fn with_capacity_in(arena: &Arena, permits: u32, holders: u32) -> io::Result<$name> {
+                $name::create(Some(arena), permits, holders)
+            }
+
+            fn create(arena: Option<&Arena>, permits: u32, cells: u32) -> io::Result<$name> {
+                let handle = Handle::create(arena, Self::KIND, permits, Self::most(permits), cells)?;
+                Ok($name { handle })
+            }
+
+            /// Acquires a permit, waiting for it as long as it takes.
+            ///
+            /// A thread that holds all the permits waits for itself, for ever.
+            ///
+            /// # Panics
+            ///
+            /// If the calling thread holds 2,048 permits and locks.
+            #[inline(always)]
+            #[track_caller]
+            pub fn acquire(&self) -> Permit<'_> {
+                match self.handle.acquire(Deadline::NEVER) {
+                    Ok(permit) => permit,
+                    Err(refusal) => refusal.panic(),
+                }
+            }
+
+            /// Acquires a permit if there is one. Never sleeps.
+            ///
+            /// # Errors
+            ///
+            /// `WouldBlock` if there is none; also if one that was released with [`release`](Self::release) is there, but
+            /// a process that was about to make it ready stands still for a millisecond. `TooManyLocks`.
+            #[inline]
+            pub fn try_acquire(&self) -> Result<Permit<'_>, TryAcquireError> {
+                Ok(self.handle.acquire(Deadline::PAST)?)
+            }
+
+            /// Acquires a permit, waiting for it at most so long. Zero looks once.
+            ///
+            /// # Errors
+            ///
+            /// `TimedOut` if there is none then; `TooManyLocks`.
+            #[inline]
+            pub fn acquire_timeout(&self, timeout: Duration) -> Result<Permit<'_>, AcquireTimeoutError> {
+                Ok(self.handle.acquire(Deadline::after(timeout))?)
+            }
+
+            /// Acquires a permit, waiting for it at most until then. A time that has passed looks once.
+            ///
+            /// # Errors
+            ///
+            /// As [`acquire_timeout`](Self::acquire_timeout).
+            #[inline]
+            pub fn acquire_until(&self, deadline: Instant) -> Result<Permit<'_>, AcquireTimeoutError> {
+                Ok(self.handle.acquire(Deadline::at(deadline))?)
+            }
+
+            /// How many permits nobody holds. By the time the caller looks at the answer, it may be another.
+            pub fn available(&self) -> u32 {
+                self.handle.raw().available()
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.handle.debug(stringify!($name), f)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.handle.serialize(serializer)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
+                Ok($name { handle: Handle::deserialize(Self::KIND, deserializer)? })
+            }
+        }
+    };
+}
+
+operations!(Semaphore);
+operations!(BoundedSemaphore);
+
+impl Semaphore {
+    /// Adds so many permits, which nobody has to have held, and wakes as many who wait. Never sleeps.
+    ///
+    /// Either all or none: a process that is killed in the middle of it has released them, and they are used, or it has not.
+    /// This is Python's `release`, and `sem_post`. A permit that was acquired here goes back by itself.
+    ///
+    /// Not for signal handlers.
+    ///
+    /// # Errors
+    ///
+    /// With them there would be more than 2³¹ - 1 permits, those included that are held. Nothing is released.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_semaphore::Semaphore;
+    ///
+    /// // Items that are ready: a producer adds them, consumers take them for good.
+    /// let ready = Semaphore::new(0)?;
+    /// ready.release(3)?;
+    /// ready.acquire().forget();
+    /// assert_eq!(ready.available(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn release(&self, count: u32) -> Result<(), ReleaseError> {
+        self.handle.raw().release(count)
+    }
+}
+
+impl BoundedSemaphore {
+    /// Adds so many permits, in the place of [forgotten](Permit::forget) ones, and wakes as many who wait.
+    ///
+    /// Either all or none: a process that is killed in the middle of it has released them, and they are used, or it has not.
+    /// It may have to wait some hundred instructions for another thread that does the same.
+    ///
+    /// Not for signal handlers.
+    ///
+    /// # Errors
+    ///
+    /// Fewer have been forgotten. This is exact, whatever other processes do at the same time. Nothing is released.
+    pub fn release(&self, count: u32) -> Result<(), ReleaseError> {
+        self.handle.raw().release(count)
+    }
+}
