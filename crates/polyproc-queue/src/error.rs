@@ -1,7 +1,248 @@
 //! What can go wrong.
 
+use core::fmt;
 use polyproc_mutex::Refusal;
+use std::error::Error;
 use std::io;
+
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// A message could not be made into bytes. Nothing was put.
+#[derive(Debug)]
+pub struct EncodeError(Cause);
+
+impl EncodeError {
+    /// For this reason.
+    pub fn new(cause: impl Into<Cause>) -> EncodeError {
+        EncodeError(cause.into())
+    }
+}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the message cannot be encoded")
+    }
+}
+
+impl Error for EncodeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// A message's bytes are not those of the type. It is out of the queue; here are its bytes.
+#[derive(Debug)]
+pub struct DecodeError {
+    bytes: Vec<u8>,
+    cause: Cause,
+}
+
+impl DecodeError {
+    /// For this reason.
+    pub fn new(bytes: Vec<u8>, cause: impl Into<Cause>) -> DecodeError {
+        DecodeError { bytes, cause: cause.into() }
+    }
+
+    /// The message, as it travelled.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The message, as it travelled.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a message of {} bytes cannot be decoded", self.bytes.len())
+    }
+}
+
+impl Error for DecodeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.cause)
+    }
+}
+
+/// Nothing was put; here is the message.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PutError<T> {
+    /// There was no room, at once or until the deadline.
+    Full(T),
+    /// The queue is closed.
+    Closed(T),
+    /// It will never fit.
+    TooLarge {
+        /// The message.
+        message: T,
+        /// Its length, encoded, in bytes.
+        length: usize,
+        /// The most bytes that a message of this queue can have.
+        most: usize,
+    },
+    /// The message cannot be encoded.
+    Encode {
+        /// The message.
+        message: T,
+        /// Why.
+        error: EncodeError,
+    },
+    /// The system has no memory for the queue to grow.
+    OutOfMemory {
+        /// The message.
+        message: T,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The calling thread holds as many locks as the kernel releases for a dead thread.
+    TooManyLocks(T),
+}
+
+/// What [`try_put`](crate::Queue::try_put) says: the same as any put.
+pub type TryPutError<T> = PutError<T>;
+
+impl<T> PutError<T> {
+    /// The message.
+    pub fn into_message(self) -> T {
+        match self {
+            PutError::Full(message) | PutError::Closed(message) | PutError::TooManyLocks(message) => message,
+            PutError::TooLarge { message, .. }
+            | PutError::Encode { message, .. }
+            | PutError::OutOfMemory { message, .. } => message,
+        }
+    }
+
+    #[cold]
+    pub(crate) fn new(message: T, refusal: PutRefusal) -> PutError<T> {
+        match refusal {
+            PutRefusal::Full => PutError::Full(message),
+            PutRefusal::Closed => PutError::Closed(message),
+            PutRefusal::TooLarge { length, most } => PutError::TooLarge { message, length, most },
+            PutRefusal::OutOfMemory(error) => PutError::OutOfMemory { message, error },
+            PutRefusal::TooManyLocks => PutError::TooManyLocks(message),
+        }
+    }
+}
+
+impl<T> fmt::Display for PutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PutError::Full(_) => f.write_str("the queue is full"),
+            PutError::Closed(_) => f.write_str("the queue is closed"),
+            PutError::TooLarge { length, most, .. } => {
+                write!(f, "a message of {length} bytes is larger than the queue can take, {most}")
+            }
+            PutError::Encode { .. } => f.write_str("the message cannot be encoded"),
+            PutError::OutOfMemory { .. } => f.write_str("there is no memory for the queue to grow"),
+            PutError::TooManyLocks(_) => f.write_str("the thread holds as many locks as it can"),
+        }
+    }
+}
+
+impl<T: fmt::Debug> Error for PutError<T> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            PutError::Encode { error, .. } => error.source(),
+            PutError::OutOfMemory { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Not all messages were put.
+#[derive(Debug)]
+pub struct PutManyError<T> {
+    /// How many were put: the first ones.
+    pub put: usize,
+    /// Why the next was not, with that message.
+    pub error: PutError<T>,
+    /// Those after it.
+    pub rest: Vec<T>,
+}
+
+impl<T> fmt::Display for PutManyError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} messages were put, then: {}", self.put, self.error)
+    }
+}
+
+impl<T: fmt::Debug> Error for PutManyError<T> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// No message.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum GetError {
+    /// There was none, at once or until the deadline.
+    Empty,
+    /// There is none, and there will be none: the queue is closed.
+    Closed,
+    /// There was one, and it is out of the queue, but its bytes are no message.
+    Decode(DecodeError),
+    /// As many messages are claimed as can be.
+    TooManyClaims,
+    /// The calling thread holds as many locks as the kernel releases for a dead thread.
+    TooManyLocks,
+}
+
+/// What [`try_get`](crate::Queue::try_get) says: the same as any get.
+pub type TryGetError = GetError;
+
+impl fmt::Display for GetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GetError::Empty => f.write_str("the queue is empty"),
+            GetError::Closed => f.write_str("the queue is closed"),
+            GetError::Decode(error) => error.fmt(f),
+            GetError::TooManyClaims => f.write_str("as many messages are claimed as can be"),
+            GetError::TooManyLocks => f.write_str("the thread holds as many locks as it can"),
+        }
+    }
+}
+
+impl Error for GetError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            GetError::Decode(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+impl From<DecodeError> for GetError {
+    fn from(error: DecodeError) -> GetError {
+        GetError::Decode(error)
+    }
+}
+
+impl From<GetRefusal> for GetError {
+    #[cold]
+    fn from(refusal: GetRefusal) -> GetError {
+        match refusal {
+            GetRefusal::Empty => GetError::Empty,
+            GetRefusal::Closed => GetError::Closed,
+            GetRefusal::TooManyLocks => GetError::TooManyLocks,
+        }
+    }
+}
+
+/// More tasks were said to be done than were put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskDoneError;
+
+impl fmt::Display for TaskDoneError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("task_done was called more often than messages were put")
+    }
+}
+
+impl Error for TaskDoneError {}
 
 /// Why nothing was put.
 #[derive(Debug)]

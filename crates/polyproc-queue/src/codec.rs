@@ -1,0 +1,201 @@
+//! How a message becomes bytes, and bytes a message.
+
+use crate::error::{DecodeError, EncodeError};
+use bytemuck::Pod;
+use core::alloc::Layout;
+use core::cell::Cell;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::thread::LocalKey;
+
+/// How a `T` travels through a queue.
+///
+/// | codec | for | how | allocates |
+/// |---|---|---|---|
+/// | [`Postcard`] | whatever serde takes | serialised by `postcard` | what the message itself needs |
+/// | [`Raw`] | `T: Pod` | copied as it is | never |
+/// | [`Bytes`] | `Vec<u8>` | copied as it is | the vector |
+///
+/// All of it happens in the process that puts or gets, outside of the queue's locks, but for [`copy`](Codec::copy).
+///
+/// # Example
+///
+/// A codec of one's own: text, as it is.
+///
+/// ```
+/// use polyproc_queue::{Codec, DecodeError, EncodeError, Queue};
+///
+/// struct Text;
+///
+/// impl Codec<String> for Text {
+///     const CODE: u8 = b't';
+///     type Copied = Vec<u8>;
+///
+///     fn encode<R>(message: &String, put: impl FnOnce(&[u8]) -> R) -> Result<R, EncodeError> {
+///         Ok(put(message.as_bytes()))
+///     }
+///     fn copy(bytes: &[u8]) -> Vec<u8> {
+///         bytes.to_vec()
+///     }
+///     fn decode(bytes: Vec<u8>) -> Result<String, DecodeError> {
+///         String::from_utf8(bytes).map_err(|error| {
+///             let source = error.utf8_error();
+///             DecodeError::new(error.into_bytes(), source)
+///         })
+///     }
+/// }
+///
+/// let queue = Queue::<String, Text>::new()?;
+/// queue.put("grüezi".to_owned()).unwrap();
+/// assert_eq!(queue.get().unwrap(), "grüezi");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub trait Codec<T> {
+    /// Tells the codecs apart: a handle whose codec has another code does not attach to the queue.
+    const CODE: u8;
+
+    /// What leaves the queue's memory, before it is decoded.
+    type Copied;
+
+    /// The layout of what travels, for codecs whose messages all have one: handles whose layouts differ do not fit. One
+    /// byte, if nothing else is said.
+    fn element() -> Layout {
+        Layout::new::<u8>()
+    }
+
+    /// Calls `put` with the message's bytes, and returns what it returns.
+    ///
+    /// # Errors
+    ///
+    /// The message has no bytes. Then `put` was not called.
+    fn encode<R>(message: &T, put: impl FnOnce(&[u8]) -> R) -> Result<R, EncodeError>;
+
+    /// Copies the bytes out of the queue's memory. The queue is locked meanwhile, and the message is taken when this has
+    /// returned: it does that, and nothing else.
+    fn copy(bytes: &[u8]) -> Self::Copied;
+
+    /// Makes a message of the bytes.
+    ///
+    /// # Errors
+    ///
+    /// They are none, and the error has them.
+    fn decode(copied: Self::Copied) -> Result<T, DecodeError>;
+}
+
+/// Serialised by `postcard`: for every type that serde takes.
+#[derive(Clone, Copy, Debug)]
+pub enum Postcard {}
+
+/// Copied as it is: for plain data.
+#[derive(Clone, Copy, Debug)]
+pub enum Raw {}
+
+/// Copied as it is: for vectors of bytes.
+#[derive(Clone, Copy, Debug)]
+pub enum Bytes {}
+
+thread_local! {
+    /// The memory in which messages are serialised, kept from one to the next.
+    static ENCODING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// The memory to which they are copied before they are deserialised.
+    static DECODING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// So much of it is kept.
+const KEPT: usize = 1 << 20;
+
+/// Puts memory back, for the next message.
+fn keep(place: &'static LocalKey<Cell<Vec<u8>>>, mut buffer: Vec<u8>) {
+    if buffer.capacity() <= KEPT {
+        buffer.clear();
+        // A thread that ends has no place any more.
+        let _ = place.try_with(|place| place.set(buffer));
+    }
+}
+
+/// The memory that was kept. One who comes while it is in use gets some of its own.
+fn kept(place: &'static LocalKey<Cell<Vec<u8>>>) -> Vec<u8> {
+    place.try_with(Cell::take).unwrap_or_default()
+}
+
+impl<T: Serialize + DeserializeOwned> Codec<T> for Postcard {
+    const CODE: u8 = b'p';
+    type Copied = Vec<u8>;
+
+    #[inline]
+    fn encode<R>(message: &T, put: impl FnOnce(&[u8]) -> R) -> Result<R, EncodeError> {
+        let encoded = postcard::to_extend(message, kept(&ENCODING)).map_err(EncodeError::new)?;
+        let result = put(&encoded);
+        keep(&ENCODING, encoded);
+        Ok(result)
+    }
+
+    #[inline]
+    fn copy(bytes: &[u8]) -> Vec<u8> {
+        let mut copied = kept(&DECODING);
+        copied.extend_from_slice(bytes);
+        copied
+    }
+
+    #[inline]
+    fn decode(copied: Vec<u8>) -> Result<T, DecodeError> {
+        match postcard::take_from_bytes(&copied) {
+            Ok((message, [])) => {
+                keep(&DECODING, copied);
+                Ok(message)
+            }
+            Ok((_, rest)) => {
+                let left = rest.len();
+                Err(DecodeError::new(copied, format!("{left} bytes are left over")))
+            }
+            Err(error) => Err(DecodeError::new(copied, error)),
+        }
+    }
+}
+
+impl<T: Pod> Codec<T> for Raw {
+    const CODE: u8 = b'r';
+    type Copied = Result<T, Vec<u8>>;
+
+    fn element() -> Layout {
+        Layout::new::<T>()
+    }
+
+    #[inline(always)]
+    fn encode<R>(message: &T, put: impl FnOnce(&[u8]) -> R) -> Result<R, EncodeError> {
+        Ok(put(bytemuck::bytes_of(message)))
+    }
+
+    #[inline(always)]
+    fn copy(bytes: &[u8]) -> Result<T, Vec<u8>> {
+        if bytes.len() == size_of::<T>() { Ok(bytemuck::pod_read_unaligned(bytes)) } else { Err(bytes.to_vec()) }
+    }
+
+    #[inline(always)]
+    fn decode(copied: Result<T, Vec<u8>>) -> Result<T, DecodeError> {
+        copied.map_err(|bytes| {
+            let (length, size) = (bytes.len(), size_of::<T>());
+            DecodeError::new(bytes, format!("{length} bytes where {size} make a message"))
+        })
+    }
+}
+
+impl Codec<Vec<u8>> for Bytes {
+    const CODE: u8 = b'b';
+    type Copied = Vec<u8>;
+
+    #[inline(always)]
+    fn encode<R>(message: &Vec<u8>, put: impl FnOnce(&[u8]) -> R) -> Result<R, EncodeError> {
+        Ok(put(message))
+    }
+
+    #[inline(always)]
+    fn copy(bytes: &[u8]) -> Vec<u8> {
+        bytes.to_vec()
+    }
+
+    #[inline(always)]
+    fn decode(copied: Vec<u8>) -> Result<Vec<u8>, DecodeError> {
+        Ok(copied)
+    }
+}
