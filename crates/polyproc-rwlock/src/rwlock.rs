@@ -1,0 +1,389 @@
+//! [`RwLock`]: the lock with its data, and its handle.
+
+use crate::guard::{RwLockReadGuard, RwLockWriteGuard};
+use crate::raw::{RawRwLock, ReaderSlot};
+use bytemuck::Pod;
+use core::alloc::Layout;
+use core::fmt;
+use core::ptr::NonNull;
+use polyproc_memory::{Arena, Kind, Object, Shape};
+use polyproc_mutex::{LockTimeoutError, PoisonCause, PoisonError, RawMutex, TryLockError};
+use polyproc_sys::deadline::Deadline;
+use polyproc_sys::robust;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How many reads can be under way at once, if [`RwLock::with_readers`] does not say otherwise. With as many, the lock of
+/// a number fits into one page.
+pub const READERS: u32 = 60;
+
+/// Data that many threads of all processes read at a time, or one writes.
+///
+/// A handle: clones are the same lock, and a clone given to another process is too. See the [crate](crate) for what
+/// blocks, what a death does, and what it costs.
+///
+/// # Example
+///
+/// ```
+/// use polyproc_rwlock::RwLock;
+///
+/// let limits = RwLock::new([10u32, 20])?;
+/// {
+///     let (one, other) = (limits.read().unwrap(), limits.read().unwrap());
+///     assert_eq!(one[0] + other[1], 30);
+/// } // Both readers are gone here.
+/// limits.write().unwrap()[0] += 1;
+/// assert_eq!(*limits.read().unwrap(), [11, 20]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct RwLock<T> {
+    mapped: Arc<Mapped>,
+    writer: NonNull<RawMutex>,
+    slots: NonNull<[ReaderSlot]>,
+    data: NonNull<T>,
+}
+
+// SAFETY: the lock orders all access to the data, from threads as from processes; the pointers are into the mapping that
+// `mapped` keeps.
+// Guards give out `&T` to several threads at a time, also from a clone in each of them, or `&mut T` to one.
+unsafe impl<T: Send + Sync> Send for RwLock<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for RwLock<T> {}
+
+/// What keeps the lock mapped, for all clones of a handle.
+struct Mapped {
+    object: Object,
+    slots: NonNull<[ReaderSlot]>,
+}
+
+// SAFETY: the pointer is into the mapping that `object` keeps, to atomics only.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: mapped as long as the object is there; the slots were checked to be some when attached.
+        let slots = unsafe { self.slots.as_ref() };
+        // No guard is left, but one may have been forgotten: its slot is a node in its thread's robust list, and must stay
+        // where it is, for the life of the process.
+        if slots.iter().any(ReaderSlot::is_of_this_process) {
+            core::mem::forget(self.object.clone());
+        }
+    }
+}
+
+/// What a lock with so many reader slots is, for whoever attaches to one, and where its data and its slots lie. The writer
+/// lock is at the beginning, and small data in the same cache line.
+fn shape<T: Pod>(readers: u64) -> Option<(Shape, usize, usize)> {
+    let count = usize::try_from(readers).ok().filter(|count| *count != 0)?;
+    let (payload, data) = Layout::new::<RawMutex>().extend(Layout::new::<T>()).ok()?;
+    let (payload, slots) = payload.extend(Layout::array::<ReaderSlot>(count).ok()?).ok()?;
+    let shape = Shape {
+        kind: Kind::new("rwlock"),
+        code: 0,
+        element: Layout::new::<T>(),
+        count: readers,
+        payload: payload.pad_to_align(),
+        lock: true,
+    };
+    Some((shape, data, slots))
+}
+
+impl<T: Pod> RwLock<T> {
+    /// An unlocked lock with this data, in memory of its own, for [`READERS`] reads at once.
+    ///
+    /// # Errors
+    ///
+    /// Out of memory or of file descriptors; or a system whose robust lists are not glibc's.
+    pub fn new(value: T) -> io::Result<RwLock<T>> {
+        RwLock::create(None, value, READERS)
+    }
+
+    /// [`new`](RwLock::new), in an arena.
+    ///
+    /// # Errors
+    ///
+    /// The arena is full.
+    pub fn new_in(arena: &Arena, value: T) -> io::Result<RwLock<T>> {
+        RwLock::create(Some(arena), value, READERS)
+    }
+
+    /// [`new`](RwLock::new), for as many reads at once. Each costs 64 bytes, and a look at every write.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](RwLock::new); `InvalidInput` for none.
+    pub fn with_readers(value: T, readers: u32) -> io::Result<RwLock<T>> {
+        RwLock::create(None, value, readers)
+    }
+
+    /// [`with_readers`](RwLock::with_readers), in an arena.
+    ///
+    /// # Errors
+    ///
+    /// As for [`with_readers`](RwLock::with_readers); the arena is full.
+    pub fn with_readers_in(arena: &Arena, value: T, readers: u32) -> io::Result<RwLock<T>> {
+        RwLock::create(Some(arena), value, readers)
+    }
+
+    fn create(arena: Option<&Arena>, value: T, readers: u32) -> io::Result<RwLock<T>> {
+        robust::check()?;
+        if readers == 0 {
+            let message = "a readers-writer lock needs a place for one reader at least";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let (shape, data, slots) = shape::<T>(readers.into()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let lock = RwLock::at(Object::create(arena, &shape)?, data, slots);
+        // SAFETY: the data is mapped, aligned, and nobody else knows of it yet.
+        unsafe { lock.data.write(value) };
+        Ok(lock)
+    }
+
+    /// The lock that is this object, whose payload has been checked to have the shape.
+    fn at(object: Object, data: usize, slots: usize) -> RwLock<T> {
+        let payload = object.payload();
+        // SAFETY: the shape's payload reaches beyond its data.
+        let data = unsafe { payload.add(data) };
+        // SAFETY: the shape's payload reaches beyond the beginning of its slots.
+        let slots = unsafe { payload.add(slots) };
+        let slots = NonNull::slice_from_raw_parts(slots.cast(), object.count() as usize);
+        RwLock {
+            writer: payload.cast(),
+            slots,
+            data: data.cast(),
+            mapped: Arc::new(Mapped { object, slots }),
+        }
+    }
+}
+
+impl<T> RwLock<T> {
+    /// Takes the lock to read, waiting as long as it takes: while a writer has it, or waits for it.
+    ///
+    /// A thread that reads already gets it at once.
+    ///
+    /// # Errors
+    ///
+    /// The lock is held, but a writer before died or panicked in the middle of its work; the error has the guard.
+    ///
+    /// # Panics
+    ///
+    /// If the calling thread holds this lock to write, or 2,048 other locks.
+    #[inline(always)]
+    #[track_caller]
+    pub fn read(&self) -> Result<RwLockReadGuard<'_, T>, PoisonError<RwLockReadGuard<'_, T>>> {
+        let raw = self.raw();
+        // SAFETY: the guard borrows the handle, which keeps the lock mapped; if it is forgotten, `Mapped` does.
+        match unsafe { raw.read_until(Deadline::NEVER) } {
+            // SAFETY: got just now.
+            Ok(slot) => unsafe { RwLockReadGuard::new(self.data, slot, raw) },
+            Err(refusal) => refusal.panic(),
+        }
+    }
+
+    /// Takes the lock to read if no writer has it or waits for it. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if a writer, perhaps the calling thread, has it or waits for it, if there is no place for one more
+    /// reader, or if another reader is just about to come in after a writer; `Poisoned` with the guard as for
+    /// [`read`](RwLock::read); `TooManyLocks`.
+    #[inline]
+    pub fn try_read(&self) -> Result<RwLockReadGuard<'_, T>, TryLockError<RwLockReadGuard<'_, T>>> {
+        let raw = self.raw();
+        // SAFETY: as in `read`.
+        let slot = unsafe { raw.read_until(Deadline::PAST) }?;
+        // SAFETY: got just now.
+        Ok(unsafe { RwLockReadGuard::new(self.data, slot, raw) }?)
+    }
+
+    /// Takes the lock to read, waiting for it at most so long. Zero looks once.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` if it could not be had until then, for the reasons of [`try_read`](RwLock::try_read); `Poisoned` with the
+    /// guard as for [`read`](RwLock::read); `TooManyLocks`.
+    #[inline]
+    pub fn read_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<RwLockReadGuard<'_, T>, LockTimeoutError<RwLockReadGuard<'_, T>>> {
+        self.read_deadline(Deadline::after(timeout))
+    }
+
+    /// Takes the lock to read, waiting for it at most until then. A time that has passed looks once.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_timeout`](RwLock::read_timeout).
+    #[inline]
+    pub fn read_until(
+        &self,
+        deadline: Instant,
+    ) -> Result<RwLockReadGuard<'_, T>, LockTimeoutError<RwLockReadGuard<'_, T>>> {
+        self.read_deadline(Deadline::at(deadline))
+    }
+
+    #[inline]
+    fn read_deadline(
+        &self,
+        deadline: Deadline,
+    ) -> Result<RwLockReadGuard<'_, T>, LockTimeoutError<RwLockReadGuard<'_, T>>> {
+        let raw = self.raw();
+        // SAFETY: as in `read`.
+        let slot = unsafe { raw.read_until(deadline) }?;
+        // SAFETY: got just now.
+        Ok(unsafe { RwLockReadGuard::new(self.data, slot, raw) }?)
+    }
+
+    /// Takes the lock to write, waiting as long as it takes. While it waits, new readers wait behind it.
+    ///
+    /// # Errors
+    ///
+    /// The lock is held, but a writer before died or panicked in the middle of its work; the error has the guard.
+    ///
+    /// # Panics
+    ///
+    /// If the calling thread holds this lock already, to write or to read, or 2,048 others.
+    #[inline]
+    #[track_caller]
+    pub fn write(&self) -> Result<RwLockWriteGuard<'_, T>, PoisonError<RwLockWriteGuard<'_, T>>> {
+        let raw = self.raw();
+        // SAFETY: the guard borrows the handle, which keeps the lock mapped; if it is forgotten, its region does.
+        match unsafe { raw.write_until(Deadline::NEVER) } {
+            // SAFETY: locked just now.
+            Ok(()) => unsafe { RwLockWriteGuard::new(self.data, raw) },
+            Err(refusal) => refusal.panic(),
+        }
+    }
+
+    /// Takes the lock to write if nobody has it. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if anybody has it, perhaps the calling thread, or is just about to take it; `Poisoned` with the guard as
+    /// for [`write`](RwLock::write); `TooManyLocks`.
+    #[inline]
+    pub fn try_write(&self) -> Result<RwLockWriteGuard<'_, T>, TryLockError<RwLockWriteGuard<'_, T>>> {
+        let raw = self.raw();
+        // SAFETY: as in `write`.
+        unsafe { raw.write_until(Deadline::PAST) }?;
+        // SAFETY: locked just now.
+        Ok(unsafe { RwLockWriteGuard::new(self.data, raw) }?)
+    }
+
+    /// Takes the lock to write, waiting for it at most so long. Zero looks once.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` if somebody still has it then; `Poisoned` with the guard as for [`write`](RwLock::write); `TooManyLocks`.
+    #[inline]
+    pub fn write_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<RwLockWriteGuard<'_, T>, LockTimeoutError<RwLockWriteGuard<'_, T>>> {
+        self.write_deadline(Deadline::after(timeout))
+    }
+
+    /// Takes the lock to write, waiting for it at most until then. A time that has passed looks once.
+    ///
+    /// # Errors
+    ///
+    /// As for [`write_timeout`](RwLock::write_timeout).
+    #[inline]
+    pub fn write_until(
+        &self,
+        deadline: Instant,
+    ) -> Result<RwLockWriteGuard<'_, T>, LockTimeoutError<RwLockWriteGuard<'_, T>>> {
+        self.write_deadline(Deadline::at(deadline))
+    }
+
+    #[inline]
+    fn write_deadline(
+        &self,
+        deadline: Deadline,
+    ) -> Result<RwLockWriteGuard<'_, T>, LockTimeoutError<RwLockWriteGuard<'_, T>>> {
+        let raw = self.raw();
+        // SAFETY: as in `write`.
+        unsafe { raw.write_until(deadline) }?;
+        // SAFETY: locked just now.
+        Ok(unsafe { RwLockWriteGuard::new(self.data, raw) }?)
+    }
+
+    /// How many reads are under way. By the time the caller looks at the answer, it may be another.
+    pub fn readers(&self) -> usize {
+        self.raw().readers()
+    }
+
+    /// The process that has the lock to write, by its id. One that waits for readers does not have it yet.
+    pub fn writer(&self) -> Option<u32> {
+        self.raw().writer().holder()
+    }
+
+    /// How many reads can be under way at once.
+    pub fn max_readers(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Why the data may be half changed, if so.
+    pub fn poison_cause(&self) -> Option<PoisonCause> {
+        self.raw().writer().poison_cause()
+    }
+
+    /// Whether the data may be half changed.
+    pub fn is_poisoned(&self) -> bool {
+        self.poison_cause().is_some()
+    }
+
+    /// Declares the data repaired: the next [`read`](RwLock::read) or [`write`](RwLock::write) is `Ok`.
+    pub fn clear_poison(&self) {
+        self.raw().writer().clear_poison();
+    }
+
+    #[inline(always)]
+    fn raw(&self) -> RawRwLock<'_> {
+        // SAFETY: points into the mapping that `mapped` keeps, to a lock that was checked to be one when attached; it is
+        // made of atomics only.
+        let writer = unsafe { self.writer.as_ref() };
+        // SAFETY: as above.
+        let slots = unsafe { self.slots.as_ref() };
+        RawRwLock::new(writer, slots)
+    }
+}
+
+impl<T> Clone for RwLock<T> {
+    fn clone(&self) -> RwLock<T> {
+        RwLock { mapped: self.mapped.clone(), ..*self }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for RwLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("RwLock");
+        let reading: Vec<u32> = self.raw().reading().collect();
+        match self.try_read() {
+            Ok(guard) => debug.field("data", &*guard),
+            Err(TryLockError::Poisoned(error)) => debug.field("data", &**error.get_ref()),
+            Err(_) => debug.field("data", &format_args!("<locked>")).field("writer", &self.writer()),
+        };
+        debug.field("readers", &reading).field("poison", &self.poison_cause()).finish_non_exhaustive()
+    }
+}
+
+/// Inside a hand-over only: as an argument for another process, or in a message that can carry descriptors.
+impl<T> Serialize for RwLock<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.mapped.object.serialize(serializer)
+    }
+}
+
+impl<'de, T: Pod> Deserialize<'de> for RwLock<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RwLock<T>, D::Error> {
+        let object = Object::deserialize(deserializer, |readers| Some(shape::<T>(readers)?.0))?;
+        let too_large = || serde::de::Error::custom("the lock is too large");
+        let (_, data, slots) = shape::<T>(object.count()).ok_or_else(too_large)?;
+        Ok(RwLock::at(object, data, slots))
+    }
+}
