@@ -59,7 +59,7 @@
 //! - Every process that a handle was given to can write to the event, and is trusted to keep to the rules.
 //! - Two `set`s without a `clear` between them are one: an event does not count. For that there is a semaphore.
 //! - Where a sandbox forbids the operation FUTEX_WAKE_OP of futex(2), set and wake are two steps, and if the setter is
-//!   killed between them, the waiters go on only after up to 250 ms.
+//!   killed between them, the waiters go on only after up to 250 ms. Handlers may set it there too.
 
 #![deny(unsafe_code)]
 

@@ -6,7 +6,8 @@
 //! |---|---|---|
 //! | 0 | `SET` | the event is set |
 //! | 1 | `WAITERS` | somebody may be asleep, or was before the event was set |
-//! | 2 to 31 | generation | how many times it was cleared, wrapping |
+//! | 2 | `SPLIT` | a setter has had to set and wake in two steps; never taken away |
+//! | 3 to 31 | generation | how many times it was cleared, wrapping |
 //!
 //! | from | to | by | with |
 //! |---|---|---|---|
@@ -15,6 +16,7 @@
 //! | set | set, unchanged | `set` | compare-and-swap |
 //! | set, with or without `WAITERS` | unset, next generation | `clear` | compare-and-swap |
 //! | unset | unset + `WAITERS` | who is about to sleep | compare-and-swap |
+//! | any | with `SPLIT` | `set` in a sandbox, see below | or |
 //!
 //! A wait is over when the event is set, or when the generation is not the one that the wait began in: then the event was
 //! set in between, and cleared again. So whoever waited before a set and clear in quick succession goes on, however late
@@ -27,16 +29,22 @@
 //! `set` leads anywhere, and it goes that way by one system call, in which the kernel sets the bit and wakes all
 //! sleepers: a thread that is killed has either not begun it, or ends only after it. There is no state in which the event
 //! is set and the sleepers are still to be woken, and so nothing that a death could leave undone, of whomever, and of
-//! however many. Nobody has to be found dead, and nothing in here needs the kernel's robust list.
+//! however many. Nobody has to be found dead, and nothing in here needs the kernel's robust list; nor does a sleep need a
+//! backstop, which would cost a timer.
 //!
 //! - **A setter dies**: it has set the event and woken everybody, or it has done neither.
 //! - **A waiter dies**: it leaves `WAITERS` behind, at the most. The next `set` makes a system call that wakes nobody, and
 //!   the `clear` after it takes the mark away.
 //! - **A process of another PID namespace** takes part like any other: the word has no thread ids.
 //!
-//! Two things are left to the backstop ([`polyproc_sys::deadline::BACKSTOP`]): a sandbox that forbids FUTEX_WAKE_OP, so
-//! that set and wake become two steps, and a setter that is killed between the two; and an event that is set and cleared
-//! 2^30 times while one waiter is between its look at the word and its sleep.
+//! In a *sandbox* that forbids FUTEX_WAKE_OP, set and wake are two steps, and a setter that is killed between them leaves
+//! the sleepers to the backstop ([`polyproc_sys::deadline::BACKSTOP`]). For this they have to have one. So such a setter
+//! first sets `SPLIT` and wakes everybody, who look again and go back to sleep, from now on with a backstop; whoever
+//! is about to sleep without one finds the word changed. Only then it sets the event. If it is killed before that, it has
+//! not set it, and the next one begins anew.
+//!
+//! What nothing is done about: an event that is set and cleared 2^29 times while one waiter is between its look at the
+//! word and its sleep, so that the generation is the same again.
 //!
 //! # Order
 //!
@@ -55,8 +63,10 @@ use polyproc_sys::futex::{self, Futex, Wait};
 const SET: u32 = 1;
 /// Somebody may be asleep.
 const WAITERS: u32 = 2;
+/// A setter has had to set and wake in two steps, so sleeps need a backstop.
+const SPLIT: u32 = 4;
 /// One more generation; the bits from here up count them.
-const GENERATION: u32 = 4;
+const GENERATION: u32 = 8;
 
 /// An event in shared memory: eight bytes, in which no death leaves anything undone.
 ///
@@ -113,10 +123,27 @@ impl RawEvent {
             // Relaxed on failure: only a value to try again with.
             match self.word.compare_exchange(word, word | SET, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return,
-                Err(now) if now & (SET | WAITERS) == WAITERS => return self.word.set_bit_and_wake_all(SET),
+                Err(now) if now & (SET | WAITERS) == WAITERS => {
+                    // The kernel's change of the word is a full barrier, and in the order of the others.
+                    if !self.word.set_bit_and_wake_all(SET) {
+                        self.set_in_two_steps();
+                    }
+                    return;
+                }
                 Err(now) => word = now,
             }
         }
+    }
+
+    /// In a sandbox.
+    #[cold]
+    fn set_in_two_steps(&self) {
+        // SeqCst: the order counts, and the last as in `set`.
+        self.word.fetch_or(SPLIT, Ordering::SeqCst);
+        self.word.wake_all();
+        // From here on all who sleep have a backstop.
+        self.word.fetch_or(SET, Ordering::SeqCst);
+        self.word.wake_all();
     }
 
     /// Clears the event. Whoever waited while it was set goes on all the same. Never waits. Async-signal-safe.
@@ -144,36 +171,47 @@ impl RawEvent {
     pub fn wait_until(&self, deadline: Deadline) -> bool {
         // SeqCst: as in `is_set`.
         let word = self.word.load(Ordering::SeqCst);
-        word & SET != 0 || self.wait_for(word & !WAITERS, deadline)
+        word & SET != 0 || self.wait_for(word, deadline)
     }
 
-    /// Waits until the event is set, or was, in the generation of this word, which has no marks.
+    /// Waits until the event is set, or was, in the generation of this word.
     #[cold]
     #[inline(never)]
-    fn wait_for(&self, unset: u32, deadline: Deadline) -> bool {
+    fn wait_for(&self, mut word: u32, deadline: Deadline) -> bool {
+        let unset = word & !(WAITERS | SPLIT);
+        let is_over = |word: u32| word & !(WAITERS | SPLIT) != unset;
         // SeqCst: as in `is_set`, for a pulse as well: the `clear` of it is part of the `set`'s release sequence.
-        let over = || (self.word.load(Ordering::SeqCst) & !WAITERS != unset).then_some(());
+        let look = || Some(self.word.load(Ordering::SeqCst)).filter(|word| is_over(*word));
         if deadline == Deadline::PAST {
-            return over().is_some();
+            return look().is_some();
         }
-        if self.patience.look(over).is_some() {
+        if self.patience.look(look).is_some() {
             return true;
         }
-        let marked = unset | WAITERS;
         loop {
-            // SeqCst: as above, if it fails because the event was set.
-            match self.word.compare_exchange(unset, marked, Ordering::SeqCst, Ordering::SeqCst) {
-                Err(word) if word != marked => return true,
-                _ => {}
+            let marked = word | WAITERS;
+            if word != marked {
+                // SeqCst: as above, if it fails because the event was set.
+                let result = self.word.compare_exchange(word, marked, Ordering::SeqCst, Ordering::SeqCst);
+                if let Err(now) = result {
+                    if is_over(now) {
+                        return true;
+                    }
+                    word = now;
+                    continue;
+                }
             }
-            let wait = self.word.wait(marked, deadline.or_backstop());
-            if over().is_some() {
-                if wait == Wait::TimedOut && !deadline.has_passed() {
+            let wait =
+                self.word.wait(marked, if word & SPLIT == 0 { deadline } else { deadline.or_backstop() });
+            word = self.word.load(Ordering::SeqCst);
+            let expired = wait == Wait::TimedOut && deadline.has_passed();
+            if is_over(word) {
+                if wait == Wait::TimedOut && !expired {
                     futex::count_backstop_rescue();
                 }
                 return true;
             }
-            if wait == Wait::TimedOut && deadline.has_passed() {
+            if expired {
                 return false;
             }
         }
@@ -216,11 +254,11 @@ mod tests {
     fn a_cleared_event_is_in_its_next_generation() {
         assert_eq!(cleared(SET), GENERATION);
         assert_eq!(cleared(GENERATION | SET | WAITERS), 2 * GENERATION);
-        assert_eq!(cleared(u32::MAX), 0);
-        assert_eq!(cleared(u32::MAX & !WAITERS), 0);
+        assert_eq!(cleared(u32::MAX), SPLIT);
+        assert_eq!(cleared(u32::MAX & !SPLIT), 0);
     }
 
-    /// As if it had been set and cleared 2^30 times, less a few.
+    /// As if it had been set and cleared 2^29 times, less a few.
     #[test]
     fn generations_wrap() {
         let raw = RawEvent { word: Futex::new(0u32.wrapping_sub(2 * GENERATION)), patience: Patience::new() };

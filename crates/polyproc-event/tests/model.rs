@@ -14,15 +14,18 @@ use shuttle as checker;
 use polyproc_event::RawEvent;
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::model::{End, run};
+use polyproc_sys::model::{End, in_sandbox, run};
 // Not the checker's: it would take part in the unwinding when a model fails.
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 /// A deadline that lies ahead, which in a model runs out as soon as the thread would sleep.
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(3600))
 }
+
+/// A model in a sandbox is alone: the sandbox is the process's.
+static ONE_AT_A_TIME: RwLock<()> = RwLock::new(());
 
 #[cfg(polyproc_loom)]
 fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
@@ -84,6 +87,7 @@ fn observe<T>(body: impl FnOnce() -> T) -> T {
 /// A setter that vanishes has set the event and woken everybody, or neither.
 #[test]
 fn a_setter_that_vanishes_strands_nobody() {
+    let _one = ONE_AT_A_TIME.read().unwrap_or_else(|error| error.into_inner());
     for waiters in [1, 2] {
         let steps = vanish_at_every_step(4, move |mortal| {
             let event = event();
@@ -109,6 +113,7 @@ fn a_setter_that_vanishes_strands_nobody() {
 /// Whoever waits, as far as can be seen, before a set and clear goes on after it.
 #[test]
 fn a_pulse_reaches_everybody_who_waited_before_it() {
+    let _one = ONE_AT_A_TIME.read().unwrap_or_else(|error| error.into_inner());
     let steps = vanish_at_every_step(5, |mortal| {
         let event = event();
         let thread = waiter(2, None, &event);
@@ -130,6 +135,7 @@ fn a_pulse_reaches_everybody_who_waited_before_it() {
 /// A waiter that vanishes, asleep or awake, keeps no other from going on.
 #[test]
 fn a_waiter_that_vanishes_strands_nobody() {
+    let _one = ONE_AT_A_TIME.read().unwrap_or_else(|error| error.into_inner());
     let steps = vanish_at_every_step(3, |mortal| {
         let event = event();
         let living = waiter(2, None, &event);
@@ -144,6 +150,7 @@ fn a_waiter_that_vanishes_strands_nobody() {
 /// Two set it, one of which vanishes; a third clears it meanwhile. The last set stays, and the waiter goes on.
 #[test]
 fn setters_and_a_clear_strand_nobody() {
+    let _one = ONE_AT_A_TIME.read().unwrap_or_else(|error| error.into_inner());
     let steps = vanish_at_every_step(3, |mortal| {
         let event = event();
         let patient = waiter(2, None, &event);
@@ -169,6 +176,7 @@ fn setters_and_a_clear_strand_nobody() {
 /// Timed waits say what is true: set when they say so, and never stranded by one another.
 #[test]
 fn a_wait_that_times_out_strands_nobody() {
+    let _one = ONE_AT_A_TIME.read().unwrap_or_else(|error| error.into_inner());
     let steps = vanish_at_every_step(3, |mortal| {
         let event = event();
         let patient = waiter(2, None, &event);
@@ -185,9 +193,41 @@ fn a_wait_that_times_out_strands_nobody() {
     assert!(steps >= 3, "the mortal thread had only {steps} steps");
 }
 
+/// In a sandbox a `set` is made of several steps: whoever else comes in between, all go on.
+#[test]
+fn a_set_in_two_steps_strands_nobody() {
+    let _one = ONE_AT_A_TIME.write().unwrap_or_else(|error| error.into_inner());
+    in_sandbox(true);
+    explore(3, || {
+        let event = event();
+        let threads = [waiter(2, None, &event), waiter(3, None, &event)];
+        observe(|| event.set());
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), End::Finished);
+        }
+        observe(|| assert!(event.is_set()));
+    });
+    explore(3, || {
+        let event = event();
+        let thread = waiter(2, None, &event);
+        let other = {
+            let event = event.clone();
+            spawn(1, None, move || {
+                event.set();
+                event.clear();
+            })
+        };
+        assert_eq!(other.join().unwrap(), End::Finished);
+        observe(|| event.set());
+        assert_eq!(thread.join().unwrap(), End::Finished);
+    });
+    in_sandbox(false);
+}
+
 /// What was done before a `set` is visible after the wait, also if the event has been cleared meanwhile.
 #[test]
 fn a_wait_sees_what_was_done_before_the_set() {
+    let _one = ONE_AT_A_TIME.read().unwrap_or_else(|error| error.into_inner());
     explore(5, || {
         let (event, work) = (event(), Arc::new(AtomicU32::new(0)));
         let setter = {
@@ -214,6 +254,7 @@ fn a_wait_sees_what_was_done_before_the_set() {
 /// Clear, then look: what is announced by a `set` of an event that is set already is found, or the event is set again.
 #[test]
 fn to_clear_and_then_look_misses_nothing() {
+    let _one = ONE_AT_A_TIME.read().unwrap_or_else(|error| error.into_inner());
     explore(4, || {
         let (event, work) = (event(), Arc::new(AtomicU32::new(0)));
         observe(|| event.set());

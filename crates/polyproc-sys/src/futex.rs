@@ -141,8 +141,9 @@ impl Futex {
     /// Sets a bit of the word and wakes everybody who sleeps on it. One system call does both, so no death comes between:
     /// either nothing happened, or all of it. Whoever sees the bit acquires what the caller did before.
     ///
-    /// Async-signal-safe. Where a sandbox forbids the operation, it is made of two, and a death can come between.
-    pub fn set_bit_and_wake_all(&self, bit: u32) {
+    /// Async-signal-safe. `false`, and nothing was done, where a sandbox forbids the operation (FUTEX_WAKE_OP).
+    #[must_use = "where it is forbidden, there has to be another way"]
+    pub fn set_bit_and_wake_all(&self, bit: u32) -> bool {
         debug_assert!(bit.is_power_of_two());
         let set = libc::FUTEX_OP_OR | libc::FUTEX_OP_OPARG_SHIFT;
         // The comparison decides about sleepers of a second word, which is the same word here: there are none left.
@@ -165,11 +166,10 @@ impl Futex {
             )
         };
         if result < 0 {
-            self.0.fetch_or(bit, Ordering::SeqCst);
-            self.wake_all();
             // SAFETY: as above.
             unsafe { *errno = before };
         }
+        result >= 0
     }
 }
 
@@ -341,7 +341,7 @@ mod tests {
     fn a_bit_is_set_and_everybody_woken() {
         for bit in [0, 7, 12, 30, 31] {
             let word = Futex::new(1 << 5);
-            word.set_bit_and_wake_all(1 << bit);
+            assert!(word.set_bit_and_wake_all(1 << bit));
             assert_eq!(word.load(Ordering::Relaxed), 1 << 5 | 1 << bit);
             word.store(3 << 8, Ordering::Relaxed);
             std::thread::scope(|scope| {
@@ -349,7 +349,7 @@ mod tests {
                     (0..3).map(|_| scope.spawn(|| word.wait(3 << 8, Deadline::NEVER))).collect();
                 std::thread::sleep(TICK);
                 assert!(sleepers.iter().all(|sleeper| !sleeper.is_finished()));
-                word.set_bit_and_wake_all(1 << bit);
+                assert!(word.set_bit_and_wake_all(1 << bit));
                 for sleeper in sleepers {
                     assert!(matches!(sleeper.join().unwrap(), Wait::Woken | Wait::Changed));
                 }

@@ -71,6 +71,14 @@ pub fn yield_now() {
     checker::thread::yield_now();
 }
 
+/// Not the checker's: it is set before a model begins.
+static SANDBOX: std::sync::Mutex<bool> = std::sync::Mutex::new(false);
+
+/// Whether the models are in a sandbox that forbids FUTEX_WAKE_OP.
+pub fn in_sandbox(sandbox: bool) {
+    *SANDBOX.lock().unwrap() = sandbox;
+}
+
 /// A point at which the thread may vanish.
 pub(crate) fn step() {
     let vanishes = RECORD.with(|record| match record.fuel.get() {
@@ -320,12 +328,16 @@ pub mod futex {
             self.wake(u32::MAX)
         }
 
-        pub fn set_bit_and_wake_all(&self, bit: u32) {
+        pub fn set_bit_and_wake_all(&self, bit: u32) -> bool {
             step();
+            if *super::SANDBOX.lock().unwrap() {
+                return false;
+            }
             super::atomic::fence(Ordering::SeqCst);
             let mut queue = self.queue.lock().unwrap();
             self.word.0.fetch_or(bit, Ordering::SeqCst);
             wake(&mut queue, u32::MAX);
+            true
         }
 
         /// What the kernel reads, between its barriers: never an old value, as a load of the checker's may be.
