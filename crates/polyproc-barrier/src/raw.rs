@@ -1,0 +1,680 @@
+//! The barrier's protocol.
+//!
+//! # The state
+//!
+//! One word: the number of the round (18 bits), whether it is `BROKEN`, whether there are `SLEEPERS`, and a count.
+//!
+//! | round, count | meaning | next |
+//! |---|---|---|
+//! | g, k < n | open: k parties wait for the others | k + 1 by who arrives; `BROKEN`; without action, the last goes to g + 1, 0 in one step |
+//! | g, n | the last to come, the *leader*, runs the action | g + 1, 0 by the leader; `BROKEN` |
+//! | g, `BROKEN` | no more arrivals; the count is the number of the seat of who broke it | g + 1, 0 by a reset |
+//!
+//! All changes are compare-and-swaps from exactly the state that was seen. A wait is over when the round's number differs
+//! from its own, or `BROKEN` is set. A waiter sets `SLEEPERS` before it sleeps; whoever ends a round that has it set wakes
+//! all, and so does whoever breaks one.
+//!
+//! # Seats
+//!
+//! There are 2n + 1 seats. Before a party counts itself it takes a free one, announced as a lock under way
+//! ([`Current::begin`]) as long as it sits there: while it waits it does nothing else. If it dies, the kernel marks the
+//! seat's word `OWNER_DIED` and wakes one who sleeps on it. While the leader runs the action, which may take locks, its
+//! seat is in the list of the locks that it holds. The last seat is for `abort` and `reset` alone, so that a full barrier
+//! can be broken.
+//!
+//! A seat has a *note*: the round that its party has come to, stored before the party counts itself.
+//!
+//! | seat's word | meaning | next |
+//! |---|---|---|
+//! | `FREE` | nobody sits here | tid by compare-and-swap |
+//! | tid + `WAITERS` | somebody does | `FREE` by itself; `OWNER_DIED` + `WAITERS` by the kernel |
+//! | `OWNER_DIED` + `WAITERS` | who sat here died | tid by who tidies up |
+//!
+//! **A death breaks the round** if the note of the dead seat is of the round that the state is in. Before a waiter
+//! sleeps, and when it has slept, it looks at all seats; so does the last to come, before it completes the round. One
+//! who died after its round was complete has a note of an older round, and breaks nobody's.
+//!
+//! # Why nobody sleeps for ever
+//!
+//! A waiter sleeps on the state *and* on the words of all seats at once (of those that are free as well: who sits down
+//! there later will have it as its sleeper). It looks for dead seats first; if one dies later, the sleep does not begin.
+//! What if a thread dies that others depend on?
+//!
+//! - **A party that waits**: the kernel wakes one sleeper. It finds the dead seat, breaks the round, and wakes all.
+//! - **Whoever has completed or broken a round and not woken the sleepers yet**: it sits on a seat, so the kernel wakes one
+//!   sleeper. It finds a dead seat, whatever its note, and wakes all.
+//! - **The sleeper that was woken**: it sits on a seat; the kernel wakes the next.
+//! - **The leader in its action**: its seat is in the list of its locks; as for a party that waits.
+//!
+//! So whoever has slept and finds a dead seat wakes all, before it goes on. It leaves the seat dead: to free it
+//! would be a race with who sits down and dies there in the same moment. It leaves a mark (`litter`), and the next to
+//! arrive tidies up: takes the dead seat over, alone, breaks its round if that is still open, wakes all, and only then
+//! frees it. If it dies on the way, the seat is dead again, with the same note. What a lingering dead seat costs until
+//! then is one wake-up in vain for each sleep.
+//!
+//! # Reset
+//!
+//! A slow waiter may look at the state only when a reset has made it g + 1, and must not take that for completion. So a reset
+//! breaks the round first, if it is not broken; then no more parties can count themselves. Then it writes the verdict into
+//! the notes of all parties of the round, and only then begins the next. Who finds another round looks into its own note.
+//! A reset that is killed on the way leaves the barrier broken.
+//!
+//! # Left to the backstop
+//!
+//! - A thread that is *stopped* between ending a round and waking its sleepers keeps them asleep until
+//!   their backstop ends.
+//! - More than [`MAX_SLEEP`] words cannot be slept on at once. With more than 63 parties, a waiter looks at the seats beyond
+//!   them every [`SLICE`]. Kernels before 5.16 sleep on one word only; there all waiters look every millisecond.
+//! - More threads than there are seats wait for a free one by looking every millisecond.
+//! - The round's number has 18 bits: a waiter that is stopped while exactly 262,144 rounds are completed without
+//!   it, or a multiple, waits for one more.
+
+use crate::error::{BrokenCause, WaitError};
+use crate::seat::{FREE, Seat};
+use crate::word::{
+    BROKEN, COUNT, MAX_PARTIES, SLEEPERS, arrived, cause_in, next_round, round_arrived_at, round_of, verdict,
+};
+use core::any::Any;
+use core::fmt;
+use polyproc_sys::atomic::{AtomicU32, Ordering};
+use polyproc_sys::backoff::Patience;
+use polyproc_sys::deadline::Deadline;
+use polyproc_sys::futex::{self, Futex, OWNER, WAIT_ANY_MAX, Wait, Waiter};
+use polyproc_sys::thread::{self, Current};
+use std::panic::resume_unwind;
+use std::time::Duration;
+
+/// The most words that a waiter sleeps on.
+const MAX_SLEEP: usize = WAIT_ANY_MAX;
+/// How often it looks at the others.
+const SLICE: Duration = Duration::from_millis(10);
+/// How often one that has found no free seat looks for one.
+const NO_SEAT: Duration = Duration::from_millis(1);
+
+/// A barrier in shared memory that the death of a party breaks.
+///
+/// This is the protocol alone: [`Barrier`](crate::Barrier) is what most programs want. Put a `RawBarrier<[Seat; N]>` into
+/// memory of your own, with `2 * parties + 1` seats, and use it as a `&RawBarrier`. All zero is a barrier that nobody
+/// waits at.
+///
+/// # Example
+///
+/// ```
+/// use polyproc_barrier::{RawBarrier, Seat};
+/// use polyproc_sys::deadline::Deadline;
+///
+/// static TWO: RawBarrier<[Seat; RawBarrier::seats(2)]> = RawBarrier::new();
+/// let barrier: &RawBarrier = &TWO;
+/// assert_eq!(barrier.parties(), 2);
+///
+/// let other = std::thread::spawn(|| barrier.wait_until(Deadline::NEVER, None).unwrap());
+/// let (here, there) = (barrier.wait_until(Deadline::NEVER, None).unwrap(), other.join().unwrap());
+/// assert_eq!(here.index + there.index, 1);
+/// assert!(here.leader != there.leader);
+/// ```
+#[derive(Default)]
+#[repr(C, align(64))]
+pub struct RawBarrier<S: ?Sized = [Seat]> {
+    state: Futex,
+    /// How long it pays to look at the state before sleeping.
+    hint: Patience,
+    /// Somebody has seen a dead seat: 0 or 1.
+    litter: AtomicU32,
+    /// There is an action to be run: 0 or 1. Written before the barrier is shared.
+    action: AtomicU32,
+    seats: S,
+}
+
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+const _: () = {
+    assert!(core::mem::offset_of!(RawBarrier<[Seat; 3]>, seats) == 64);
+    assert!(size_of::<RawBarrier<[Seat; 3]>>() == 4 * 64);
+};
+
+/// A completed round, as one of its parties sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BarrierWait {
+    /// When this party came: 0 is the first, `parties - 1` the last. No two of a round have the same.
+    pub index: usize,
+    /// Whether this is the last to come, which has run the action. One of each round is.
+    pub leader: bool,
+}
+
+impl BarrierWait {
+    /// Whether this is the leader, as `std::sync::BarrierWaitResult` says it.
+    pub fn is_leader(&self) -> bool {
+        self.leader
+    }
+}
+
+/// Why a party does not get through.
+enum Failure {
+    Broken(BrokenCause),
+    /// Its action panicked, with this.
+    Panicked(Box<dyn Any + Send>),
+}
+
+impl From<BrokenCause> for Failure {
+    fn from(cause: BrokenCause) -> Failure {
+        Failure::Broken(cause)
+    }
+}
+
+impl RawBarrier {
+    /// How many seats a barrier for so many parties has.
+    ///
+    /// # Panics
+    ///
+    /// If there are no parties, or more than [`MAX_PARTIES`].
+    pub const fn seats(parties: usize) -> usize {
+        assert!(parties > 0 && parties <= MAX_PARTIES, "a barrier has 1 to 2047 parties");
+        2 * parties + 1
+    }
+
+    /// How many parties complete a round.
+    #[inline(always)]
+    pub fn parties(&self) -> usize {
+        // A model has no seats that cannot be needed: each is a word more to explore.
+        let spare = if cfg!(any(polyproc_loom, polyproc_shuttle)) { 1 } else { 2 };
+        if spare == 1 { self.seats.len() - 1 } else { self.seats.len() / 2 }
+    }
+
+    /// How many parties wait; 0 if the barrier is broken. By the time the caller looks at the answer, it may be another.
+    pub fn n_waiting(&self) -> usize {
+        let state = self.state.load(Ordering::Relaxed);
+        if state & BROKEN == 0 { (state & COUNT) as usize } else { 0 }
+    }
+
+    /// The processes of those who sit here: who waits, and who comes or goes.
+    pub fn pids(&self) -> Vec<u32> {
+        let taken = |seat: &&Seat| seat.word.load(Ordering::Relaxed) & OWNER != 0;
+        self.seats.iter().filter(taken).map(|seat| seat.pid.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Why the barrier is broken, if it is.
+    pub fn broken_cause(&self) -> Option<BrokenCause> {
+        let state = self.state.load(Ordering::Acquire);
+        if state & BROKEN == 0 { None } else { self.cause_of(state) }
+    }
+
+    /// Whether it was said that there is an action.
+    #[inline]
+    pub fn has_action(&self) -> bool {
+        self.action.load(Ordering::Relaxed) != 0
+    }
+
+    /// Says that there is an action, before anybody else knows of the barrier. What it is, each party has to know.
+    pub fn announce_action(&self) {
+        self.action.store(1, Ordering::Relaxed);
+    }
+
+    /// Waits for the others, until the deadline, which breaks the barrier for all. A deadline that has passed breaks it
+    /// unless this party is the last to come. The last to come runs the action first.
+    ///
+    /// If the action panics, the barrier is broken, and the panic goes on here.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::Broken`], and [`WaitError::TooManyLocks`] if there is an action.
+    #[inline]
+    pub fn wait_until(
+        &self,
+        deadline: Deadline,
+        action: Option<&dyn Fn()>,
+    ) -> Result<BarrierWait, WaitError> {
+        let current = thread::current();
+        if action.is_some() && !current.has_room() {
+            return Err(WaitError::TooManyLocks);
+        }
+        let forks = thread::forks();
+        let Some(seat) = self.take_party_seat(current, deadline) else {
+            let cause = BrokenCause::TimedOut { pid: current.pid() };
+            return Err(self.break_as_outsider(cause).unwrap_or(cause).into());
+        };
+        let result = self.arrive(current, seat, deadline, action);
+        // A child that the action has forked is nobody at the barrier.
+        if thread::forks() == forks {
+            seat.leave(current);
+        }
+        match result {
+            Ok(wait) => Ok(wait),
+            Err(Failure::Broken(cause)) => Err(cause.into()),
+            Err(Failure::Panicked(payload)) => resume_unwind(payload),
+        }
+    }
+
+    /// Breaks the barrier for all who wait and who will come, until a reset. One that is broken already stays as it is.
+    pub fn abort(&self) {
+        self.break_as_outsider(BrokenCause::Aborted { pid: thread::current().pid() });
+    }
+
+    /// Makes the barrier as new. Who waits is told that the barrier is broken. One that nobody waits at, and that is not
+    /// broken, stays as it is.
+    pub fn reset(&self) {
+        let current = thread::current();
+        let seat = self.take_outsider_seat(current);
+        self.begin_anew(seat, BrokenCause::Reset { pid: current.pid() });
+        seat.leave(current);
+    }
+
+    /// Counts this party, and sees its round to the end.
+    #[inline]
+    fn arrive(
+        &self,
+        current: Current,
+        seat: &Seat,
+        deadline: Deadline,
+        action: Option<&dyn Fn()>,
+    ) -> Result<BarrierWait, Failure> {
+        let parties = self.parties();
+        let mut expired = deadline == Deadline::PAST;
+        loop {
+            // Acquire: pairs with the changes of the state, in `cause_of` too.
+            let state = self.state.load(Ordering::Acquire);
+            let (round, index) = (round_of(state), (state & COUNT) as usize);
+            if state & BROKEN != 0 {
+                match self.cause_of(state) {
+                    Some(cause) => return Err(cause.into()),
+                    None => continue, // It is reset by now.
+                }
+            }
+            if index >= parties {
+                // All are there, and the leader runs the action: this party is one for the next round.
+                seat.note.store(0, Ordering::Relaxed);
+                if expired {
+                    self.break_round(seat, round, BrokenCause::TimedOut { pid: current.pid() });
+                } else {
+                    self.sleep(seat, state, deadline);
+                    expired = deadline.has_passed();
+                }
+                continue;
+            }
+            // Release: pairs with the Acquire in `Seat::death`. Before the count, so that who is counted has a note.
+            seat.note.store(arrived(round), Ordering::Release);
+            let leader = index + 1 == parties;
+            // Who is known to be dead completes no round.
+            if leader && self.look_at_the_dead(seat, round) {
+                continue;
+            }
+            let next = if leader && action.is_none() { next_round(state) } else { state + 1 };
+            // AcqRel: each party hands on what those before it did, and the last takes it all. The waiters take it by their
+            // Acquire of the next round.
+            if self.state.compare_exchange(state, next, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                continue;
+            }
+            match action {
+                _ if !leader => self.wait_for_the_others(current, seat, round, deadline)?,
+                Some(action) => self.lead(current, seat, round, action)?,
+                None if state & SLEEPERS != 0 => _ = self.state.wake_all(),
+                None => {}
+            }
+            return Ok(BarrierWait { index, leader });
+        }
+    }
+
+    /// As a party that has been counted, and was not the last.
+    #[inline]
+    fn wait_for_the_others(
+        &self,
+        current: Current,
+        seat: &Seat,
+        round: u32,
+        deadline: Deadline,
+    ) -> Result<(), BrokenCause> {
+        let look = || self.end_of(round, seat, self.state.load(Ordering::Acquire));
+        let early = if deadline == Deadline::PAST { None } else { self.hint.look(look) };
+        match early {
+            Some(end) => end,
+            None => self.sleep_until_the_end(current, seat, round, deadline),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn sleep_until_the_end(
+        &self,
+        current: Current,
+        seat: &Seat,
+        round: u32,
+        deadline: Deadline,
+    ) -> Result<(), BrokenCause> {
+        let mut expired = deadline == Deadline::PAST;
+        let mut rescued = false;
+        loop {
+            let state = self.state.load(Ordering::Acquire);
+            if let Some(end) = self.end_of(round, seat, state) {
+                if rescued {
+                    futex::count_backstop_rescue();
+                }
+                return end;
+            }
+            if expired {
+                self.break_round(seat, round, BrokenCause::TimedOut { pid: current.pid() });
+                continue;
+            }
+            let wait = self.sleep(seat, state, deadline);
+            expired = deadline.has_passed();
+            rescued = wait == Wait::TimedOut && !expired && self.seats.len() < MAX_SLEEP;
+        }
+    }
+
+    /// How this party's round ended, if it has.
+    #[inline(always)]
+    fn end_of(&self, round: u32, seat: &Seat, state: u32) -> Option<Result<(), BrokenCause>> {
+        let same = round_of(state) == round;
+        if same && state & BROKEN == 0 {
+            return None;
+        }
+        if same && let Some(cause) = self.cause_of(state) {
+            return Some(Err(cause));
+        }
+        // Relaxed: who began another round passed the verdicts before.
+        match cause_in(seat.note.load(Ordering::Relaxed), round) {
+            Some(cause) => Some(Err(cause)),
+            None => (!same).then_some(Ok(())),
+        }
+    }
+
+    /// Why the round of this state was broken. `None` if it has been reset since.
+    #[cold]
+    fn cause_of(&self, state: u32) -> Option<BrokenCause> {
+        let seat = self.seats.get((state & COUNT) as usize)?;
+        // Acquire: if this is of a later round, the verdicts of this one are there.
+        cause_in(seat.cause.load(Ordering::Acquire), round_of(state))
+    }
+
+    /// As the last to come: runs the action, and lets the others go.
+    #[cold]
+    #[inline(never)]
+    fn lead(&self, current: Current, seat: &Seat, round: u32, action: &dyn Fn()) -> Result<(), Failure> {
+        // SAFETY: the seat's word bears this thread's id, the seat is in no list, and it stays mapped while `self` is
+        // borrowed, which is until it is taken out below.
+        unsafe { current.link(&seat.word, &seat.node) };
+        let forks = thread::forks();
+        let result = call(action);
+        if thread::forks() != forks {
+            // In a child that the action has forked: its parent is the leader.
+            return result.map_err(Failure::Panicked);
+        }
+        current.begin(&seat.word, &seat.node);
+        // SAFETY: linked above by this thread, in this process.
+        unsafe { current.unlink(&seat.word, &seat.node) };
+        if let Err(payload) = result {
+            self.break_round(seat, round, BrokenCause::ActionPanicked { pid: current.pid() });
+            return Err(Failure::Panicked(payload));
+        }
+        loop {
+            let state = self.state.load(Ordering::Acquire);
+            if let Some(end) = self.end_of(round, seat, state) {
+                return end.map_err(Failure::Broken);
+            }
+            // AcqRel: what the action did is there for those who see the next round.
+            let next = next_round(state);
+            if self.state.compare_exchange(state, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                if state & SLEEPERS != 0 {
+                    self.state.wake_all();
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Breaks the round, if it is neither over nor broken.
+    #[cold]
+    fn break_round(&self, mine: &Seat, round: u32, cause: BrokenCause) {
+        loop {
+            let state = self.state.load(Ordering::Acquire);
+            if round_of(state) != round || state & BROKEN != 0 {
+                return;
+            }
+            // Release: pairs with the Acquire in `cause_of`. Nobody looks at it before the state points here.
+            mine.cause.store(verdict(round, cause), Ordering::Release);
+            let number = self.seats.iter().position(|seat| core::ptr::eq(seat, mine)).unwrap_or(0) as u32;
+            let broken = (state & !(COUNT | SLEEPERS)) | BROKEN | number;
+            if self.state.compare_exchange(state, broken, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                self.state.wake_all();
+                return;
+            }
+        }
+    }
+
+    /// Breaks the round that there is. Returns why it is broken.
+    #[cold]
+    fn break_as_outsider(&self, cause: BrokenCause) -> Option<BrokenCause> {
+        let current = thread::current();
+        let seat = self.take_outsider_seat(current);
+        let cause = loop {
+            let state = self.state.load(Ordering::Acquire);
+            if state & BROKEN != 0 {
+                break self.cause_of(state);
+            }
+            self.break_round(seat, round_of(state), cause);
+        };
+        seat.leave(current);
+        cause
+    }
+
+    /// Ends the round for all who wait, and begins the next.
+    fn begin_anew(&self, seat: &Seat, cause: BrokenCause) {
+        let state = self.state.load(Ordering::Acquire);
+        if state & (COUNT | BROKEN) == 0 {
+            return;
+        }
+        let round = round_of(state);
+        self.break_round(seat, round, cause);
+        loop {
+            let state = self.state.load(Ordering::Acquire);
+            // Completed in this moment, or reset by another.
+            if round_of(state) != round {
+                return;
+            }
+            let Some(cause) = self.cause_of(state) else { continue };
+            for party in &self.seats {
+                // Release: pairs with the Acquire in `Seat::death`. Acquired by the party with the next round.
+                let _ = party.note.compare_exchange(
+                    arrived(round),
+                    verdict(round, cause),
+                    Ordering::Release,
+                    Ordering::Relaxed,
+                );
+            }
+            let next = next_round(state);
+            if self.state.compare_exchange(state, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                // Who broke it may have died before it could.
+                self.state.wake_all();
+                return;
+            }
+        }
+    }
+
+    /// Sleeps while the state and all seats stay as they are, unless a death concerns this round.
+    fn sleep(&self, mine: &Seat, state: u32, deadline: Deadline) -> Wait {
+        let marked = state | SLEEPERS;
+        // Relaxed: nothing rides on the mark. Who ends the round sees it, or this fails.
+        if state != marked
+            && self.state.compare_exchange(state, marked, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            return Wait::Changed;
+        }
+        let mut words: [Waiter<'_>; MAX_SLEEP] = [(&self.state, marked); MAX_SLEEP];
+        let mut count = 1;
+        let mut deaths = false;
+        for (entry, seat) in words[1..].iter_mut().zip(&self.seats) {
+            let word = seat.word.load(Ordering::Acquire);
+            *entry = (&seat.word, word);
+            deaths |= Seat::is_dead(word);
+            count += 1;
+        }
+        // The sleep goes on beside one who is dead already: that one's death is looked after here. If meanwhile another sits
+        // down there, comes to this round and dies, then the state is another too.
+        if deaths && self.look_at_the_dead(mine, round_of(state)) {
+            return Wait::Changed;
+        }
+        let deadline = if self.seats.len() < MAX_SLEEP {
+            deadline.or_backstop()
+        } else {
+            deadline.min(Deadline::after(SLICE))
+        };
+        let wait = futex::wait_any(&words[..count], deadline);
+        // A wake may have been meant for all.
+        self.look_at_the_dead(mine, round_of(state));
+        wait
+    }
+
+    /// If there is a dead seat, wakes all in the place of who sat there; and breaks this round if that one was in it.
+    /// Returns whether it was.
+    #[inline]
+    fn look_at_the_dead(&self, mine: &Seat, round: u32) -> bool {
+        let mut found = None;
+        for seat in &self.seats {
+            if let Some((of, pid)) = seat.death() {
+                let concerns = of == Some(round);
+                if concerns || found.is_none() {
+                    found = Some(concerns.then_some(pid));
+                }
+                if concerns {
+                    break;
+                }
+            }
+        }
+        match found {
+            None => false,
+            Some(pid) => self.speak_for_the_dead(mine, round, pid),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn speak_for_the_dead(&self, mine: &Seat, round: u32, pid: Option<u32>) -> bool {
+        // Relaxed: a hint. If it is missed, the next to see the seat leaves it again.
+        self.litter.store(1, Ordering::Relaxed);
+        if let Some(pid) = pid {
+            self.break_round(mine, round, BrokenCause::PartyDied { pid });
+        }
+        self.state.wake_all();
+        pid.is_some()
+    }
+
+    /// A seat for a party. `None` if none has become free by the deadline.
+    #[inline]
+    fn take_party_seat(&self, current: Current, deadline: Deadline) -> Option<&Seat> {
+        let (_, seats) = self.seats.split_last()?;
+        self.take_seat(current, seats, deadline)
+    }
+
+    /// A seat for one who is not a party: nearly always the last, if need be any.
+    fn take_outsider_seat(&self, current: Current) -> &Seat {
+        loop {
+            let last = self.seats.len().saturating_sub(1);
+            let (parties, outsiders) = self.seats.split_at(last);
+            for seats in [outsiders, parties] {
+                if let Some(seat) = self.take_seat(current, seats, Deadline::PAST) {
+                    return seat;
+                }
+            }
+            std::thread::sleep(NO_SEAT);
+        }
+    }
+
+    /// Sits down on one of these. Each thread begins its search at a place of its own, so that its seat stays in its
+    /// cache.
+    #[inline]
+    fn take_seat<'a>(&'a self, current: Current, seats: &'a [Seat], deadline: Deadline) -> Option<&'a Seat> {
+        if self.litter.load(Ordering::Relaxed) != 0 {
+            self.tidy_up(current);
+        }
+        loop {
+            let (before, from) = seats.split_at(current.tid() as usize % self.parties().min(seats.len()));
+            for seat in from.iter().chain(before) {
+                // Relaxed: only worth a try.
+                if seat.word.load(Ordering::Relaxed) == FREE && seat.take(current, FREE) {
+                    seat.sign(current);
+                    return Some(seat);
+                }
+            }
+            if !self.tidy_up(current) {
+                if deadline.has_passed() {
+                    current.end();
+                    return None;
+                }
+                let state = self.state.load(Ordering::Relaxed);
+                self.state.wait(state, deadline.min(Deadline::after(NO_SEAT)));
+            }
+        }
+    }
+
+    /// Takes over the seats of the dead, does what is left to do for them, and frees them. Whether there were any.
+    #[cold]
+    #[inline(never)]
+    fn tidy_up(&self, current: Current) -> bool {
+        // Before the look: who dies later is seen, and marked again, by others.
+        self.litter.store(0, Ordering::Relaxed);
+        let mut found = false;
+        for seat in &self.seats {
+            let word = seat.word.load(Ordering::Relaxed);
+            if !Seat::is_dead(word) || !seat.take(current, word) {
+                continue;
+            }
+            found = true;
+            // This thread's alone now, with the note of the dead. If it dies here, the next finds the same.
+            if let Some(round) = round_arrived_at(seat.note.load(Ordering::Relaxed)) {
+                let pid = seat.pid.load(Ordering::Relaxed);
+                self.break_round(seat, round, BrokenCause::PartyDied { pid });
+            }
+            self.state.wake_all();
+            seat.leave(current);
+        }
+        found
+    }
+}
+
+/// Runs the action, and catches its panic.
+fn call(action: &dyn Fn()) -> Result<(), Box<dyn Any + Send>> {
+    #[cfg(any(polyproc_loom, polyproc_shuttle))]
+    {
+        action(); // A thread of a model vanishes by unwinding, which is not to be caught.
+        Ok(())
+    }
+    #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(action))
+}
+
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+impl<const N: usize> RawBarrier<[Seat; N]> {
+    /// A barrier that nobody waits at. For how many seats it takes, see [`seats`](RawBarrier::seats).
+    pub const fn new() -> RawBarrier<[Seat; N]> {
+        const { assert!(N >= 3 && N <= 2 * MAX_PARTIES + 1 && N % 2 == 1, "2 * parties + 1 seats") };
+        RawBarrier {
+            state: Futex::new(0),
+            hint: Patience::new(),
+            litter: AtomicU32::new(0),
+            action: AtomicU32::new(0),
+            seats: [const { Seat::new() }; N],
+        }
+    }
+}
+
+impl fmt::Debug for RawBarrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawBarrier")
+            .field("parties", &self.parties())
+            .field("n_waiting", &self.n_waiting())
+            .field("broken", &self.broken_cause())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(any(polyproc_loom, polyproc_shuttle))]
+impl RawBarrier {
+    /// Whether the first round is open, and none of the dead had come to it: then nobody but the test ends it.
+    pub(crate) fn is_untouched_by_the_dead(&self) -> bool {
+        let state = self.state.fetch_add(0, Ordering::SeqCst);
+        let concerned = |seat: &Seat| matches!(seat.death(), Some((Some(_), _)));
+        round_of(state) == 0 && state & BROKEN == 0 && !self.seats.iter().any(concerned)
+    }
+
+    /// The round's number.
+    pub(crate) fn round(&self) -> u32 {
+        round_of(self.state.fetch_add(0, Ordering::SeqCst))
+    }
+}
