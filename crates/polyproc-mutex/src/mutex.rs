@@ -260,6 +260,11 @@ impl<'a, T> MutexGuard<'a, T> {
             Some(cause) => Err(PoisonError::new(guard, cause)),
         }
     }
+
+    /// The critical section that the guard is: for those who build a condition variable on it.
+    pub fn section<'g>(guard: &'g MutexGuard<'a, T>) -> &'g CriticalSection<'a> {
+        &guard.section
+    }
 }
 
 impl<T> Deref for MutexGuard<'_, T> {

@@ -86,6 +86,36 @@ impl RawRLock {
         Ok(())
     }
 
+    /// Releases the lock, however often the calling thread holds it, and returns how often. Never blocks.
+    ///
+    /// For [`lock_again`](RawRLock::lock_again).
+    ///
+    /// # Safety
+    ///
+    /// The calling thread holds it, in this process.
+    pub unsafe fn unlock_all(&self) -> u32 {
+        let depth = self.depth.swap(1, Ordering::Relaxed);
+        // SAFETY: the caller's.
+        unsafe { self.unlock() };
+        depth
+    }
+
+    /// Takes the lock as often as [`unlock_all`](RawRLock::unlock_all) released it, waiting for it as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::TooManyLocks`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`RawMutex::try_lock`]. The calling thread does not hold it.
+    pub unsafe fn lock_again(&self, depth: u32) -> Result<(), Refusal> {
+        // SAFETY: the caller's.
+        unsafe { self.lock_until(Deadline::NEVER)? };
+        self.depth.store(depth, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Releases the lock once. Never blocks.
     ///
     /// # Safety
@@ -362,6 +392,16 @@ impl<'a, T> RLockGuard<'a, T> {
             None => Ok(guard),
             Some(cause) => Err(PoisonError::new(guard, cause)),
         }
+    }
+
+    /// The lock below: for those who build a condition variable on it.
+    pub fn raw(guard: &RLockGuard<'a, T>) -> &'a RawRLock {
+        guard.lock.raw()
+    }
+
+    /// Whether the guard was taken before the `fork` that made this process: then it is the parent's.
+    pub fn is_inherited(guard: &RLockGuard<'a, T>) -> bool {
+        guard.origin.is_inherited()
     }
 
     /// Replaces the data.
