@@ -1,0 +1,364 @@
+//! Models of the condition: every interleaving of a few threads, one of which may vanish at any step.
+//!
+//! ```sh
+//! RUSTFLAGS="--cfg polyproc_loom" cargo test --release -p polyproc-condition --test model
+//! RUSTFLAGS="--cfg polyproc_shuttle" cargo test --release -p polyproc-condition --test model
+//! ```
+#![cfg(any(polyproc_loom, polyproc_shuttle))]
+
+#[cfg(polyproc_loom)]
+use loom as checker;
+#[cfg(polyproc_shuttle)]
+use shuttle as checker;
+
+use checker::sync::{Condvar as Bell, Mutex as Plain};
+use checker::thread::{JoinHandle, spawn};
+use polyproc_condition::{Ended, Queue, RawCondition, Slot};
+use polyproc_mutex::RawMutex;
+use polyproc_sys::deadline::Deadline;
+use polyproc_sys::model::{End, run};
+use std::time::Duration;
+// Not the checker's: they would take part in the unwinding when a model fails, or be one more step.
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+/// A deadline that lies ahead, which in a model runs out as soon as the thread would sleep.
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(3600))
+}
+
+/// A condition, without the lock that there would be: what its waiters do around their sleep is counted instead.
+struct Stage {
+    queue: Queue,
+    slots: Vec<Slot>,
+    /// How many wait, as the checker's own.
+    waiting: Plain<u32>,
+    bell: Bell,
+    /// How many were notified and back in the lock, had there been one.
+    back: AtomicU32,
+    /// How many waits ended with a notification.
+    notified: AtomicU32,
+}
+
+// SAFETY: atomics, and what the checker knows of.
+unsafe impl Sync for Stage {}
+// SAFETY: as above.
+unsafe impl Send for Stage {}
+
+impl Stage {
+    fn new(slots: usize) -> Arc<Stage> {
+        Arc::new(Stage {
+            queue: Queue::default(),
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+            waiting: Plain::new(0),
+            bell: Bell::new(),
+            back: AtomicU32::new(0),
+            notified: AtomicU32::new(0),
+        })
+    }
+
+    fn condition(&self) -> RawCondition<'_> {
+        RawCondition::new(&self.queue, &self.slots)
+    }
+
+    fn wait(&self, deadline: Deadline) -> Ended {
+        let release = || self.arrive();
+        let retake = || {
+            self.back.fetch_add(1, SeqCst);
+        };
+        // SAFETY: the slots live in an `Arc` that every thread has; nothing in the closures panics.
+        let ((), ended) = unsafe { self.condition().wait(deadline, release, retake) }.unwrap();
+        if ended == Ended::Notified {
+            self.notified.fetch_add(1, SeqCst);
+        }
+        ended
+    }
+
+    /// Says that a waiter is there, or gone.
+    fn arrive(&self) {
+        *self.waiting.lock().unwrap() += 1;
+        self.bell.notify_all();
+    }
+
+    /// Waits until so many have arrived.
+    fn await_arrivals(&self, count: u32) {
+        let mut waiting = self.waiting.lock().unwrap();
+        while *waiting < count {
+            waiting = self.bell.wait(waiting).unwrap();
+        }
+    }
+
+    /// A thread that waits until it is notified.
+    fn waiter(self: &Arc<Stage>, tid: u32, mortal: Option<u32>) -> JoinHandle<End> {
+        let stage = self.clone();
+        spawn(move || {
+            let arrived = stage.clone();
+            let end = run(tid, mortal, || {
+                assert_eq!(stage.wait(Deadline::NEVER), Ended::Notified);
+            });
+            if end == End::Vanished {
+                arrived.arrive();
+            }
+            end
+        })
+    }
+}
+
+#[cfg(polyproc_loom)]
+fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(preemptions);
+    model.max_branches = 20_000;
+    model.check(f);
+}
+
+#[cfg(polyproc_shuttle)]
+fn explore(_: usize, f: impl Fn() + Sync + Send + 'static) {
+    shuttle::check_random(f, 400);
+}
+
+/// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
+/// gets that far. Returns at how many steps it could vanish.
+fn vanish_at_every_step(
+    preemptions: usize,
+    scenario: impl Fn(Option<u32>) -> End + Sync + Send + Copy + 'static,
+) -> u32 {
+    for step in 0.. {
+        let vanished = Arc::new(Mutex::new(false));
+        let seen = vanished.clone();
+        explore(preemptions, move || {
+            if scenario(Some(step)) == End::Vanished {
+                *seen.lock().unwrap() = true;
+            }
+        });
+        if !*vanished.lock().unwrap() {
+            return step;
+        }
+    }
+    unreachable!()
+}
+
+/// An older waiter that is mortal, a younger one that is not, and one notification. Whoever of them is alive at the end
+/// and was not in the lock again has it.
+fn one_for_two(mortal: Option<u32>) -> End {
+    let stage = Stage::new(2);
+    let older = stage.waiter(1, mortal);
+    stage.await_arrivals(1);
+    let younger = stage.waiter(2, None);
+    stage.await_arrivals(2);
+    run(7, None, || {
+        assert_eq!(stage.condition().notify(1), 1);
+    });
+    let end = older.join().unwrap();
+    if stage.back.load(SeqCst) == 1 && stage.notified.load(SeqCst) + u32::from(end == End::Vanished) == 1 {
+        // It was the older one, back in the lock.
+        run(8, None, || {
+            stage.condition().notify(1);
+        });
+    }
+    assert_eq!(younger.join().unwrap(), End::Finished);
+    run(9, None, || assert_eq!(stage.condition().notify(9), 0));
+    end
+}
+
+#[test]
+fn a_waiter_that_vanishes_hands_its_notification_on() {
+    let steps = vanish_at_every_step(1, one_for_two);
+    assert!(steps >= 20, "the mortal thread had only {steps} steps");
+    println!("vanished at {steps} steps of a waiter");
+}
+
+/// The same, but the mortal waiter is the younger, and both arrive at the same time as the notification.
+fn two_for_three(mortal: Option<u32>) -> End {
+    let stage = Stage::new(3);
+    let waiters = [stage.waiter(1, None), stage.waiter(2, mortal), stage.waiter(3, None)];
+    stage.await_arrivals(3);
+    run(7, None, || {
+        let before = stage.condition().notify(2);
+        assert_eq!(before, 2);
+    });
+    // One is left, if nobody vanished; notified or not, the living come back.
+    run(8, None, || while stage.condition().notify(1) != 0 {});
+    let mut ends = waiters.map(|waiter| waiter.join().unwrap());
+    ends.sort_by_key(|end| *end == End::Finished);
+    ends[0]
+}
+
+#[test]
+#[cfg(polyproc_shuttle)]
+fn a_waiter_that_vanishes_among_three_strands_nobody() {
+    let steps = vanish_at_every_step(1, two_for_three);
+    println!("vanished at {steps} steps of a waiter among three");
+}
+
+/// A notifier that vanishes either notified nobody, or somebody that comes back without any help.
+fn mortal_notifier(mortal: Option<u32>) -> End {
+    let stage = Stage::new(2);
+    let waiters = [stage.waiter(1, None), stage.waiter(2, None)];
+    stage.await_arrivals(2);
+    let end = run(7, mortal, || {
+        assert_eq!(stage.condition().notify(1), 1);
+    });
+    run(8, None, || {
+        // Whoever was notified is not notified again.
+        assert!(stage.condition().notify(2) <= 2);
+    });
+    for waiter in waiters {
+        assert_eq!(waiter.join().unwrap(), End::Finished);
+    }
+    end
+}
+
+#[test]
+fn a_notifier_that_vanishes_strands_nobody() {
+    let steps = vanish_at_every_step(1, mortal_notifier);
+    assert!(steps >= 8, "the mortal thread had only {steps} steps");
+    println!("vanished at {steps} steps of notify");
+}
+
+/// Once one knows of a notification to all, all do, whoever is there to tell them.
+fn mortal_notifier_of_all(mortal: Option<u32>) -> End {
+    let stage = Stage::new(2);
+    let waiters = [stage.waiter(1, None), stage.waiter(2, None)];
+    stage.await_arrivals(2);
+    let end = run(7, mortal, || {
+        assert_eq!(stage.condition().notify_all(), 2);
+    });
+    // Before the commit it has done nothing.
+    if stage.condition().waiting() == 2 {
+        assert_eq!(end, End::Vanished);
+        run(8, None, || {
+            assert_eq!(stage.condition().notify(2), 2);
+        });
+    }
+    for waiter in waiters {
+        assert_eq!(waiter.join().unwrap(), End::Finished);
+    }
+    end
+}
+
+#[test]
+fn a_notifier_of_all_that_vanishes_strands_nobody() {
+    let steps = vanish_at_every_step(1, mortal_notifier_of_all);
+    assert!(steps >= 8, "the mortal thread had only {steps} steps");
+    println!("vanished at {steps} steps of notify_all");
+}
+
+/// One runs out of time while it is notified: it has been notified, or another has.
+#[test]
+fn a_waiter_out_of_time_swallows_nothing() {
+    explore(2, || {
+        let stage = Stage::new(2);
+        let hasty = {
+            let stage = stage.clone();
+            spawn(move || {
+                run(1, None, || {
+                    stage.wait(soon());
+                })
+            })
+        };
+        stage.await_arrivals(1);
+        let patient = stage.waiter(2, None);
+        stage.await_arrivals(2);
+        run(7, None, || {
+            assert_eq!(stage.condition().notify(1), 1);
+        });
+        assert_eq!(hasty.join().unwrap(), End::Finished);
+        run(8, None, || {
+            stage.condition().notify(1);
+        });
+        assert_eq!(patient.join().unwrap(), End::Finished);
+    });
+}
+
+/// With more waiters than slots, the others poll.
+#[test]
+fn a_waiter_without_a_slot_misses_nothing() {
+    explore(2, || {
+        let stage = Stage::new(1);
+        let waiters = [stage.waiter(1, None), stage.waiter(2, None)];
+        stage.await_arrivals(2);
+        run(7, None, || {
+            stage.condition().notify(1);
+        });
+        for waiter in waiters {
+            assert_eq!(waiter.join().unwrap(), End::Finished);
+        }
+    });
+}
+
+/// With the lock, and the number that it is about.
+struct Locked {
+    stage: Arc<Stage>,
+    mutex: RawMutex,
+    number: AtomicU32,
+}
+
+impl Locked {
+    fn lock(&self) {
+        // SAFETY: the mutex lives in an `Arc` that every thread has.
+        unsafe { self.mutex.lock_until(Deadline::NEVER) }.unwrap();
+    }
+
+    fn unlock(&self) {
+        // SAFETY: each caller has locked.
+        unsafe { self.mutex.unlock() };
+    }
+
+    /// Takes one off the number as soon as there is one.
+    fn take(&self) {
+        self.lock();
+        while self.number.load(SeqCst) == 0 {
+            // SAFETY: as in `Stage::wait`; the lock is held.
+            let waited =
+                unsafe { self.stage.condition().wait(Deadline::NEVER, || self.unlock(), || self.lock()) };
+            waited.unwrap();
+        }
+        self.number.fetch_sub(1, SeqCst);
+        self.unlock();
+    }
+
+    fn put(&self) {
+        self.lock();
+        self.number.fetch_add(1, SeqCst);
+        self.stage.condition().notify(1);
+        self.unlock();
+    }
+}
+
+// SAFETY: atomics, and what the checker knows of.
+unsafe impl Sync for Locked {}
+// SAFETY: as above.
+unsafe impl Send for Locked {}
+
+/// Some take, one of them mortal; one puts, enough for all of them.
+fn exchange(takers: u32, mortal: Option<u32>) -> End {
+    let locked = Arc::new(Locked {
+        stage: Stage::new(takers as usize),
+        mutex: RawMutex::new(),
+        number: AtomicU32::new(0),
+    });
+    let threads: Vec<_> = (1..=takers)
+        .map(|tid| {
+            let locked = locked.clone();
+            spawn(move || run(tid, mortal.filter(|_| tid == 1), || locked.take()))
+        })
+        .collect();
+    run(9, None, || (0..takers).for_each(|_| locked.put()));
+    let ends: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    assert!(ends[1..].iter().all(|end| *end == End::Finished));
+    ends[0]
+}
+
+#[test]
+fn what_is_put_is_taken() {
+    explore(2, || assert_eq!(exchange(1, None), End::Finished));
+}
+
+#[test]
+#[cfg(polyproc_shuttle)]
+fn what_is_put_is_taken_by_the_living() {
+    let steps = vanish_at_every_step(1, |mortal| exchange(3, mortal));
+    assert!(steps >= 40, "the mortal thread had only {steps} steps");
+    println!("vanished at {steps} steps of a taker");
+}
