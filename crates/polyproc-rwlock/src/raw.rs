@@ -340,9 +340,11 @@ impl<'a> RawRwLock<'a> {
     unsafe fn read_slowly(self, current: Current, deadline: Deadline) -> Result<&'a ReaderSlot, Refusal> {
         // Of the attempt before.
         current.end();
-        let has_room = current.has_room();
         let mut backoff = Backoff::new();
-        while has_room {
+        loop {
+            if !current.has_room() {
+                return self.read_again(current).ok_or(Refusal::TooManyLocks);
+            }
             if self.writer.is_free() {
                 let Some(slot) = self.claim(current) else { break };
                 if self.is_kept() {
@@ -356,16 +358,19 @@ impl<'a> RawRwLock<'a> {
                 break;
             }
         }
-        if let Some(slot) = self.held(current) {
-            let depth = slot.depth.load(Ordering::Relaxed);
-            slot.depth.store(depth.checked_add(1).expect("read 2^32 times at once"), Ordering::Relaxed);
+        if let Some(slot) = self.read_again(current) {
             return Ok(slot);
-        }
-        if !has_room {
-            return Err(Refusal::TooManyLocks);
         }
         // SAFETY: the caller's.
         unsafe { self.queue(current, deadline) }
+    }
+
+    /// Reads by the slot that the thread has already, if so.
+    fn read_again(self, current: Current) -> Option<&'a ReaderSlot> {
+        let slot = self.held(current)?;
+        let depth = slot.depth.load(Ordering::Relaxed);
+        slot.depth.store(depth.checked_add(1).expect("read 2^32 times at once"), Ordering::Relaxed);
+        Some(slot)
     }
 
     /// Reads by way of the writer lock.
