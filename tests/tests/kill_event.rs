@@ -7,12 +7,13 @@
 use polyproc_event::Event;
 use polyproc_mutex::Mutex;
 use polyproc_sys::atomic::{AtomicU32, Ordering};
-use polyproc_tests::child::Child;
+use polyproc_sys::deadline::BACKSTOP;
+use polyproc_tests::child::{Child, Ending};
 use polyproc_tests::kill::{Operation, Outcome, When, is_full};
 use polyproc_tests::shared::{Cues, Shared};
 use polyproc_tests::system::one_at_a_time;
 use polyproc_tests::trace::Tracee;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Long enough to be stepped into a sleep before it is over.
 const DELAY: Duration = Duration::from_millis(if cfg!(debug_assertions) { 200 } else { 15 });
@@ -207,7 +208,7 @@ fn set_with_a_waiter_that_comes_at_any_time() {
                 scene.event.set();
             })
             .cue(When::Step(step))
-            .thinly(3)
+            .thinly(5)
             .check(&["set"], survey(2))
             .run()
             .assert_clean();
@@ -354,11 +355,56 @@ fn many_waiters_are_woken_by_one_system_call() {
         assert_eq!(scene.passed.load(Ordering::Relaxed), 0);
         assert_eq!(tracee.count_system_calls(LONG), Ok(calls), "{count} asleep");
         for child in &mut waiters {
-            assert_eq!(child.wait(LONG), Some(polyproc_tests::child::Ending::Exited(0)));
+            assert_eq!(child.wait(LONG), Some(Ending::Exited(0)));
             assert_eq!(child.rescues(), 0);
         }
         assert_eq!(scene.passed.load(Ordering::Relaxed), count);
     }
+}
+
+/// In a sandbox, set and wake are two steps. Killed between them, the setter leaves the sleepers to their backstop, but not
+/// longer.
+#[test]
+fn set_in_a_sandbox() {
+    let _turn = one_at_a_time();
+    let (mut unset, mut set, mut late) = (0, 0, 0);
+    for step in (0..).step_by(if is_full() { 1 } else { 2 }) {
+        let scene = Scene::new();
+        let mut tracee = Tracee::fork(|stage| {
+            sandbox::enter();
+            stage.begin();
+            scene.event.set();
+            stage.end();
+        });
+        tracee.go(LONG).unwrap();
+        let mut waiters = [(); 2].map(|()| {
+            let child = Child::fork(|| waiter(&scene, &Cues::default()));
+            assert!(child.settle(LONG));
+            child
+        });
+        let stepped = (0..step).all(|_| tracee.step() == polyproc_tests::trace::Event::Stepped);
+        tracee.kill();
+        if scene.is_as_new() {
+            unset += 1;
+            assert_eq!(scene.passed.load(Ordering::Relaxed), 0);
+            scene.event.set();
+        } else {
+            set += 1;
+        }
+        let start = Instant::now();
+        for child in &mut waiters {
+            assert_eq!(child.wait(LONG), Some(Ending::Exited(0)), "stranded, at step {step}");
+        }
+        assert!(start.elapsed() < 4 * BACKSTOP, "{:?}, at step {step}", start.elapsed());
+        late += u32::from(start.elapsed() > BACKSTOP / 4);
+        if !stepped {
+            break;
+        }
+    }
+    println!(
+        "set in a sandbox: {unset} kills before it was set, {set} after, {late} of them left to the backstop"
+    );
+    assert!(unset > 10 && set > 10);
 }
 
 /// A handler sets the event in the middle of the lock operations of its own thread, and they are none the worse: neither
@@ -388,12 +434,7 @@ fn a_handler_sets_in_the_middle_of_a_lock_operation() {
                 std::thread::sleep(Duration::from_micros(50));
             }
         });
-        assert_eq!(
-            rival.wait(LONG),
-            Some(polyproc_tests::child::Ending::Exited(0)),
-            "{:?}",
-            rival.complaint()
-        );
+        assert_eq!(rival.wait(LONG), Some(Ending::Exited(0)), "{:?}", rival.complaint());
         std::thread::sleep(Duration::from_micros(round * 13));
         victim.kill();
         assert!(passed.load(Ordering::Relaxed) > 0, "the handler ran");
@@ -404,12 +445,40 @@ fn a_handler_sets_in_the_middle_of_a_lock_operation() {
             other => panic!("{other}"),
         }));
         event.set();
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         while passed.load(Ordering::Relaxed) == before {
             assert!(start.elapsed() < LONG, "the waiter is stranded");
             std::thread::yield_now();
         }
         waiter.kill();
+    }
+}
+
+/// What forbids FUTEX_WAKE_OP.
+#[allow(unsafe_code, reason = "seccomp")]
+mod sandbox {
+    /// From here on, FUTEX_WAKE_OP fails in this process.
+    pub(crate) fn enter() {
+        let line = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
+        let load = |offset: u32| line(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0);
+        let equal = |k: u32, jf: u8| line(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k, 0, jf);
+        let answer = |k: u32| line(libc::BPF_RET | libc::BPF_K, k, 0, 0);
+        // `struct seccomp_data`: the number of the call at 0, the lower half of its second argument at 24.
+        let mut filter = [
+            load(0),
+            equal(libc::SYS_futex as u32, 3),
+            load(24),
+            equal(libc::FUTEX_WAKE_OP as u32, 1),
+            answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+            answer(libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        // SAFETY: the call takes plain numbers.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+        let mode = libc::SECCOMP_MODE_FILTER;
+        // SAFETY: the program is readable, and so is its filter.
+        let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) };
+        assert_eq!(result, 0, "seccomp: {}", std::io::Error::last_os_error());
     }
 }
 
