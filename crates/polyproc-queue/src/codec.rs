@@ -168,7 +168,11 @@ impl<T: Pod> Codec<T> for Raw {
 
     #[inline(always)]
     fn copy(bytes: &[u8]) -> Result<T, Vec<u8>> {
-        if bytes.len() == size_of::<T>() { Ok(bytemuck::pod_read_unaligned(bytes)) } else { Err(bytes.to_vec()) }
+        if bytes.len() == size_of::<T>() {
+            Ok(bytemuck::pod_read_unaligned(bytes))
+        } else {
+            Err(bytes.to_vec())
+        }
     }
 
     #[inline(always)]

@@ -14,3 +14,24 @@ mod raw;
 mod ring;
 #[allow(unsafe_code)]
 mod waitroom;
+
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+#[allow(unsafe_code)]
+mod claim;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+mod codec;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+mod joinable;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+mod queue;
+
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+pub use {
+    claim::{Claim, MessageRef, Reservation},
+    codec::{Bytes, Codec, Postcard, Raw},
+    error::{
+        DecodeError, EncodeError, GetError, PutError, PutManyError, TaskDoneError, TryGetError, TryPutError,
+    },
+    joinable::JoinableQueue,
+    queue::{Iter, Queue},
+};

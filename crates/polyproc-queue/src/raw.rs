@@ -5,6 +5,7 @@ use crate::layout::{HEADER, Header, OPEN, SEGMENTS, SMALLEST};
 use crate::ring::{Consumer, Front, NoRoom, Producer, segment_offset, segment_size};
 use crate::waitroom::{Sleeper, Waitroom};
 use core::alloc::Layout;
+use core::fmt;
 use core::ptr::NonNull;
 use polyproc_memory::{Kind, Object, Shape};
 use polyproc_mutex::{RawMutex, Refusal};
@@ -12,7 +13,7 @@ use polyproc_sys::atomic::Ordering;
 use polyproc_sys::backoff::Patience;
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex::{self, OWNER, Wait, Waiter};
-use polyproc_sys::robust;
+use polyproc_sys::{robust, thread};
 use std::io;
 use std::time::Duration;
 
@@ -45,20 +46,27 @@ unsafe impl Send for RawQueue {}
 unsafe impl Sync for RawQueue {}
 
 /// What a queue is, for whoever attaches to one.
-fn shape(kind: &'static str) -> Shape {
-    let layout = Layout::new::<Header>();
-    Shape { kind: Kind::new(kind), code: 0, element: Layout::new::<u8>(), count: 1, payload: layout, lock: false }
+fn shape(kind: &'static str, code: u8, element: Layout) -> Shape {
+    let payload = Layout::new::<Header>();
+    Shape { kind: Kind::new(kind), code, element, count: 1, payload, lock: false }
 }
 
 impl RawQueue {
     /// An empty queue. `start` is the first position.
-    pub(crate) fn new(kind: &'static str, most: u64, max_bytes: u64, start: u64) -> io::Result<RawQueue> {
+    pub(crate) fn new(
+        kind: &'static str,
+        code: u8,
+        element: Layout,
+        most: u64,
+        max_bytes: u64,
+        start: u64,
+    ) -> io::Result<RawQueue> {
         robust::check()?;
         let max_bytes = max_bytes.clamp(SMALLEST, 1 << 46);
         // As many segments as hold so much together.
         let segments = (1..SEGMENTS as u32).find(|count| segment_offset(*count) >= max_bytes);
         let segments = segments.unwrap_or(SEGMENTS as u32);
-        let object = Object::with_reserve(&shape(kind), segment_offset(segments) as usize)?;
+        let object = Object::with_reserve(&shape(kind, code, element), segment_offset(segments) as usize)?;
         let queue = RawQueue::at(object, most, max_bytes);
         let header = queue.header();
         header.settings.0.most.store(most, Ordering::Relaxed);
@@ -100,8 +108,8 @@ impl RawQueue {
         &self.object
     }
 
-    pub(crate) fn shape(kind: &'static str) -> Shape {
-        shape(kind)
+    pub(crate) fn shape(kind: &'static str, code: u8, element: Layout) -> Shape {
+        shape(kind, code, element)
     }
 
     #[inline(always)]
@@ -170,19 +178,46 @@ impl RawQueue {
         }
     }
 
-    /// Puts one message of this length, that `write` writes to its place.
+    /// Puts one message.
     #[inline(always)]
-    pub(crate) fn put(
-        &self,
-        length: usize,
-        deadline: Deadline,
-        write: impl FnOnce(NonNull<u8>),
-    ) -> Result<(), PutRefusal> {
-        let mut producer = self.produce_room(length, deadline)?;
-        write(producer.1);
-        producer.0.add(length);
-        producer.0.publish();
+    pub(crate) fn put(&self, message: &[u8], deadline: Deadline) -> Result<(), PutRefusal> {
+        let (mut producer, place) = self.produce_room(message.len(), deadline)?;
+        // SAFETY: the place was reserved for so many bytes, and nobody else has it.
+        unsafe { write(message, place) };
+        producer.add(message.len());
+        producer.publish();
         Ok(())
+    }
+
+    /// Puts messages that lie one behind the other in `bytes` and end at `ends`. Returns how many were put, and why not
+    /// all.
+    pub(crate) fn put_all(
+        &self,
+        bytes: &[u8],
+        ends: &[usize],
+        deadline: Deadline,
+    ) -> (usize, Option<PutRefusal>) {
+        let (mut put, mut start) = (0, 0);
+        while put < ends.len() {
+            let (mut producer, mut place) = match self.produce_room(ends[put] - start, deadline) {
+                Ok(producer) => producer,
+                Err(refusal) => return (put, Some(refusal)),
+            };
+            loop {
+                let message = &bytes[start..ends[put]];
+                // SAFETY: the place was reserved for so many bytes, and nobody else has it.
+                unsafe { write(message, place) };
+                producer.add(message.len());
+                start = ends[put];
+                put += 1;
+                let Some(end) = ends.get(put) else { break };
+                // Whatever is the matter with the next one, it is found out again from the start.
+                let Ok(next) = producer.reserve(end - start) else { break };
+                place = next;
+            }
+            producer.publish();
+        }
+        (put, None)
     }
 
     /// Becomes the one who puts, with a place for a message of this length.
@@ -215,7 +250,8 @@ impl RawQueue {
         deadline: Deadline,
     ) -> Result<(Producer<'_>, NonNull<u8>), PutRefusal> {
         let header = self.header();
-        let mut wait = Waiting::new(&header.room, &header.consumers.lock, &header.patience[FOR_ROOM], deadline);
+        let mut wait =
+            Waiting::new(&header.room, &header.consumers.lock, &header.patience[FOR_ROOM], deadline);
         loop {
             // Before the look at the room: what changes after it is news.
             let taken = &header.taken.0;
@@ -223,11 +259,12 @@ impl RawQueue {
             let before = position();
             let mut producer = self.produce(deadline)?;
             if self.is_closed() {
+                wait.succeeded(u32::MAX);
                 return Err(PutRefusal::Closed);
             }
             match producer.reserve(length) {
                 Ok(place) => {
-                    wait.succeeded();
+                    wait.succeeded(1);
                     return Ok((producer, place));
                 }
                 Err(NoRoom::Full) => drop(producer),
@@ -242,17 +279,34 @@ impl RawQueue {
 
     /// Gets one message, which `copy` copies out of its place.
     #[inline(always)]
-    pub(crate) fn get<R>(
-        &self,
-        deadline: Deadline,
-        copy: impl FnOnce(&[u8]) -> R,
-    ) -> Result<R, GetRefusal> {
+    pub(crate) fn get<R>(&self, deadline: Deadline, copy: impl FnOnce(&[u8]) -> R) -> Result<R, GetRefusal> {
         let (mut consumer, front) = self.consume_front(deadline)?;
-        // SAFETY: the message is whole, and nobody writes to it before it is taken, which takes the lock that is held.
-        let copied = copy(unsafe { core::slice::from_raw_parts(front.place.as_ptr(), front.length) });
+        // SAFETY: a message is in front as long as the lock is held.
+        let copied = copy(unsafe { front.message() });
         consumer.take(&front);
         consumer.commit();
         Ok(copied)
+    }
+
+    /// Gets at least one message and at most so many, waiting for the first.
+    pub(crate) fn get_all(
+        &self,
+        most: usize,
+        deadline: Deadline,
+        mut copy: impl FnMut(&[u8]),
+    ) -> Result<(), GetRefusal> {
+        let (mut consumer, mut front) = self.consume_front(deadline)?;
+        for left in (0..most).rev() {
+            // SAFETY: as in `get`.
+            copy(unsafe { front.message() });
+            consumer.take(&front);
+            match if left == 0 { None } else { consumer.front() } {
+                Some(next) => front = next,
+                None => break,
+            }
+        }
+        consumer.commit();
+        Ok(())
     }
 
     /// Becomes the one who gets, with the message that comes next.
@@ -272,19 +326,21 @@ impl RawQueue {
     #[inline(never)]
     fn wait_for_news(&self, deadline: Deadline) -> Result<(Consumer<'_>, Front), GetRefusal> {
         let header = self.header();
-        let mut wait = Waiting::new(&header.news, &header.producers.lock, &header.patience[FOR_NEWS], deadline);
+        let mut wait =
+            Waiting::new(&header.news, &header.producers.lock, &header.patience[FOR_NEWS], deadline);
         loop {
             // Before the look at the queue: it closes after its last message.
             let closed = self.is_closed();
             let mut consumer = self.consume(deadline)?;
             if let Some(front) = consumer.front() {
-                wait.succeeded();
+                wait.succeeded(u32::from(self.len() > 1));
                 return Ok((consumer, front));
             }
             let head = header.taken.0.mark.position.load(Ordering::Relaxed);
             drop(consumer);
             // A claimed message may come back yet; whoever has it sees to that.
             if closed && header.consumers.claims.load(Ordering::Relaxed) == 0 {
+                wait.succeeded(u32::MAX);
                 return Err(GetRefusal::Closed);
             }
             let news = || {
@@ -322,25 +378,116 @@ impl RawQueue {
     /// Nothing more comes in. Wakes everybody.
     pub(crate) fn close(&self) -> Result<(), Refusal> {
         let header = self.header();
-        // With the producers' lock held: whoever put something before it has done so, whoever comes after it sees it.
+        // With both locks held: whoever put something before it has done so, whoever comes after it sees it, and if this
+        // thread dies on the way, one of each kind hears of it, and tells the others.
         self.lock(&header.producers.lock, Deadline::NEVER)?;
+        if let Err(refusal) = self.lock(&header.consumers.lock, Deadline::NEVER) {
+            // SAFETY: locked above.
+            unsafe { header.producers.lock.unlock() };
+            return Err(refusal);
+        }
         header.news.raise();
+        header.room.raise();
         header.settings.0.closed.store(1, Ordering::SeqCst);
+        header.room.ring(u32::MAX);
         header.news.ring(u32::MAX);
         // SAFETY: locked above.
+        unsafe { header.consumers.lock.unlock() };
+        // SAFETY: locked above.
         unsafe { header.producers.lock.unlock() };
-        self.wake_putters()
+        Ok(())
     }
 
-    /// After it was closed: those who wait for room need not any more.
-    fn wake_putters(&self) -> Result<(), Refusal> {
+    /// Claims the message that comes next. `None` if there are too many claims.
+    pub(crate) fn claim(&self, deadline: Deadline) -> Result<Option<Claimed>, GetRefusal> {
+        let (mut consumer, front) = self.consume_front(deadline)?;
+        Ok(consumer.claim(&front).map(|slot| Claimed { slot, front }))
+    }
+
+    /// The claimed message is done with.
+    ///
+    /// # Safety
+    ///
+    /// The calling thread has claimed it, in this process, and not given it up since.
+    pub(crate) unsafe fn acknowledge(&self, claimed: &Claimed) {
+        match self.consume(Deadline::NEVER) {
+            // SAFETY: the caller's.
+            Ok(mut consumer) => unsafe { consumer.acknowledge(claimed.slot) },
+            // More locks than can be, though the claim is one of them: it goes to somebody who can.
+            // SAFETY: the caller's.
+            Err(_) => unsafe { self.hand_back(claimed) },
+        }
+    }
+
+    /// The claimed message is to be delivered again: the same as if the claimer had died.
+    ///
+    /// # Safety
+    ///
+    /// As for [`acknowledge`](RawQueue::acknowledge).
+    pub(crate) unsafe fn hand_back(&self, claimed: &Claimed) {
+        // SAFETY: the caller's.
+        unsafe { self.header().claims[claimed.slot].robust.abandon(thread::current()) };
+    }
+
+    /// Counts a task that is done. `false` if all are done already.
+    pub(crate) fn task_done(&self) -> Result<bool, Refusal> {
         let header = self.header();
         self.lock(&header.consumers.lock, Deadline::NEVER)?;
-        header.room.raise();
-        header.room.ring(u32::MAX);
+        let done = header.done.0.load(Ordering::Relaxed);
+        let put = header.put.0.number();
+        if done != put {
+            let raised = header.rest.is_occupied();
+            if raised {
+                header.rest.raise();
+            }
+            header.done.0.store(done.wrapping_add(1), Ordering::SeqCst);
+            if raised && done.wrapping_add(1) == put {
+                header.rest.ring(u32::MAX);
+            } else if raised {
+                header.rest.lower();
+            }
+        }
         // SAFETY: locked above.
         unsafe { header.consumers.lock.unlock() };
-        Ok(())
+        Ok(done != put)
+    }
+
+    /// How many tasks were put and are not done.
+    pub(crate) fn unfinished(&self) -> u64 {
+        let header = self.header();
+        // What is done first: it never overtakes what was put.
+        let done = header.done.0.load(Ordering::SeqCst);
+        header.put.0.number().wrapping_sub(done)
+    }
+
+    /// Waits until all tasks are done. Returns whether they are.
+    pub(crate) fn join(&self, deadline: Deadline) -> bool {
+        let header = self.header();
+        let is_over = || self.unfinished() == 0;
+        if is_over() {
+            return true;
+        }
+        let mut wait =
+            Waiting::new(&header.rest, &header.consumers.lock, &header.patience[FOR_REST], deadline);
+        while wait.wait(core::iter::empty, is_over) {
+            if is_over() {
+                wait.succeeded(u32::MAX);
+                return true;
+            }
+        }
+        is_over()
+    }
+
+    pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = self.header();
+        f.debug_struct(name)
+            .field("len", &self.len())
+            .field("capacity", &Some(self.most).filter(|most| *most != 0))
+            .field("closed", &self.is_closed())
+            .field("producer", &header.producers.lock.owner())
+            .field("consumer", &header.consumers.lock.owner())
+            .field("claims", &header.consumers.claims.load(Ordering::Relaxed))
+            .finish_non_exhaustive()
     }
 
     /// How many messages are in it, now or a moment ago.
@@ -356,6 +503,24 @@ impl RawQueue {
         };
         put.wrapping_sub(taken) + dead
     }
+}
+
+/// Copies a message to its place.
+///
+/// # Safety
+///
+/// The place is the caller's alone, and has room for it.
+#[inline(always)]
+unsafe fn write(message: &[u8], place: NonNull<u8>) {
+    // SAFETY: the caller's; a message that is put lies in private memory.
+    unsafe { core::ptr::copy_nonoverlapping(message.as_ptr(), place.as_ptr(), message.len()) };
+}
+
+/// A message that somebody has claimed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claimed {
+    slot: usize,
+    pub(crate) front: Front,
 }
 
 /// One who waits in a waitroom: looks for a while, then sleeps, again and again.
@@ -401,10 +566,14 @@ impl<'a> Waiting<'a> {
         true
     }
 
-    /// It found what it waited for.
-    pub(crate) fn succeeded(&self) {
+    /// It found what it waited for. Wakes so many others, that may find it too: who should have woken them may have died
+    /// after waking one.
+    pub(crate) fn succeeded(&self, others: u32) {
         if self.rescued {
             futex::count_backstop_rescue();
+        }
+        if self.sleeper.is_some() && others != 0 {
+            self.room.pass_on(others);
         }
     }
 }

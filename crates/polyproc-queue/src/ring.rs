@@ -276,6 +276,20 @@ pub(crate) struct Front {
     segment: u32,
 }
 
+impl Front {
+    /// Its bytes.
+    ///
+    /// # Safety
+    ///
+    /// The message is still in front, or claimed: nobody frees its place while the slice is in use.
+    #[inline(always)]
+    pub(crate) unsafe fn message<'a>(&self) -> &'a [u8] {
+        // SAFETY: the place lies in mapped memory and holds so many bytes; they were written before the message was
+        // published, and are not written again before it is freed.
+        unsafe { core::slice::from_raw_parts(self.place.as_ptr(), self.length) }
+    }
+}
+
 /// The holder of the consumers' lock, at work. Dropped, it unlocks; what was not committed was not taken.
 pub(crate) struct Consumer<'a> {
     queue: &'a RawQueue,
@@ -514,7 +528,8 @@ impl<'a> Consumer<'a> {
         let mut oldest = header.consumers.segment.load(Ordering::Relaxed);
         for slot in &header.claims {
             let position = slot.position.load(Ordering::Relaxed);
-            if slot.robust.is_taken() && (slot.robust.word.load(Ordering::Relaxed) & OWNER != 0 || is_before(position, taken))
+            if slot.robust.is_taken()
+                && (slot.robust.word.load(Ordering::Relaxed) & OWNER != 0 || is_before(position, taken))
             {
                 count += 1;
                 if is_before(position, free) {
@@ -570,19 +585,16 @@ impl<'a> Consumer<'a> {
     ///
     /// The calling thread has claimed it, in this process, and not acknowledged it yet.
     pub(crate) unsafe fn acknowledge(&mut self, claim: usize) {
+        // Who waits at a closed queue waits for the claims: with the last of them, there is nothing left to come.
+        let wake = self.queue.is_closed();
         // SAFETY: the caller's.
-        unsafe { self.header.claims[claim].robust.give_back(thread::current()) };
+        unsafe { self.header.claims[claim].robust.give_back(thread::current(), wake) };
         self.settle_claims();
         if self.raised {
             self.fresh = 1;
             self.ring();
             self.fresh = 0;
         }
-    }
-
-    /// How many messages were taken, committed or not.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
     }
 }
 

@@ -35,7 +35,7 @@
 use polyproc_mutex::RawMutex;
 use polyproc_sys::atomic::{AtomicU32, Ordering, fence_after_rmw};
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::futex::{Futex, OWNER, WAIT_ANY_MAX, WAITERS, Wait, Waiter};
+use polyproc_sys::futex::{Futex, OWNER, OWNER_DIED, WAIT_ANY_MAX, WAITERS, Wait, Waiter};
 use polyproc_sys::robust::Node;
 use polyproc_sys::thread::{self, Current};
 use std::time::Duration;
@@ -92,17 +92,38 @@ impl Robust {
         claimed.is_ok()
     }
 
-    /// Gives it back.
+    /// Gives it back, and wakes those who sleep on it if they want to know.
     ///
     /// # Safety
     ///
     /// The calling thread has claimed it, in this process, and not given it back.
-    pub(crate) unsafe fn give_back(&self, current: Current) {
+    pub(crate) unsafe fn give_back(&self, current: Current, wake: bool) {
         let outer = current.begin_inside(&self.word, &self.node);
         // SAFETY: the caller's.
         unsafe { current.unlink(&self.word, &self.node) };
         // Release: whoever takes it sees what was done with it.
         self.word.store(FREE, Ordering::Release);
+        if wake {
+            // Still pending: should this thread die before it, the kernel wakes one, because the word is zero.
+            self.word.wake_all();
+        }
+        if let Some(outer) = outer {
+            current.end_inside(outer);
+        }
+    }
+
+    /// Gives it up as if the thread had died, and wakes one who sleeps on it.
+    ///
+    /// # Safety
+    ///
+    /// As for [`give_back`](Robust::give_back).
+    pub(crate) unsafe fn abandon(&self, current: Current) {
+        let outer = current.begin_inside(&self.word, &self.node);
+        // SAFETY: the caller's.
+        unsafe { current.unlink(&self.word, &self.node) };
+        // Release: as the kernel's own.
+        self.word.store(OWNER_DIED | WAITERS, Ordering::Release);
+        self.word.wake(1);
         if let Some(outer) = outer {
             current.end_inside(outer);
         }
@@ -170,6 +191,15 @@ impl Waitroom {
             let _ = self.door.compare_exchange(door, door & !ASLEEP, Ordering::SeqCst, Ordering::Relaxed);
         }
         self.lower();
+    }
+
+    /// As one who was woken: wakes so many more.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn pass_on(&self, count: u32) {
+        if self.door.load(Ordering::SeqCst) & ASLEEP != 0 {
+            self.door.wake(count);
+        }
     }
 
     /// As the holder that has raised, and has nothing to tell.
@@ -255,7 +285,7 @@ impl Drop for Sleeper<'_> {
     fn drop(&mut self) {
         if let Some(place) = self.place {
             // SAFETY: claimed by `enter`, on this thread: a `Sleeper` is not `Send`.
-            unsafe { place.give_back(self.current) };
+            unsafe { place.give_back(self.current, false) };
         }
     }
 }

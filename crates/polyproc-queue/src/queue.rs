@@ -1,0 +1,428 @@
+//! [`Queue`]: the handle.
+
+use crate::codec::{Codec, Postcard};
+use crate::error::{GetError, PutError, PutManyError};
+use crate::raw::RawQueue;
+use core::fmt;
+use core::marker::PhantomData;
+use polyproc_memory::Object;
+use polyproc_sys::deadline::Deadline;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// The kind of its memory.
+const KIND: &str = "queue";
+
+/// Messages from any number of processes to any number of processes, first in, first out.
+///
+/// A handle: clones are the same queue, and a clone given to another process is too. See the [crate](crate) for what
+/// blocks, what a death does, and what it costs.
+///
+/// # Example
+///
+/// ```
+/// use polyproc_queue::Queue;
+///
+/// let queue = Queue::<(u32, String)>::new()?;
+/// queue.put((1, "one".into())).unwrap();
+/// queue.put((2, "two".into())).unwrap();
+/// queue.close();
+/// assert_eq!(queue.get().unwrap(), (1, "one".into()));
+/// for message in queue.iter() {
+///     assert_eq!(message.unwrap(), (2, "two".into()));
+/// } // Ends because it is closed and drained.
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Queue<T, C = Postcard> {
+    raw: RawQueue,
+    /// A `T` goes in and comes out again, but never lies here.
+    message: PhantomData<fn(T) -> (T, C)>,
+}
+
+impl<T, C: Codec<T>> Queue<T, C> {
+    /// An empty queue that takes any number of messages, up to a quarter of the system's memory.
+    ///
+    /// # Errors
+    ///
+    /// Out of memory, of address space or of file descriptors; or a system whose robust lists are not glibc's.
+    pub fn new() -> io::Result<Queue<T, C>> {
+        Queue::create(KIND, 0, default_bytes(), 0)
+    }
+
+    /// An empty queue that takes this many messages.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for zero; else as for [`new`](Queue::new).
+    pub fn bounded(messages: usize) -> io::Result<Queue<T, C>> {
+        Queue::create(KIND, at_least_one(messages)?, default_bytes(), 0)
+    }
+
+    /// An empty queue that takes any number of messages, up to so many bytes. They are addresses, and become memory when
+    /// they are needed. At least 64 KiB.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Queue::new).
+    pub fn with_max_bytes(bytes: u64) -> io::Result<Queue<T, C>> {
+        Queue::create(KIND, 0, bytes, 0)
+    }
+
+    /// An empty queue whose positions begin at `start`: for tests of what happens when they wrap.
+    #[doc(hidden)]
+    pub fn starting_at(start: u64, messages: u64, bytes: u64) -> io::Result<Queue<T, C>> {
+        Queue::create(KIND, messages, bytes, start & !7)
+    }
+
+    pub(crate) fn create(
+        kind: &'static str,
+        messages: u64,
+        bytes: u64,
+        start: u64,
+    ) -> io::Result<Queue<T, C>> {
+        let raw = RawQueue::new(kind, C::CODE, C::element(), messages, bytes, start)?;
+        Ok(Queue { raw, message: PhantomData })
+    }
+
+    /// Puts a message, waiting for room as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// Any [`PutError`] but `Full`; it has the message.
+    #[inline]
+    pub fn put(&self, message: T) -> Result<(), PutError<T>> {
+        self.put_deadline(message, Deadline::NEVER)
+    }
+
+    /// Puts a message if there is room. Waits for nothing but another process that is putting one just now, and for that
+    /// a millisecond at most.
+    ///
+    /// # Errors
+    ///
+    /// Any [`PutError`]; it has the message.
+    #[inline]
+    pub fn try_put(&self, message: T) -> Result<(), PutError<T>> {
+        self.put_deadline(message, Deadline::PAST)
+    }
+
+    /// Puts a message, waiting for room at most so long.
+    ///
+    /// # Errors
+    ///
+    /// Any [`PutError`]; it has the message.
+    #[inline]
+    pub fn put_timeout(&self, message: T, timeout: Duration) -> Result<(), PutError<T>> {
+        self.put_deadline(message, Deadline::after(timeout))
+    }
+
+    /// Puts a message, waiting for room at most until then.
+    ///
+    /// # Errors
+    ///
+    /// Any [`PutError`]; it has the message.
+    #[inline]
+    pub fn put_until(&self, message: T, deadline: Instant) -> Result<(), PutError<T>> {
+        self.put_deadline(message, Deadline::at(deadline))
+    }
+
+    #[inline(always)]
+    fn put_deadline(&self, message: T, deadline: Deadline) -> Result<(), PutError<T>> {
+        match C::encode(&message, |bytes| self.raw.put(bytes, deadline)) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(refusal)) => Err(PutError::new(message, refusal)),
+            Err(error) => Err(PutError::Encode { message, error }),
+        }
+    }
+
+    /// Puts messages one behind the other, with one lock and one wake for as many as there is room for, waiting for room
+    /// as often as it takes. Other processes' messages may come between two of them where it had to wait.
+    ///
+    /// # Errors
+    ///
+    /// One could not be put: the error has it, and those after it. Those before it are in the queue.
+    pub fn put_many(&self, messages: impl IntoIterator<Item = T>) -> Result<(), PutManyError<T>> {
+        self.put_many_deadline(messages.into_iter().collect(), Deadline::NEVER)
+    }
+
+    /// [`put_many`](Queue::put_many), without waiting for room.
+    ///
+    /// # Errors
+    ///
+    /// As for [`put_many`](Queue::put_many).
+    pub fn try_put_many(&self, messages: impl IntoIterator<Item = T>) -> Result<(), PutManyError<T>> {
+        self.put_many_deadline(messages.into_iter().collect(), Deadline::PAST)
+    }
+
+    /// [`put_many`](Queue::put_many), waiting for room at most so long.
+    ///
+    /// # Errors
+    ///
+    /// As for [`put_many`](Queue::put_many).
+    pub fn put_many_timeout(
+        &self,
+        messages: impl IntoIterator<Item = T>,
+        timeout: Duration,
+    ) -> Result<(), PutManyError<T>> {
+        self.put_many_deadline(messages.into_iter().collect(), Deadline::after(timeout))
+    }
+
+    fn put_many_deadline(&self, mut messages: Vec<T>, deadline: Deadline) -> Result<(), PutManyError<T>> {
+        // Encoded before the queue is locked: that is the caller's own code, which may do anything.
+        let mut bytes = Vec::with_capacity(messages.len() * size_of::<T>());
+        let mut ends = Vec::with_capacity(messages.len());
+        let mut unencoded = None;
+        for message in &messages {
+            if let Err(error) = C::encode(message, |encoded| bytes.extend_from_slice(encoded)) {
+                unencoded = Some(error);
+                break;
+            }
+            ends.push(bytes.len());
+        }
+        let (put, refusal) = self.raw.put_all(&bytes, &ends, deadline);
+        if put == messages.len() {
+            return Ok(());
+        }
+        let rest = messages.split_off(put + 1);
+        let Some(message) = messages.pop() else { return Ok(()) };
+        let error = match (refusal, unencoded) {
+            (Some(refusal), _) => PutError::new(message, refusal),
+            (None, Some(error)) => PutError::Encode { message, error },
+            (None, None) => return Ok(()),
+        };
+        Err(PutManyError { put, error, rest })
+    }
+
+    /// Gets the next message, waiting for it as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// Any [`GetError`] but `Empty`.
+    #[inline]
+    pub fn get(&self) -> Result<T, GetError> {
+        self.get_deadline(Deadline::NEVER)
+    }
+
+    /// Gets the next message, if there is one. Waits for nothing but another process that is getting one just now, and
+    /// for that a millisecond at most.
+    ///
+    /// # Errors
+    ///
+    /// Any [`GetError`].
+    #[inline]
+    pub fn try_get(&self) -> Result<T, GetError> {
+        self.get_deadline(Deadline::PAST)
+    }
+
+    /// Gets the next message, waiting for it at most so long.
+    ///
+    /// # Errors
+    ///
+    /// Any [`GetError`].
+    #[inline]
+    pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetError> {
+        self.get_deadline(Deadline::after(timeout))
+    }
+
+    /// Gets the next message, waiting for it at most until then.
+    ///
+    /// # Errors
+    ///
+    /// Any [`GetError`].
+    #[inline]
+    pub fn get_until(&self, deadline: Instant) -> Result<T, GetError> {
+        self.get_deadline(Deadline::at(deadline))
+    }
+
+    #[inline(always)]
+    fn get_deadline(&self, deadline: Deadline) -> Result<T, GetError> {
+        match self.raw.get(deadline, C::copy) {
+            Ok(copied) => Ok(C::decode(copied)?),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Gets the next messages, at most so many: waits for one as long as it takes, and takes with it what else is there,
+    /// with one lock. A message that does not decode has an error in its place.
+    ///
+    /// # Errors
+    ///
+    /// Any [`GetError`] but `Empty` and `Decode`.
+    pub fn get_many(&self, most: usize) -> Result<Vec<T>, GetError> {
+        self.get_many_deadline(most, Deadline::NEVER)
+    }
+
+    /// [`get_many`](Queue::get_many), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As for [`get_many`](Queue::get_many), and `Empty`.
+    pub fn try_get_many(&self, most: usize) -> Result<Vec<T>, GetError> {
+        self.get_many_deadline(most, Deadline::PAST)
+    }
+
+    /// [`get_many`](Queue::get_many), waiting for the first at most so long.
+    ///
+    /// # Errors
+    ///
+    /// As for [`get_many`](Queue::get_many), and `Empty`.
+    pub fn get_many_timeout(&self, most: usize, timeout: Duration) -> Result<Vec<T>, GetError> {
+        self.get_many_deadline(most, Deadline::after(timeout))
+    }
+
+    fn get_many_deadline(&self, most: usize, deadline: Deadline) -> Result<Vec<T>, GetError> {
+        let mut copied = Vec::with_capacity(most.min(1024));
+        if most != 0 {
+            self.raw.get_all(most, deadline, |bytes| copied.push(C::copy(bytes)))?;
+        }
+        copied.into_iter().map(|copied| C::decode(copied).map_err(GetError::Decode)).collect()
+    }
+
+    /// Gets the next message's bytes, as they travel, into `buffer`, whose memory is used again: what was in it is gone.
+    /// Waits as [`get`](Queue::get) does. Returns how many they are.
+    ///
+    /// # Errors
+    ///
+    /// Any [`GetError`] but `Empty` and `Decode`.
+    pub fn get_into(&self, buffer: &mut Vec<u8>) -> Result<usize, GetError> {
+        self.raw.get(Deadline::NEVER, |bytes| {
+            buffer.clear();
+            buffer.extend_from_slice(bytes);
+        })?;
+        Ok(buffer.len())
+    }
+
+    /// The messages, as they come, until the queue is closed and drained. Waits for each.
+    pub fn iter(&self) -> Iter<'_, T, C> {
+        Iter { queue: self }
+    }
+
+    /// How many messages are in the queue. By the time the caller looks at the answer, it may be another.
+    ///
+    /// Exact where nobody is at work: `try_get` finds a message if it is not zero, and no message if it is.
+    pub fn len(&self) -> usize {
+        self.raw.len() as usize
+    }
+
+    /// Whether there is no message in the queue.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether there are as many messages in the queue as it takes. Never, if it takes any number.
+    pub fn is_full(&self) -> bool {
+        self.raw.most != 0 && self.raw.len() >= self.raw.most
+    }
+
+    /// How many messages it takes, `None` for any number.
+    pub fn capacity(&self) -> Option<usize> {
+        Some(self.raw.most as usize).filter(|most| *most != 0)
+    }
+
+    /// Ends it for everybody: from here on nothing can be put, and who waits for room is told so; what is in it can be
+    /// got, and then `get` says that it is closed, also to those who wait. May be called again.
+    ///
+    /// # Panics
+    ///
+    /// If the calling thread holds as many locks as the kernel releases for a dead thread.
+    pub fn close(&self) {
+        if let Err(refusal) = self.raw.close() {
+            refusal.panic();
+        }
+    }
+
+    /// Whether it is closed. There may be messages in it yet.
+    pub fn is_closed(&self) -> bool {
+        self.raw.is_closed()
+    }
+
+    pub(crate) fn receive<'de, D: Deserializer<'de>>(
+        deserializer: D,
+        kind: &'static str,
+    ) -> Result<Queue<T, C>, D::Error> {
+        let object =
+            Object::deserialize(deserializer, |_| Some(RawQueue::shape(kind, C::CODE, C::element())))?;
+        Ok(Queue { raw: RawQueue::attach(object), message: PhantomData })
+    }
+}
+
+impl<T, C> Queue<T, C> {
+    pub(crate) fn raw(&self) -> &RawQueue {
+        &self.raw
+    }
+
+    pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.raw.fmt_as(name, f)
+    }
+}
+
+/// A quarter of the memory that there is.
+pub(crate) fn default_bytes() -> u64 {
+    polyproc_memory::physical_memory() / 4
+}
+
+/// The bound of a queue.
+pub(crate) fn at_least_one(messages: usize) -> io::Result<u64> {
+    if messages == 0 {
+        let message =
+            "a queue that takes no message at all is of no use; `new` makes one that takes any number";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    Ok(messages as u64)
+}
+
+impl<T, C> Clone for Queue<T, C> {
+    fn clone(&self) -> Queue<T, C> {
+        Queue { raw: self.raw.clone(), message: PhantomData }
+    }
+}
+
+impl<T, C> fmt::Debug for Queue<T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fmt_as("Queue", f)
+    }
+}
+
+impl<T, C> Serialize for Queue<T, C> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.raw.object().serialize(serializer)
+    }
+}
+
+impl<'de, T, C: Codec<T>> Deserialize<'de> for Queue<T, C> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Queue<T, C>, D::Error> {
+        Queue::receive(deserializer, KIND)
+    }
+}
+
+/// The messages of a queue, until it is closed and drained: see [`Queue::iter`].
+#[must_use = "an iterator does nothing by itself"]
+pub struct Iter<'a, T, C> {
+    queue: &'a Queue<T, C>,
+}
+
+impl<T, C> fmt::Debug for Iter<'_, T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter").field("queue", self.queue).finish()
+    }
+}
+
+impl<T, C: Codec<T>> Iterator for Iter<'_, T, C> {
+    type Item = Result<T, GetError>;
+
+    fn next(&mut self) -> Option<Result<T, GetError>> {
+        match self.queue.get() {
+            Err(GetError::Closed) => None,
+            other => Some(other),
+        }
+    }
+}
+
+impl<'a, T, C: Codec<T>> IntoIterator for &'a Queue<T, C> {
+    type Item = Result<T, GetError>;
+    type IntoIter = Iter<'a, T, C>;
+
+    fn into_iter(self) -> Iter<'a, T, C> {
+        self.iter()
+    }
+}
