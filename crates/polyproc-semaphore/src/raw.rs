@@ -265,7 +265,9 @@ impl<'a> RawSemaphore<'a> {
             cell.word.store(EMPTY, Ordering::Relaxed);
         }
         self.head.unused.store((self.cells.len() - filled) as u32, Ordering::Relaxed);
-        self.head.supply.store(Supply::new(most - permits, permits - filled as u32).bits(), Ordering::Release);
+        self.head
+            .supply
+            .store(Supply::new(most - permits, permits - filled as u32).bits(), Ordering::Release);
     }
 
     /// Acquires a permit, waiting for it until the deadline, and returns the index of its cell. Looks at the cell `start`
