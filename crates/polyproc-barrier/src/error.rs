@@ -108,8 +108,8 @@ pub enum WaitError {
     /// The barrier has an action, but this handle came from another process and does not know it: see
     /// [`attach_action`](crate::Barrier::attach_action). The caller has not arrived, and nothing is broken.
     NoAction,
-    /// The barrier has an action, and the calling thread holds 2,048 locks, as many as the kernel releases for a dead
-    /// thread: it could not be watched over while it runs the action. It has not arrived, and nothing is broken.
+    /// The calling thread holds 2,048 locks, as many as the kernel releases for a dead thread: it could not be watched over
+    /// at every moment of the wait. It has not arrived, and nothing is broken.
     TooManyLocks,
 }
 
@@ -131,8 +131,8 @@ impl fmt::Display for WaitError {
                 "the barrier has an action that this handle does not know: give it one with attach_action",
             ),
             WaitError::TooManyLocks => f.write_str(
-                "this thread holds 2048 locks, as many as the kernel releases when a thread dies, and the barrier's \
-                 action would need one more",
+                "this thread holds 2048 locks, as many as the kernel releases when a thread dies, and a wait needs one \
+                 more",
             ),
         }
     }

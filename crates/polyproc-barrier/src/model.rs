@@ -2,9 +2,9 @@
 
 use crate::raw::RawBarrier;
 
-/// Whether the first round is open, and no dead thread had come to it: then nobody but the test ends it.
-pub fn is_untouched_by_the_dead(barrier: &RawBarrier) -> bool {
-    barrier.is_untouched_by_the_dead()
+/// Whether the first round is open, and this process, which is dead, had not come to it: then nobody but the test ends it.
+pub fn is_untouched_by(barrier: &RawBarrier, dead: u32) -> bool {
+    barrier.is_untouched_by(dead)
 }
 
 /// The number of the round.

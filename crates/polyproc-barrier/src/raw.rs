@@ -34,6 +34,11 @@
 //! sleeps, and when it has slept, it looks at all seats; so does the last to come, before it completes the round. One
 //! who died after its round was complete has a note of an older round, and breaks nobody's.
 //!
+//! Who finds a dead seat *tidies up*: takes the seat over, so that it is its alone; breaks the round of the note, if that is
+//! still open; wakes all; and only then frees the seat. Meanwhile its own seat is in the list of its locks, and the dead
+//! one's is announced. If it dies on the way, both seats are dead, with their notes. To free a dead seat without taking it
+//! over would be a race with who sits down and dies there in the same moment.
+//!
 //! # Why nobody sleeps for ever
 //!
 //! A waiter sleeps on the state *and* on the words of all seats at once (of those that are free as well: who sits down
@@ -44,13 +49,11 @@
 //! - **Whoever has completed or broken a round and not woken the sleepers yet**: it sits on a seat, so the kernel wakes one
 //!   sleeper. It finds a dead seat, whatever its note, and wakes all.
 //! - **The sleeper that was woken**: it sits on a seat; the kernel wakes the next.
+//! - **Whoever tidies up**: both its seats are dead, with a sleeper woken for each.
 //! - **The leader in its action**: its seat is in the list of its locks; as for a party that waits.
 //!
-//! So whoever has slept and finds a dead seat wakes all, before it goes on. It leaves the seat dead: to free it
-//! would be a race with who sits down and dies there in the same moment. It leaves a mark (`litter`), and the next to
-//! arrive tidies up: takes the dead seat over, alone, breaks its round if that is still open, wakes all, and only then
-//! frees it. If it dies on the way, the seat is dead again, with the same note. What a lingering dead seat costs until
-//! then is one wake-up in vain for each sleep.
+//! So whoever has slept looks for dead seats before it goes on, even if its round is complete. A seat that it finds taken
+//! over is in the hands of one who wakes all, or dies.
 //!
 //! # Reset
 //!
@@ -118,8 +121,6 @@ pub struct RawBarrier<S: ?Sized = [Seat]> {
     state: Futex,
     /// How long it pays to look at the state before sleeping.
     hint: Patience,
-    /// Somebody has seen a dead seat: 0 or 1.
-    litter: AtomicU32,
     /// There is an action to be run: 0 or 1. Written before the barrier is shared.
     action: AtomicU32,
     seats: S,
@@ -215,7 +216,7 @@ impl RawBarrier {
     ///
     /// # Errors
     ///
-    /// [`WaitError::Broken`], and [`WaitError::TooManyLocks`] if there is an action.
+    /// [`WaitError::Broken`] and [`WaitError::TooManyLocks`].
     #[inline]
     pub fn wait_until(
         &self,
@@ -223,7 +224,8 @@ impl RawBarrier {
         action: Option<&dyn Fn()>,
     ) -> Result<BarrierWait, WaitError> {
         let current = thread::current();
-        if action.is_some() && !current.has_room() {
+        // The seat may come into the list of its locks: in the action, and while it tidies up.
+        if !current.has_room() {
             return Err(WaitError::TooManyLocks);
         }
         let forks = thread::forks();
@@ -284,16 +286,17 @@ impl RawBarrier {
                 if expired {
                     self.break_round(seat, round, BrokenCause::TimedOut { pid: current.pid() });
                 } else {
-                    self.sleep(seat, state, deadline);
+                    self.sleep(current, seat, state, deadline);
                     expired = deadline.has_passed();
                 }
                 continue;
             }
-            // Release: pairs with the Acquire in `Seat::death`. Before the count, so that who is counted has a note.
-            seat.note.store(arrived(round), Ordering::Release);
+            // Before the count, so that who is counted has a note. Relaxed: the count releases it to a reset; and to who tidies
+            // up, the death does.
+            seat.note.store(arrived(round), Ordering::Relaxed);
             let leader = index + 1 == parties;
             // Who is known to be dead completes no round.
-            if leader && self.look_at_the_dead(seat, round) {
+            if leader && self.tidy_up_beside(current, seat) {
                 continue;
             }
             let next = if leader && action.is_none() { next_round(state) } else { state + 1 };
@@ -352,7 +355,7 @@ impl RawBarrier {
                 self.break_round(seat, round, BrokenCause::TimedOut { pid: current.pid() });
                 continue;
             }
-            let wait = self.sleep(seat, state, deadline);
+            let wait = self.sleep(current, seat, state, deadline);
             expired = deadline.has_passed();
             rescued = wait == Wait::TimedOut && !expired && self.seats.len() < MAX_SLEEP;
         }
@@ -387,18 +390,11 @@ impl RawBarrier {
     #[cold]
     #[inline(never)]
     fn lead(&self, current: Current, seat: &Seat, round: u32, action: &dyn Fn()) -> Result<(), Failure> {
-        // SAFETY: the seat's word bears this thread's id, the seat is in no list, and it stays mapped while `self` is
-        // borrowed, which is until it is taken out below.
-        unsafe { current.link(&seat.word, &seat.node) };
-        let forks = thread::forks();
-        let result = call(action);
-        if thread::forks() != forks {
+        let mut result = Ok(());
+        if !self.stay_listed(current, seat, || result = call(action)) {
             // In a child that the action has forked: its parent is the leader.
             return result.map_err(Failure::Panicked);
         }
-        current.begin(&seat.word, &seat.node);
-        // SAFETY: linked above by this thread, in this process.
-        unsafe { current.unlink(&seat.word, &seat.node) };
         if let Err(payload) = result {
             self.break_round(seat, round, BrokenCause::ActionPanicked { pid: current.pid() });
             return Err(Failure::Panicked(payload));
@@ -470,11 +466,11 @@ impl RawBarrier {
             }
             let Some(cause) = self.cause_of(state) else { continue };
             for party in &self.seats {
-                // Release: pairs with the Acquire in `Seat::death`. Acquired by the party with the next round.
+                // Relaxed: all who were counted were acquired with the state, and the next round releases the verdicts.
                 let _ = party.note.compare_exchange(
                     arrived(round),
                     verdict(round, cause),
-                    Ordering::Release,
+                    Ordering::Relaxed,
                     Ordering::Relaxed,
                 );
             }
@@ -487,8 +483,8 @@ impl RawBarrier {
         }
     }
 
-    /// Sleeps while the state and all seats stay as they are, unless a death concerns this round.
-    fn sleep(&self, mine: &Seat, state: u32, deadline: Deadline) -> Wait {
+    /// Sleeps while the state and all seats stay as they are.
+    fn sleep(&self, current: Current, mine: &Seat, state: u32, deadline: Deadline) -> Wait {
         let marked = state | SLEEPERS;
         // Relaxed: nothing rides on the mark. Who ends the round sees it, or this fails.
         if state != marked
@@ -497,17 +493,16 @@ impl RawBarrier {
             return Wait::Changed;
         }
         let mut words: [Waiter<'_>; MAX_SLEEP] = [(&self.state, marked); MAX_SLEEP];
-        let mut count = 1;
         let mut deaths = false;
-        for (entry, seat) in words[1..].iter_mut().zip(&self.seats) {
-            let word = seat.word.load(Ordering::Acquire);
-            *entry = (&seat.word, word);
+        for (index, seat) in self.seats.iter().enumerate() {
+            let word = seat.word.load(Ordering::Relaxed);
             deaths |= Seat::is_dead(word);
-            count += 1;
+            if let Some(entry) = words.get_mut(index + 1) {
+                *entry = (&seat.word, word);
+            }
         }
-        // The sleep goes on beside one who is dead already: that one's death is looked after here. If meanwhile another sits
-        // down there, comes to this round and dies, then the state is another too.
-        if deaths && self.look_at_the_dead(mine, round_of(state)) {
+        if deaths {
+            self.tidy_up_beside(current, mine);
             return Wait::Changed;
         }
         let deadline = if self.seats.len() < MAX_SLEEP {
@@ -515,44 +510,40 @@ impl RawBarrier {
         } else {
             deadline.min(Deadline::after(SLICE))
         };
-        let wait = futex::wait_any(&words[..count], deadline);
-        // A wake may have been meant for all.
-        self.look_at_the_dead(mine, round_of(state));
+        let wait = futex::wait_any(&words[..MAX_SLEEP.min(self.seats.len() + 1)], deadline);
+        // The wake may have been for a death, and meant for all.
+        self.tidy_up_beside(current, mine);
         wait
     }
 
-    /// If there is a dead seat, wakes all in the place of who sat there; and breaks this round if that one was in it.
-    /// Returns whether it was.
+    /// [`tidy_up`](RawBarrier::tidy_up), by one who sits here itself. Whether there was anything to tidy up.
     #[inline]
-    fn look_at_the_dead(&self, mine: &Seat, round: u32) -> bool {
-        let mut found = None;
-        for seat in &self.seats {
-            if let Some((of, pid)) = seat.death() {
-                let concerns = of == Some(round);
-                if concerns || found.is_none() {
-                    found = Some(concerns.then_some(pid));
-                }
-                if concerns {
-                    break;
-                }
-            }
+    fn tidy_up_beside(&self, current: Current, mine: &Seat) -> bool {
+        // Relaxed: who tidies up looks again. What the kernel wrote before it woke a sleeper is seen by that.
+        if !self.seats.iter().any(|seat| Seat::is_dead(seat.word.load(Ordering::Relaxed))) {
+            return false;
         }
-        match found {
-            None => false,
-            Some(pid) => self.speak_for_the_dead(mine, round, pid),
-        }
+        self.stay_listed(current, mine, || _ = self.tidy_up(current));
+        true
     }
 
+    /// Does something for which other seats or locks are announced, with this thread's own seat in the list of its locks.
+    /// `false` in a child that it has forked, which does not sit here.
     #[cold]
     #[inline(never)]
-    fn speak_for_the_dead(&self, mine: &Seat, round: u32, pid: Option<u32>) -> bool {
-        // Relaxed: a hint. If it is missed, the next to see the seat leaves it again.
-        self.litter.store(1, Ordering::Relaxed);
-        if let Some(pid) = pid {
-            self.break_round(mine, round, BrokenCause::PartyDied { pid });
+    fn stay_listed(&self, current: Current, mine: &Seat, f: impl FnOnce()) -> bool {
+        // SAFETY: the seat's word bears this thread's id, the seat is in no list, and it stays mapped while `self` is
+        // borrowed, which is until it is taken out below.
+        unsafe { current.link(&mine.word, &mine.node) };
+        let forks = thread::forks();
+        f();
+        if thread::forks() != forks {
+            return false;
         }
-        self.state.wake_all();
-        pid.is_some()
+        current.begin(&mine.word, &mine.node);
+        // SAFETY: linked above by this thread, in this process.
+        unsafe { current.unlink(&mine.word, &mine.node) };
+        true
     }
 
     /// A seat for a party. `None` if none has become free by the deadline.
@@ -572,6 +563,9 @@ impl RawBarrier {
                     return seat;
                 }
             }
+            #[cfg(any(polyproc_loom, polyproc_shuttle))]
+            polyproc_sys::model::yield_now();
+            #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
             std::thread::sleep(NO_SEAT);
         }
     }
@@ -580,9 +574,6 @@ impl RawBarrier {
     /// cache.
     #[inline]
     fn take_seat<'a>(&'a self, current: Current, seats: &'a [Seat], deadline: Deadline) -> Option<&'a Seat> {
-        if self.litter.load(Ordering::Relaxed) != 0 {
-            self.tidy_up(current);
-        }
         loop {
             let (before, from) = seats.split_at(current.tid() as usize % self.parties().min(seats.len()));
             for seat in from.iter().chain(before) {
@@ -599,6 +590,8 @@ impl RawBarrier {
                 }
                 let state = self.state.load(Ordering::Relaxed);
                 self.state.wait(state, deadline.min(Deadline::after(NO_SEAT)));
+                #[cfg(any(polyproc_loom, polyproc_shuttle))]
+                polyproc_sys::model::yield_now();
             }
         }
     }
@@ -607,8 +600,6 @@ impl RawBarrier {
     #[cold]
     #[inline(never)]
     fn tidy_up(&self, current: Current) -> bool {
-        // Before the look: who dies later is seen, and marked again, by others.
-        self.litter.store(0, Ordering::Relaxed);
         let mut found = false;
         for seat in &self.seats {
             let word = seat.word.load(Ordering::Relaxed);
@@ -647,7 +638,6 @@ impl<const N: usize> RawBarrier<[Seat; N]> {
         RawBarrier {
             state: Futex::new(0),
             hint: Patience::new(),
-            litter: AtomicU32::new(0),
             action: AtomicU32::new(0),
             seats: [const { Seat::new() }; N],
         }
@@ -666,11 +656,17 @@ impl fmt::Debug for RawBarrier {
 
 #[cfg(any(polyproc_loom, polyproc_shuttle))]
 impl RawBarrier {
-    /// Whether the first round is open, and none of the dead had come to it: then nobody but the test ends it.
-    pub(crate) fn is_untouched_by_the_dead(&self) -> bool {
+    /// Whether the first round is open, and this process, which is dead, had not come to it: then nobody but the test
+    /// ends it.
+    pub(crate) fn is_untouched_by(&self, dead: u32) -> bool {
+        // The seat of a dead party keeps its pid and its note until its round is broken.
+        let came = |seat: &Seat| {
+            seat.pid.fetch_add(0, Ordering::SeqCst) == dead
+                && round_arrived_at(seat.note.fetch_add(0, Ordering::SeqCst)).is_some()
+        };
+        let came = self.seats.iter().any(came);
         let state = self.state.fetch_add(0, Ordering::SeqCst);
-        let concerned = |seat: &Seat| matches!(seat.death(), Some((Some(_), _)));
-        round_of(state) == 0 && state & BROKEN == 0 && !self.seats.iter().any(concerned)
+        round_of(state) == 0 && state & BROKEN == 0 && !came
     }
 
     /// The round's number.

@@ -1,6 +1,5 @@
 //! A party's seat: where the kernel writes that it has died.
 
-use crate::word::round_arrived_at;
 use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use polyproc_sys::futex::{Futex, OWNER_DIED, WAITERS};
 use polyproc_sys::robust::Node;
@@ -78,18 +77,5 @@ impl Seat {
     #[inline(always)]
     pub(crate) fn is_dead(word: u32) -> bool {
         word & OWNER_DIED != 0
-    }
-
-    /// If the thread died that sat here: to what round it had come, and in which process it was.
-    #[inline]
-    pub(crate) fn death(&self) -> Option<(Option<u32>, u32)> {
-        // Acquire: pairs with the kernel's barriers: what the dead has written is there.
-        if !Seat::is_dead(self.word.load(Ordering::Acquire)) {
-            return None;
-        }
-        // Acquire: if these are of somebody who sat down since, the word below is no older.
-        let note = self.note.load(Ordering::Acquire);
-        let pid = self.pid.load(Ordering::Acquire);
-        Seat::is_dead(self.word.load(Ordering::Acquire)).then_some((round_arrived_at(note), pid))
     }
 }
