@@ -46,7 +46,7 @@
 //! # What it costs
 //!
 //! Set and clear are two atomic instructions at the most, and a look is a load. Only a `set` that somebody sleeps for
-//! makes a system call, one, however many they are. An event is 8 bytes. One of its own takes a page of memory and a
+//! makes a system call, one, however many they are. Whoever sleeps without a timeout has no timer. An event is 8 bytes. One of its own takes a page of memory and a
 //! file descriptor; thousands of them belong into one [`Arena`].
 //!
 //! # Order

@@ -37,7 +37,7 @@ fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
 
 #[cfg(polyproc_shuttle)]
 fn explore(_: usize, f: impl Fn() + Sync + Send + 'static) {
-    shuttle::check_random(f, 10_000);
+    shuttle::check_random(f, 30_000);
 }
 
 /// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
