@@ -486,18 +486,37 @@ impl RawMutex {
         } else {
             (Wait::Changed, false)
         };
-        if !woken_here {
+        if woken_here {
+            self.pass_on();
+        } else {
             self.take_off(census);
-        // The wake may have been meant for one who waits for the lock. Whoever takes it sees to those who sleep.
-        // SAFETY: the caller keeps the mutex mapped, and it is unlocked right here.
-        } else if unsafe { self.try_lock() }.is_ok() {
-            // SAFETY: locked just now.
-            unsafe { self.unlock() };
         }
         if let Some(outer) = outer {
             current.end_inside(outer);
         }
         wait
+    }
+
+    /// As one who was woken here and does not want the lock: the wake may have been meant for one who does. The census
+    /// cannot be relied upon for it: a new one may have begun since that one was counted.
+    fn pass_on(&self) {
+        loop {
+            let word = self.word.load(Ordering::SeqCst);
+            if word & OWNER == 0 {
+                let census = self.census.load(Ordering::Relaxed);
+                if self.word.wake(1) == 1 {
+                    self.take_off(census);
+                }
+                return;
+            }
+            // The holder's release wakes.
+            let marked = word | WAITERS;
+            if word == marked
+                || self.word.compare_exchange(word, marked, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+            {
+                return;
+            }
+        }
     }
 
     /// Right after the word was taken: do others sleep that it says nothing of?
