@@ -157,5 +157,6 @@ fn starvation() {
 fn main() {
     starvation();
     mixes();
+    // Last: it pins the process to one CPU.
     uncontended();
 }

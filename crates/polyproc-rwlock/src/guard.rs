@@ -15,7 +15,8 @@ use polyproc_sys::thread;
 pub struct RwLockReadGuard<'a, T> {
     data: NonNull<T>,
     slot: &'a ReaderSlot,
-    forks: u32,
+    /// As wide as the others: a half word in memory, copied as a whole one, would cost as much as the lock.
+    forks: u64,
     /// Gives out `&T`; and the thread that reads is the one to end it.
     data_type: PhantomData<(&'a T, *const ())>,
 }
@@ -36,18 +37,22 @@ impl<'a, T> RwLockReadGuard<'a, T> {
         slot: &'a ReaderSlot,
         lock: RawRwLock<'a>,
     ) -> Result<RwLockReadGuard<'a, T>, PoisonError<RwLockReadGuard<'a, T>>> {
-        let guard = RwLockReadGuard { data, slot, forks: thread::forks(), data_type: PhantomData };
         match lock.writer().poison_cause() {
-            None => Ok(guard),
-            Some(cause) => Err(PoisonError::new(guard, cause)),
+            None => Ok(RwLockReadGuard::of(data, slot)),
+            Some(cause) => Err(PoisonError::new(RwLockReadGuard::of(data, slot), cause)),
         }
+    }
+
+    #[inline(always)]
+    fn of(data: NonNull<T>, slot: &'a ReaderSlot) -> RwLockReadGuard<'a, T> {
+        RwLockReadGuard { data, slot, forks: thread::forks().into(), data_type: PhantomData }
     }
 }
 
 impl<T> Drop for RwLockReadGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.forks == thread::forks() {
+        if self.forks == u64::from(thread::forks()) {
             // SAFETY: got by this thread, since the guard is not `Send`, in this process; the guard ends once.
             unsafe { self.slot.unlock() };
         }
@@ -98,7 +103,7 @@ impl<'a, T> RwLockWriteGuard<'a, T> {
     ///
     /// The calling thread has just taken the lock to write, and leaves it to the guard to release it; the lock is that of
     /// the data, which stays mapped for `'a`.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn new(
         data: NonNull<T>,
         lock: RawRwLock<'a>,
@@ -106,7 +111,7 @@ impl<'a, T> RwLockWriteGuard<'a, T> {
         // SAFETY: the caller's.
         let section = unsafe { CriticalSection::enter(lock.writer()) };
         let guard = RwLockWriteGuard { data, section, data_type: PhantomData };
-        match lock.writer().poison_cause() {
+        match guard.section.raw().poison_cause() {
             None => Ok(guard),
             Some(cause) => Err(PoisonError::new(guard, cause)),
         }
@@ -133,7 +138,6 @@ impl<T> DerefMut for RwLockWriteGuard<'_, T> {
 
 impl<T: fmt::Debug> fmt::Debug for RwLockWriteGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let _ = &self.section;
         (**self).fmt(f)
     }
 }

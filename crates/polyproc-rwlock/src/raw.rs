@@ -294,25 +294,42 @@ impl<'a> RawRwLock<'a> {
     /// has ended: a thread's locks form a list by address.
     #[inline(always)]
     pub unsafe fn read_until(self, deadline: Deadline) -> Result<&'a ReaderSlot, Refusal> {
-        let current = thread::current();
-        // The writer lock first: who finds a writer here does not get in its way.
-        if current.holds_none() && self.writer.is_free() {
-            let slot = self.home(current);
-            current.begin(&slot.word, &slot.node);
-            // SeqCst: before the look at the writer lock.
-            let free = slot.word.compare_exchange(FREE, current.tid(), Ordering::SeqCst, Ordering::Relaxed);
-            if free.is_ok() {
-                if self.is_kept() {
-                    slot.sign();
-                    // SAFETY: claimed just now, as the thread's only lock; the caller keeps it mapped.
-                    unsafe { current.link_only(&slot.word, &slot.node) };
-                    return Ok(slot);
-                }
-                slot.give_back(current);
-            }
+        // Apart from the slow path's result, which comes by memory: this one stays in a register.
+        // SAFETY: the caller's.
+        if let Some(slot) = unsafe { self.read_at_once() } {
+            return Ok(slot);
         }
         // SAFETY: the caller's.
-        unsafe { self.read_slowly(current, deadline) }
+        unsafe { self.read_slowly(thread::current(), deadline) }
+    }
+
+    /// Reads if no writer is there, the thread's first choice of a slot is free, and it holds no other lock.
+    ///
+    /// # Safety
+    ///
+    /// As for [`read_until`](RawRwLock::read_until).
+    #[inline(always)]
+    unsafe fn read_at_once(self) -> Option<&'a ReaderSlot> {
+        let current = thread::current();
+        // The writer lock first: who finds a writer here does not get in its way.
+        if !current.holds_none() || !self.writer.is_free() {
+            return None;
+        }
+        let slot = self.home(current);
+        current.begin(&slot.word, &slot.node);
+        // SeqCst: before the look at the writer lock.
+        let free = slot.word.compare_exchange(FREE, current.tid(), Ordering::SeqCst, Ordering::Relaxed);
+        if free.is_err() {
+            return None;
+        }
+        if !self.is_kept() {
+            slot.give_back(current);
+            return None;
+        }
+        slot.sign();
+        // SAFETY: claimed just now, as the thread's only lock; the caller keeps it mapped.
+        unsafe { current.link_only(&slot.word, &slot.node) };
+        Some(slot)
     }
 
     /// Whether a slot that was just claimed may be kept.
@@ -451,21 +468,35 @@ impl<'a> RawRwLock<'a> {
     /// # Safety
     ///
     /// As for [`read_until`](RawRwLock::read_until).
-    #[inline]
+    #[inline(always)]
     pub unsafe fn write_until(self, deadline: Deadline) -> Result<(), Refusal> {
-        if self.held(thread::current()).is_some() {
+        let current = thread::current();
+        if !current.holds_none() && self.held(current).is_some() {
             return Err(wait_in_vain(deadline));
         }
         // SAFETY: the caller's.
         unsafe { self.writer.lock_until(deadline) }?;
         // Pairs with the fence in `is_kept`. The compare-and-swap that took the lock is before it.
         fence_after_rmw();
-        for slot in self.slots {
-            // Acquire: pairs with the release of a slot.
-            if slot.is_taken(Ordering::Acquire)
-                && let Err(refusal) = slot.wait_until_free(deadline)
-            {
-                // SAFETY: locked above.
+        // Acquire: pairs with the release of a slot.
+        match self.slots.iter().position(|slot| slot.is_taken(Ordering::Acquire)) {
+            None => Ok(()),
+            // SAFETY: locked just now; the caller's.
+            Some(first) => unsafe { self.wait_for_readers(first, deadline) },
+        }
+    }
+
+    /// As the holder of the writer lock: waits until all slots from this one on are free. Unlocks if it gives up.
+    ///
+    /// # Safety
+    ///
+    /// As for [`RawMutex::unlock`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn wait_for_readers(self, first: usize, deadline: Deadline) -> Result<(), Refusal> {
+        for slot in &self.slots[first..] {
+            if let Err(refusal) = slot.wait_until_free(deadline) {
+                // SAFETY: the caller's.
                 unsafe { self.writer.unlock() };
                 return Err(refusal);
             }
@@ -517,8 +548,6 @@ impl ReaderSlot {
     }
 
     /// As the holder of the writer lock: waits until the slot has no owner, whoever that is by then.
-    #[cold]
-    #[inline(never)]
     fn wait_until_free(&self, deadline: Deadline) -> Result<(), Refusal> {
         let mut backoff = Backoff::new();
         let mut expired = deadline == Deadline::PAST;

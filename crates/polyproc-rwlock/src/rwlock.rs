@@ -247,7 +247,7 @@ impl<T> RwLock<T> {
     /// # Panics
     ///
     /// If the calling thread holds this lock already, to write or to read, or 2,048 others.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn write(&self) -> Result<RwLockWriteGuard<'_, T>, PoisonError<RwLockWriteGuard<'_, T>>> {
         let raw = self.raw();
