@@ -183,7 +183,7 @@ pub(crate) struct Settings {
     pub(crate) max_bytes: AtomicU64,
     /// Whether it is closed: 0 or 1.
     pub(crate) closed: AtomicU32,
-    /// Whether anybody ever claimed a message: 0 or 1.
+    /// Whether anybody ever claimed a message: 0 or not; 2 when all who slept at that time know.
     pub(crate) has_claims: AtomicU32,
     /// How often it has to be drained before it shrinks.
     pub(crate) shrink_after: AtomicU32,

@@ -1,8 +1,8 @@
 //! The queue of bytes: its memory, its two locks, and how long to wait.
 
 use crate::error::{GetRefusal, PutRefusal};
-use crate::layout::{HEADER, Header, OPEN, SEGMENTS, SMALLEST};
-use crate::ring::{Consumer, Front, NoRoom, Producer, segment_offset, segment_size};
+use crate::layout::{ClaimSlot, HEADER, Header, OPEN, SEGMENTS, SMALLEST};
+use crate::ring::{Consumer, Front, NoRoom, Producer, is_before, segment_offset, segment_size};
 use crate::waitroom::{Sleeper, Waitroom};
 use core::alloc::Layout;
 use core::fmt;
@@ -257,7 +257,13 @@ impl RawQueue {
             let taken = &header.taken.0;
             let position = || (taken.free.load(Ordering::SeqCst), taken.mark.position.load(Ordering::SeqCst));
             let before = position();
-            let mut producer = self.produce(deadline)?;
+            let mut producer = match self.produce(deadline) {
+                Ok(producer) => producer,
+                Err(refusal) => {
+                    wait.gives_up();
+                    return Err(refusal);
+                }
+            };
             if self.is_closed() {
                 wait.succeeded(u32::MAX);
                 return Err(PutRefusal::Closed);
@@ -269,7 +275,16 @@ impl RawQueue {
                 }
                 Err(NoRoom::Full) => drop(producer),
                 Err(NoRoom::TooLarge(most)) => return Err(PutRefusal::TooLarge { length, most }),
-                Err(NoRoom::OutOfMemory(error)) => return Err(PutRefusal::OutOfMemory(error)),
+                Err(NoRoom::OutOfMemory(error)) => {
+                    wait.gives_up();
+                    return Err(PutRefusal::OutOfMemory(error));
+                }
+            }
+            if self.has_left_room()
+                && let Ok(mut consumer) = self.consume(deadline)
+            {
+                consumer.settle();
+                continue;
             }
             if !wait.wait(core::iter::empty, || position() != before || self.is_closed()) {
                 return Err(PutRefusal::Full);
@@ -331,11 +346,20 @@ impl RawQueue {
         loop {
             // Before the look at the queue: it closes after its last message.
             let closed = self.is_closed();
-            let mut consumer = self.consume(deadline)?;
+            let mut consumer = match self.consume(deadline) {
+                Ok(consumer) => consumer,
+                Err(refusal) => {
+                    wait.gives_up();
+                    return Err(refusal);
+                }
+            };
             if let Some(front) = consumer.front() {
-                wait.succeeded(u32::from(self.len() > 1));
+                wait.succeeded(0);
+                consumer.has_slept(wait.sleeper.take());
                 return Ok((consumer, front));
             }
+            // SeqCst: after it, `announce_claims` gives the door a new number.
+            let has_claims = header.settings.0.has_claims.load(Ordering::SeqCst) != 0;
             let head = header.taken.0.mark.position.load(Ordering::Relaxed);
             drop(consumer);
             // A claimed message may come back yet; whoever has it sees to that.
@@ -346,7 +370,8 @@ impl RawQueue {
             let news = || {
                 header.put.0.position.load(Ordering::SeqCst) != head
                     || (self.is_closed() && !closed)
-                    || self.has_dead_claim()
+                    || self.dead_claims() != 0
+                    || (header.settings.0.has_claims.load(Ordering::SeqCst) != 0) != has_claims
                     || header.taken.0.mark.position.load(Ordering::Relaxed) != head
             };
             if !wait.wait(|| self.claims(), news) {
@@ -366,8 +391,39 @@ impl RawQueue {
         })
     }
 
-    fn has_dead_claim(&self) -> bool {
-        self.claims().any(|(_, word)| word != 0 && word & OWNER == 0)
+    /// How many messages there are whose claimers died.
+    fn dead_claims(&self) -> u64 {
+        let header = self.header();
+        if header.consumers.claims.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        let is_dead = |slot: &&ClaimSlot| {
+            let word = slot.robust.word.load(Ordering::Acquire);
+            // One that was not taken before its claimer died is still in the queue.
+            let position = slot.position.load(Ordering::Relaxed);
+            let taken = header.taken.0.mark.position.load(Ordering::Acquire);
+            word != 0 && word & OWNER == 0 && is_before(position, taken)
+        };
+        header.claims.iter().filter(is_dead).count() as u64
+    }
+
+    /// Whether it looks as if a dead consumer had not said all that is free.
+    fn has_left_room(&self) -> bool {
+        let header = self.header();
+        let claims = header.consumers.claims.load(Ordering::Relaxed);
+        if claims == 0 {
+            let taken = &header.taken.0;
+            return taken.free.load(Ordering::Relaxed) != taken.mark.position.load(Ordering::Relaxed);
+        }
+        header.claims.iter().filter(|slot| slot.robust.is_taken()).count() as u32 != claims
+    }
+
+    /// As one who was woken for news: if there is more, wakes another.
+    #[cold]
+    pub(crate) fn pass_on_news(&self) {
+        if self.len() != 0 {
+            self.header().news.pass_on(1);
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -496,12 +552,7 @@ impl RawQueue {
         // What was taken first: it never overtakes what was put.
         let taken = header.taken.0.mark.number();
         let put = header.put.0.number();
-        let dead = if header.consumers.claims.load(Ordering::Relaxed) == 0 {
-            0
-        } else {
-            self.claims().filter(|(_, word)| *word != 0 && word & OWNER == 0).count() as u64
-        };
-        put.wrapping_sub(taken) + dead
+        put.wrapping_sub(taken) + self.dead_claims()
     }
 }
 
@@ -564,6 +615,13 @@ impl<'a> Waiting<'a> {
             self.rescued = !self.expired && !sleeper.is_without_place();
         }
         true
+    }
+
+    /// It will not do what it may have been woken for. Wakes another for it.
+    fn gives_up(&self) {
+        if self.sleeper.is_some() {
+            self.room.pass_on(1);
+        }
     }
 
     /// It found what it waited for. Wakes so many others, that may find it too: who should have woken them may have died

@@ -9,13 +9,20 @@
 //! | claim | the store of `taken`'s position | the message is still there | it is the claimer's, as long as it lives |
 //! | acknowledge | the store to the claim's word | the message is delivered again | it is gone |
 //!
-//! `free` follows `taken` one store later. Whoever takes the next message sets it too, so nothing has to be repaired
-//! after a death.
+//! What a death leaves beside that:
+//!
+//! - `free` follows `taken` a store later. Whoever takes the next message sets it too, and so does a producer that finds
+//!   no room because of it ([`Consumer::settle`]).
+//! - A segment's `end` and `next` are set before the producers go on. So the segment that they write to has no end, whatever
+//!   is written there.
+//! - A claim whose message was not taken: it is none, and is cleared before anything else is taken, because it would look
+//!   like one afterwards. To be found, claims are counted before they are made, and after they are gone.
 
 use crate::layout::{AGAIN, ClaimSlot, HEADER, Header, LENGTH, OPEN, PADDING, SMALLEST, Segment};
 use crate::raw::RawQueue;
+use crate::waitroom::Sleeper;
 use core::ptr::NonNull;
-use polyproc_sys::atomic::{AtomicU64, Ordering, fence};
+use polyproc_sys::atomic::{AtomicU64, Ordering, compiler_fence, fence};
 use polyproc_sys::futex::OWNER;
 use polyproc_sys::thread;
 use std::io;
@@ -45,7 +52,7 @@ pub(crate) fn segment_size(index: u32) -> u64 {
 
 /// Whether position `a` comes before `b`. They are never 2^63 apart.
 #[inline(always)]
-fn is_before(a: u64, b: u64) -> bool {
+pub(crate) fn is_before(a: u64, b: u64) -> bool {
     (a.wrapping_sub(b) as i64) < 0
 }
 
@@ -301,6 +308,8 @@ pub(crate) struct Consumer<'a> {
     fresh: u32,
     /// Somebody sleeps for room, and the herald is raised.
     raised: bool,
+    /// Its place, if it has slept: a wake may have been spent on it, until its work is done.
+    sleeper: Option<Sleeper<'a>>,
 }
 
 impl<'a> Consumer<'a> {
@@ -315,7 +324,13 @@ impl<'a> Consumer<'a> {
         if raised {
             header.room.raise();
         }
-        Consumer { queue, header, head, number, fresh: 0, raised }
+        Consumer { queue, header, head, number, fresh: 0, raised, sleeper: None }
+    }
+
+    /// It has slept to come here.
+    #[cold]
+    pub(crate) fn has_slept(&mut self, sleeper: Option<Sleeper<'a>>) {
+        self.sleeper = sleeper;
     }
 
     /// The next message, if there is one.
@@ -338,8 +353,11 @@ impl<'a> Consumer<'a> {
         loop {
             let index = consumers.segment.load(Ordering::Relaxed);
             let segment = self.header.segment(index);
-            // There is a message beyond the head, so if the segment ends here, it is in the next.
-            if segment.end.load(Ordering::Relaxed) == self.head {
+            // There is a message beyond the head, so if the segment ends here, it is in the next; unless this is the one
+            // that is written to, where a dead thread has left its plans.
+            if segment.end.load(Ordering::Relaxed) == self.head
+                && self.header.producers.segment.load(Ordering::Relaxed) != index
+            {
                 self.leave_segment(index);
                 continue;
             }
@@ -402,6 +420,20 @@ impl<'a> Consumer<'a> {
         }
     }
 
+    /// After a change that is not the last one.
+    #[cold]
+    fn ring_and_go_on(&mut self, fresh: u32) {
+        if self.raised {
+            let before = core::mem::replace(&mut self.fresh, fresh);
+            self.ring();
+            self.fresh = before;
+            self.raised = self.header.room.is_occupied();
+            if self.raised {
+                self.header.room.raise();
+            }
+        }
+    }
+
     #[cold]
     fn ring(&mut self) {
         // Where bytes are what there is too little of, one message may make room for several, or for none.
@@ -458,7 +490,9 @@ impl<'a> Consumer<'a> {
             return;
         }
         let mut index = consumers.segment.load(Ordering::Relaxed);
-        while header.segment(index).end.load(Ordering::Relaxed) == self.head {
+        while header.segment(index).end.load(Ordering::Relaxed) == self.head
+            && producers.segment.load(Ordering::Relaxed) != index
+        {
             self.leave_segment(index);
             index = consumers.segment.load(Ordering::Relaxed);
         }
@@ -484,12 +518,12 @@ impl<'a> Consumer<'a> {
     /// A message whose claimer died, if there is one.
     #[cold]
     #[inline(never)]
-    fn dead_claim(&self) -> Option<Front> {
+    fn dead_claim(&mut self) -> Option<Front> {
+        self.settle();
         let taken = self.header.taken.0.mark.position.load(Ordering::Relaxed);
         self.header.claims.iter().enumerate().find_map(|(claim, slot)| {
             let dead = slot.robust.is_taken() && slot.robust.word.load(Ordering::Acquire) & OWNER == 0;
             let position = slot.position.load(Ordering::Relaxed);
-            // A claim that was not committed is none.
             if !dead || !is_before(position, taken) {
                 return None;
             }
@@ -513,10 +547,28 @@ impl<'a> Consumer<'a> {
         // Release: whoever claims the slot next overwrites what was read.
         self.header.claims[claim].robust.word.store(0, Ordering::Release);
         self.settle_claims();
-        if self.raised {
-            self.fresh = 1;
-            self.ring();
-            self.fresh = 0;
+        self.ring_and_go_on(1);
+    }
+
+    /// Finishes what dead threads have left of their claims, and of what they had taken. What is taken by this one, and not
+    /// committed, is still there.
+    #[cold]
+    pub(crate) fn settle(&mut self) {
+        let header = self.header;
+        let taken = header.taken.0.mark.position.load(Ordering::Relaxed);
+        let mut count = 0;
+        for slot in header.claims.iter().filter(|slot| slot.robust.is_taken()) {
+            if is_before(slot.position.load(Ordering::Relaxed), taken) {
+                count += 1;
+            } else {
+                // Whoever lives commits its claims before it releases the lock.
+                slot.robust.word.store(0, Ordering::Relaxed);
+            }
+        }
+        let is_behind = count == 0 && header.taken.0.free.load(Ordering::Relaxed) != taken;
+        if is_behind || count != header.consumers.claims.load(Ordering::Relaxed) {
+            self.settle_claims();
+            self.ring_and_go_on(1);
         }
     }
 
@@ -526,28 +578,26 @@ impl<'a> Consumer<'a> {
         let taken = header.taken.0.mark.position.load(Ordering::Relaxed);
         let (mut count, mut free) = (0, taken);
         let mut oldest = header.consumers.segment.load(Ordering::Relaxed);
-        for slot in &header.claims {
+        for slot in header.claims.iter().filter(|slot| slot.robust.is_taken()) {
+            count += 1;
             let position = slot.position.load(Ordering::Relaxed);
-            if slot.robust.is_taken()
-                && (slot.robust.word.load(Ordering::Relaxed) & OWNER != 0 || is_before(position, taken))
-            {
-                count += 1;
-                if is_before(position, free) {
-                    free = position;
-                    oldest = slot.segment.load(Ordering::Relaxed);
-                }
+            if is_before(position, free) {
+                free = position;
+                oldest = slot.segment.load(Ordering::Relaxed);
             }
         }
-        header.consumers.claims.store(count, Ordering::Relaxed);
-        self.give_back_up_to(oldest);
         header.taken.0.free.store(free, Ordering::Release);
+        self.give_back_up_to(oldest);
+        // Last: until it is right, it shows that the others may not be.
+        compiler_fence(Ordering::SeqCst);
+        header.consumers.claims.store(count, Ordering::Relaxed);
     }
 
     /// Takes the message in front, and keeps it in the queue's memory until it is acknowledged. `None` if there are too
     /// many claims.
     pub(crate) fn claim(&mut self, front: &Front) -> Option<usize> {
         let current = thread::current();
-        self.header.settings.0.has_claims.store(1, Ordering::Relaxed);
+        self.announce_claims();
         if let Some(claim) = front.claim {
             let slot = &self.header.claims[claim];
             // SAFETY: the record's header is right before its message.
@@ -556,27 +606,36 @@ impl<'a> Consumer<'a> {
             unsafe { word(record) }.fetch_or(AGAIN, Ordering::Relaxed);
             return slot.robust.claim(current).then_some(claim);
         }
-        let unused = |slot: &ClaimSlot| {
-            let taken = self.header.taken.0.mark.position.load(Ordering::Relaxed);
-            // A dead claim that was not committed can be had again.
-            !slot.robust.is_taken()
-                || (slot.robust.word.load(Ordering::Relaxed) & OWNER == 0
-                    && !is_before(slot.position.load(Ordering::Relaxed), taken))
-        };
+        let unused = |slot: &ClaimSlot| !slot.robust.is_taken();
         let claim = self.header.claims.iter().position(unused)?;
         let slot = &self.header.claims[claim];
         slot.position.store(front.position, Ordering::Relaxed);
         slot.segment.store(front.segment, Ordering::Relaxed);
+        let claims = &self.header.consumers.claims;
+        let count = claims.load(Ordering::Relaxed);
+        claims.store(count + 1, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
         if !slot.robust.claim(current) {
+            claims.store(count, Ordering::Relaxed);
             return None;
         }
-        let claims = &self.header.consumers.claims;
-        claims.store(claims.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         // The claim must stand before the message is out of the queue.
         fence(Ordering::SeqCst);
         self.take(front);
         self.commit();
         Some(claim)
+    }
+
+    /// Before the first claim ever: those who sleep have to sleep on claims too, from here on.
+    fn announce_claims(&self) {
+        const ANNOUNCED: u32 = 2;
+        let has_claims = &self.header.settings.0.has_claims;
+        if has_claims.load(Ordering::Relaxed) != ANNOUNCED {
+            // SeqCst: before the new number of the door, see `wait_for_news`.
+            has_claims.store(1, Ordering::SeqCst);
+            self.header.news.call_all();
+            has_claims.store(ANNOUNCED, Ordering::Relaxed);
+        }
     }
 
     /// The message is done with.
@@ -590,11 +649,7 @@ impl<'a> Consumer<'a> {
         // SAFETY: the caller's.
         unsafe { self.header.claims[claim].robust.give_back(thread::current(), wake) };
         self.settle_claims();
-        if self.raised {
-            self.fresh = 1;
-            self.ring();
-            self.fresh = 0;
-        }
+        self.ring_and_go_on(1);
     }
 }
 
@@ -603,6 +658,9 @@ impl Drop for Consumer<'_> {
     fn drop(&mut self) {
         if self.raised {
             self.header.room.lower();
+        }
+        if self.sleeper.is_some() {
+            self.queue.pass_on_news();
         }
         // SAFETY: locked when it was made, by this thread: it is not `Send`.
         unsafe { self.header.consumers.lock.unlock() };

@@ -11,8 +11,8 @@
 //! | place | 0, or a sleeper's id + `WAITERS` | robust: somebody sleeps, or was woken and has not done its work yet |
 //!
 //! A **holder** looks at the door when it has taken its lock. If somebody may sleep, it raises the herald, publishes,
-//! wakes as many as it has news for, and lowers the herald, all before it releases the lock. If its wake found nobody, it
-//! clears `ASLEEP`, unless the number has changed.
+//! gives the door a new number without `ASLEEP`, wakes as many as it has news for, sets `ASLEEP` again if it found any,
+//! because others may sleep still, and lowers the herald, all before it releases the lock.
 //!
 //! A **sleeper** takes a place for the time from before its first sleep until its work is done. It sets `ASLEEP` with a
 //! new number, looks at the lock's word, looks for news a last time, and then sleeps on all of this at once: the door, the
@@ -24,6 +24,8 @@
 //! - **The holder took the lock before the sleeper came to the door**: then the sleeper finds the lock held and marks
 //!   it, or finds it released and the news published.
 //! - **After it**: the holder sees `ASLEEP`.
+//! - **The sleeper has looked for news and does not sleep yet when the holder wakes**: the door's number has changed, so
+//!   it does not begin to.
 //! - **The holder dies** between publishing and waking: the kernel releases its lock, or its herald, and wakes one sleeper.
 //! - **A sleeper dies that a wake was spent on**: before it has done its work, it has a place. The kernel releases that and
 //!   wakes one who sleeps on it: one that came later. Those that came before have been woken before, because the kernel wakes
@@ -185,10 +187,19 @@ impl Waitroom {
     #[cold]
     #[inline(never)]
     pub(crate) fn ring(&self, count: u32) {
-        let door = self.door.load(Ordering::SeqCst);
-        if self.door.wake(count) == 0 {
-            // Fails if anybody has come since.
-            let _ = self.door.compare_exchange(door, door & !ASLEEP, Ordering::SeqCst, Ordering::Relaxed);
+        // A new number first: whoever has looked for news and is not asleep yet looks again.
+        let mut door = self.door.load(Ordering::Relaxed);
+        while let Err(other) = self.door.compare_exchange(
+            door,
+            door.wrapping_add(NEXT) & !ASLEEP,
+            Ordering::SeqCst,
+            Ordering::Relaxed,
+        ) {
+            door = other;
+        }
+        if self.door.wake(count) != 0 {
+            // Others may sleep still. Should this not come to pass, it is done by who was woken.
+            self.door.fetch_or(ASLEEP, Ordering::SeqCst);
         }
         self.lower();
     }
@@ -197,9 +208,17 @@ impl Waitroom {
     #[cold]
     #[inline(never)]
     pub(crate) fn pass_on(&self, count: u32) {
-        if self.door.load(Ordering::SeqCst) & ASLEEP != 0 {
-            self.door.wake(count);
-        }
+        // As in `ring`; and others may sleep of whom the door says nothing, if a holder died while it rang.
+        self.door.fetch_or(ASLEEP, Ordering::SeqCst);
+        self.door.fetch_add(NEXT, Ordering::SeqCst);
+        self.door.wake(count);
+    }
+
+    /// Wakes everybody, and whoever is about to sleep: what they sleep on has changed.
+    #[cold]
+    pub(crate) fn call_all(&self) {
+        self.door.fetch_add(NEXT, Ordering::SeqCst);
+        self.door.wake_all();
     }
 
     /// As the holder that has raised, and has nothing to tell.
