@@ -6,7 +6,7 @@
 //!
 //! | word | values | what |
 //! |---|---|---|
-//! | `door` | number, and `ASLEEP` in the lowest bit | whether anybody may sleep; each that comes gives it a new number |
+//! | `door` | number, and `ASLEEP` in the lowest bit | whether anybody may sleep; the number changes with every wake |
 //! | `herald` | 0, or a holder's id + `WAITERS` | robust: a holder is about to publish something and to wake |
 //! | place | 0, or a sleeper's id + `WAITERS` | robust: somebody sleeps, or was woken and has not done its work yet |
 //!
@@ -14,8 +14,8 @@
 //! gives the door a new number without `ASLEEP`, wakes as many as it has news for, sets `ASLEEP` again if it found any,
 //! because others may sleep still, and lowers the herald, all before it releases the lock.
 //!
-//! A **sleeper** takes a place for the time from before its first sleep until its work is done. It sets `ASLEEP` with a
-//! new number, looks at the lock's word, looks for news a last time, and then sleeps on all of this at once: the door, the
+//! A **sleeper** takes a place for the time from before its first sleep until its work is done. It sets `ASLEEP`, if it
+//! is not, looks at the lock's word, looks for news a last time, and then sleeps on all of this at once: the door, the
 //! herald, the places of those who are here already, and, if the lock is held just now, the lock's word, marked so that its
 //! release wakes.
 //!
@@ -35,7 +35,7 @@
 //! More than [`PLACES`] sleepers at once are legal; those without a place wake every millisecond.
 
 use polyproc_mutex::RawMutex;
-use polyproc_sys::atomic::{AtomicU32, Ordering, fence_after_rmw};
+use polyproc_sys::atomic::{AtomicU32, Ordering, fence, fence_after_rmw};
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex::{Futex, OWNER, OWNER_DIED, WAIT_ANY_MAX, WAITERS, Wait, Waiter};
 use polyproc_sys::robust::Node;
@@ -264,17 +264,16 @@ impl Sleeper<'_> {
         let room = self.room;
         let mut words: Vec<Waiter<'_>> = Vec::with_capacity(16);
         let mut door = room.door.load(Ordering::Relaxed);
-        loop {
+        // Those who go to sleep together share a number.
+        while door & ASLEEP == 0 {
             let next = door.wrapping_add(NEXT) | ASLEEP;
-            // SeqCst: before the look at the lock, see `is_occupied`.
             match room.door.compare_exchange(door, next, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => {
-                    door = next;
-                    break;
-                }
+                Ok(_) => door = next,
                 Err(other) => door = other,
             }
         }
+        // Before the look at the lock, see `is_occupied`.
+        fence(Ordering::SeqCst);
         words.push((&room.door, door));
         words.push((&room.herald.word, room.herald.word.load(Ordering::Relaxed)));
         for place in &room.places {
