@@ -88,6 +88,37 @@ fn a_killed_holders_permits_reach_those_who_sleep() {
     });
 }
 
+/// The kernel may wake the same sleeper for each of them: that one has to wake the next before it gives its own back.
+#[test]
+fn a_killed_holders_permits_reach_as_many_at_once() {
+    let _watchdog = watchdog();
+    woken_in_time(|| {
+        let semaphore = Semaphore::new(3).unwrap();
+        let holder = holder(&semaphore, 3);
+        let (inside, rescues) = (Slot::new(), Slot::new());
+        let waiters: Vec<_> = (0..3)
+            .map(|_| {
+                let asking = Slot::new();
+                let child = Child::run(|| {
+                    let before = backstop_rescues();
+                    asking.set(1);
+                    let _permit = semaphore.acquire();
+                    rescues.add(backstop_rescues() - before);
+                    inside.add(1);
+                    support::wait_until("all are inside", || inside.get() == 3);
+                });
+                asking.wait();
+                child.wait_asleep();
+                child
+            })
+            .collect();
+        holder.kill();
+        waiters.into_iter().for_each(Child::join);
+        assert_eq!(semaphore.available(), 3);
+        rescues.get()
+    });
+}
+
 #[test]
 fn killed_waiters_leave_the_permits_to_the_others() {
     let _watchdog = watchdog();
@@ -216,6 +247,31 @@ fn a_death_beyond_the_cells_that_can_be_slept_on_is_known_soon() {
     let took = median(latency(9, 300));
     println!("300 cells: {took:?}");
     assert!(took < Duration::from_millis(20), "{took:?}");
+}
+
+/// Three sleep before there is any cell. The first gets the permit, the second is woken for nothing and goes; the third
+/// must have heard of the cell, to hear of the first one's death.
+#[test]
+fn a_cell_that_comes_while_one_sleeps_is_watched() {
+    let _watchdog = watchdog();
+    woken_in_time(|| {
+        let semaphore = Semaphore::new(0).unwrap();
+        let held = Slot::new();
+        let first = Child::run(|| {
+            let _permit = semaphore.acquire();
+            held.set(1);
+            wait_for_the_end();
+        });
+        first.wait_asleep();
+        let second = Child::run(|| assert!(semaphore.acquire_timeout(Duration::from_millis(100)).is_err()));
+        second.wait_asleep();
+        let third = waiter(&semaphore);
+        semaphore.release(1).unwrap();
+        held.wait();
+        second.join();
+        first.kill();
+        third.join()
+    });
 }
 
 /// Kernels before 5.16.

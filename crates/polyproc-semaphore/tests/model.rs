@@ -127,7 +127,7 @@ fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
 
 #[cfg(polyproc_shuttle)]
 fn explore(_: usize, f: impl Fn() + Sync + Send + 'static) {
-    shuttle::check_random(f, 2_000);
+    shuttle::check_random(f, 500);
 }
 
 /// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
@@ -385,6 +385,71 @@ fn refilled(mortal: Option<u32>) -> End {
 #[test]
 fn a_permit_on_its_way_into_a_cell_arrives() {
     assert!(vanish_at_every_step(1, refilled) >= 10);
+}
+
+/// A permit is handed to the mortal thread, which vanishes, while another waits for one, and nobody else comes.
+fn handed_over(mortal: Option<u32>) -> End {
+    let shared = Shared::new(1, 1, 1);
+    let mut end = End::Finished;
+    run(7, None, || {
+        let index = shared.acquire();
+        let first = {
+            let shared = shared.clone();
+            checker::thread::spawn(move || run(1, mortal, || shared.pass()))
+        };
+        let second = spawn(2, &shared, Shared::pass);
+        // So that both sleep, in one of the orders.
+        polyproc_sys::model::yield_now();
+        shared.put_back(index);
+        end = first.join().unwrap();
+        assert_eq!(second.join().unwrap(), End::Finished);
+    });
+    assert_eq!(shared.audit(), (1, 0));
+    end
+}
+
+#[test]
+fn a_permit_handed_to_one_that_vanishes_goes_to_the_next() {
+    assert!(vanish_at_every_step(0, handed_over) >= 10);
+}
+
+/// The mortal thread has two permits when it vanishes. The kernel wakes for both, and may hit the same of two sleepers.
+fn two_die(mortal: Option<u32>) -> End {
+    let shared = Shared::new(2, 2, 2);
+    let others: Vec<_> =
+        (2..4).map(|tid| spawn(tid, &shared, |shared| shared.put_back(shared.acquire()))).collect();
+    let end = run(1, mortal, || {
+        let (a, b) = (shared.acquire(), shared.acquire());
+        polyproc_sys::model::yield_now();
+        shared.put_back(a);
+        shared.put_back(b);
+    });
+    for other in others {
+        assert_eq!(other.join().unwrap(), End::Finished);
+    }
+    assert_eq!(shared.audit(), (2, 0));
+    end
+}
+
+#[test]
+fn two_permits_of_one_that_vanishes_reach_two() {
+    assert!(vanish_at_every_step(0, two_die) >= 10);
+}
+
+/// One is at the gate, to no avail, when another comes there for a permit.
+fn busy_gate(mortal: Option<u32>) -> End {
+    let shared = Shared::new(0, 1, 1);
+    run(8, None, || shared.raw().release(1).unwrap());
+    let other = spawn(2, &shared, |shared| shared.put_back(shared.acquire()));
+    let end = run(1, mortal, || assert!(shared.raw().release(1).is_err()));
+    assert_eq!(other.join().unwrap(), End::Finished);
+    assert_eq!(shared.audit(), (1, 0));
+    end
+}
+
+#[test]
+fn one_that_finds_the_gate_busy_hears_of_its_end() {
+    assert!(vanish_at_every_step(3, busy_gate) >= 5);
 }
 
 /// A waiter whose deadline has passed leaves nothing behind that keeps others waiting.
