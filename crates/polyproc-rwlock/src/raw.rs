@@ -437,7 +437,8 @@ impl<'a> RawRwLock<'a> {
                 continue;
             }
             rescued = false;
-            let marked: Option<Vec<_>> = self.slots.iter().map(|slot| Some((&slot.word, slot.mark()?))).collect();
+            let marked: Option<Vec<_>> =
+                self.slots.iter().map(|slot| Some((&slot.word, slot.mark()?))).collect();
             let Some(words) = marked else { continue };
             if futex::wait_any(&words, deadline.or_backstop()) == Wait::TimedOut {
                 expired = deadline.has_passed();

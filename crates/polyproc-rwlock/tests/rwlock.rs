@@ -262,7 +262,9 @@ fn timeouts_end_and_not_sooner() {
             scope.spawn(|| {
                 assert!(timed_out(&|| read(TICK)) >= TICK);
                 assert!(timed_out(&|| write(TICK)) >= TICK);
-                assert!(timed_out(&|| read(Duration::ZERO) && write(Duration::ZERO)) < Duration::from_secs(5));
+                assert!(
+                    timed_out(&|| read(Duration::ZERO) && write(Duration::ZERO)) < Duration::from_secs(5)
+                );
                 assert!(timed_out(&|| read_past() && write_past()) < Duration::from_secs(5));
             });
         });
@@ -305,7 +307,9 @@ fn a_panicking_writer_poisons_and_a_reader_does_not() {
     assert_eq!((error.cause(), **error.get_ref(), lock.poison_cause()), (cause, 1, Some(cause)));
     drop(error);
     assert!(matches!(lock.try_read(), Err(TryLockError::Poisoned(error)) if error.cause() == cause));
-    assert!(matches!(lock.write_timeout(TICK), Err(LockTimeoutError::Poisoned(error)) if error.cause() == cause));
+    assert!(
+        matches!(lock.write_timeout(TICK), Err(LockTimeoutError::Poisoned(error)) if error.cause() == cause)
+    );
     lock.clear_poison();
     assert!(lock.read().is_ok() && lock.write().is_ok());
 }
