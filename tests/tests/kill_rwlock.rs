@@ -356,7 +356,7 @@ fn write_that_waits_for_readers() {
         .cue(When::Asleep)
         .cue(When::Next)
         .cue(When::Next)
-        .cue(When::Asleep)
+        .cue(When::Next)
         .check(&["clean or poisoned"], poisoned_or_not(4))
         .run()
         .assert_clean();
