@@ -185,7 +185,7 @@ fn refused() {
             assert!(refused);
         })
         .peer(holder)
-        .thinly(17)
+        .thinly(29)
         .check(&["all there"], all_there(1, 0))
         .run()
         .assert_clean();
@@ -197,7 +197,7 @@ fn acquire_that_sleeps() {
     acquiring("acquire, given back while asleep", 1)
         .peer(holder)
         .cue(When::Asleep)
-        .thinly(11)
+        .thinly(19)
         .check(&["all there"], all_there(1, 0))
         .run()
         .assert_clean();
@@ -205,7 +205,7 @@ fn acquire_that_sleeps() {
         .peer(holder)
         .peer(waiter)
         .cue(When::Asleep)
-        .thinly(11)
+        .thinly(19)
         .check(&["all there"], all_there(1, 1))
         .run()
         .assert_clean();
@@ -218,7 +218,7 @@ fn acquire_that_sleeps() {
         .peer(late(1))
         .cue(When::Asleep)
         .cue(When::Next)
-        .thinly(5)
+        .thinly(11)
         .check(&["all there"], all_there(1, 1))
         .run()
         .assert_clean();
@@ -237,7 +237,7 @@ fn acquire_after_a_death() {
         .peer(late(1))
         .cue(When::Asleep)
         .cue(When::Next)
-        .thinly(5)
+        .thinly(11)
         .check(&["all there"], all_there(1, 1))
         .run()
         .assert_clean();
@@ -283,7 +283,7 @@ fn acquire_that_is_overtaken() {
         .cue(When::Next)
         .cue(When::Next)
         .cue(When::Asleep)
-        .thinly(17)
+        .thinly(29)
         .check(&["all there"], all_there(1, 2))
         .run()
         .assert_clean();
@@ -302,7 +302,7 @@ fn acquire_that_is_woken_for_two() {
         .peer(late(1))
         .cue(When::Asleep)
         .cue(When::Next)
-        .thinly(11)
+        .thinly(19)
         .check(&["all there"], all_there(2, 1))
         .run()
         .assert_clean();
@@ -361,7 +361,7 @@ fn acquire_what_is_released_while_asleep() {
             .peer(late(1))
             .cue(When::Asleep)
             .cue(When::Next)
-            .thinly(11)
+            .thinly(19)
             .check(&["all there"], all_there(permits, 1))
             .run()
             .assert_clean();

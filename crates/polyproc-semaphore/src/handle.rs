@@ -68,7 +68,8 @@ impl Handle {
         };
         let handle = Handle::at(Object::create(arena, &shape)?);
         handle.raw().set_up(permits, most);
-        Ok(handle)
+        // Only now is it known which cells have permits.
+        Ok(handle.with_hint())
     }
 
     fn at(object: Object) -> Handle {
@@ -78,11 +79,14 @@ impl Handle {
         let cells = unsafe { head.add(1) }.cast::<Cell>();
         // Relaxed: only a number.
         let number = HANDLES.fetch_add(1, Ordering::Relaxed);
-        let handle = Handle { object, head, cells, hint: AtomicU32::new(0), number };
-        // Each process begins with another cell, so that they do not fight for the first.
-        let known = handle.raw().known().max(1) as u32;
-        handle.hint.store((std::process::id() ^ number) % known, Ordering::Relaxed);
-        handle
+        Handle { object, head, cells, hint: AtomicU32::new(0), number }.with_hint()
+    }
+
+    /// Each process begins with another cell, so that they do not fight for the first.
+    fn with_hint(self) -> Handle {
+        let known = self.raw().known().max(1) as u32;
+        self.hint.store((std::process::id() ^ self.number) % known, Ordering::Relaxed);
+        self
     }
 
     pub(crate) fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -43,7 +43,7 @@
 //! # What it costs
 //!
 //! Acquiring a permit and giving it back are one atomic instruction each and some plain stores, and no system call where
-//! nobody waits. A thread that holds other permits or locks takes a longer way, of some twenty nanoseconds. A permit that was
+//! nobody waits. A thread that holds other permits or locks takes a longer way, some three times as long. A permit that was
 //! released and not held yet comes the longest way, once: it is brought to a cell first.
 //!
 //! Each permit that can be held at a time has a *cell* of 64 bytes in shared memory. By default there are 60, which makes a
