@@ -4,6 +4,7 @@ use crate::error::{DecodeError, EncodeError};
 use bytemuck::Pod;
 use core::alloc::Layout;
 use core::cell::Cell;
+use polyproc_memory::handover;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::thread::LocalKey;
@@ -118,13 +119,27 @@ fn kept(place: &'static LocalKey<Cell<Vec<u8>>>) -> Vec<u8> {
     place.try_with(Cell::take).unwrap_or_default()
 }
 
+/// Why a message could not be serialised. If it has a handle to shared memory in it, which travels in other ways, that is
+/// why, but postcard does not pass it on.
+#[cold]
+fn why_not<T: Serialize>(message: &T, error: postcard::Error) -> EncodeError {
+    // What is noted may be of something before this message. So once more.
+    handover::take_failure();
+    let _ = postcard::to_allocvec(message);
+    match handover::take_failure() {
+        Some(failure) => EncodeError::new(failure),
+        None => EncodeError::new(error),
+    }
+}
+
 impl<T: Serialize + DeserializeOwned> Codec<T> for Postcard {
     const CODE: u8 = b'p';
     type Copied = Vec<u8>;
 
     #[inline]
     fn encode<R>(message: &T, put: impl FnOnce(&[u8]) -> R) -> Result<R, EncodeError> {
-        let encoded = postcard::to_extend(message, kept(&ENCODING)).map_err(EncodeError::new)?;
+        let encoded =
+            postcard::to_extend(message, kept(&ENCODING)).map_err(|error| why_not(message, error))?;
         let result = put(&encoded);
         keep(&ENCODING, encoded);
         Ok(result)

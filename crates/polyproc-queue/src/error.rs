@@ -232,6 +232,75 @@ impl From<GetRefusal> for GetError {
     }
 }
 
+/// No messages, or not only messages.
+///
+/// # Example
+///
+/// ```
+/// use polyproc_queue::{GetManyError, Queue};
+///
+/// let queue = Queue::<String>::new()?;
+/// queue.put_many(["a".to_owned(), "b".to_owned()]).unwrap();
+/// let messages: Vec<String> = match queue.get_many(10) {
+///     Ok(messages) => messages,
+///     // Leave out those that are none.
+///     Err(GetManyError::Decode(messages)) => messages.into_iter().flatten().collect(),
+///     Err(error) => panic!("{error}"),
+/// };
+/// assert_eq!(messages, ["a", "b"]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum GetManyError<T> {
+    /// There were none, at once or until the deadline.
+    Empty,
+    /// There are none, and there will be none: the queue is closed.
+    Closed,
+    /// There were some, and they are out of the queue, but the bytes of one at least are no message. Here they all are, in
+    /// their order.
+    Decode(Vec<Result<T, DecodeError>>),
+    /// The calling thread holds as many locks as the kernel releases for a dead thread.
+    TooManyLocks,
+}
+
+impl<T> fmt::Display for GetManyError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GetManyError::Empty => GetError::Empty.fmt(f),
+            GetManyError::Closed => GetError::Closed.fmt(f),
+            GetManyError::Decode(messages) => {
+                let undecoded = messages.iter().filter(|message| message.is_err()).count();
+                write!(f, "{undecoded} of {} messages cannot be decoded", messages.len())
+            }
+            GetManyError::TooManyLocks => GetError::TooManyLocks.fmt(f),
+        }
+    }
+}
+
+impl<T: fmt::Debug> Error for GetManyError<T> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            GetManyError::Decode(messages) => {
+                let error = messages.iter().find_map(|message| message.as_ref().err())?;
+                Some(error)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl<T> From<GetRefusal> for GetManyError<T> {
+    #[cold]
+    fn from(refusal: GetRefusal) -> GetManyError<T> {
+        match refusal {
+            GetRefusal::Empty => GetManyError::Empty,
+            GetRefusal::Closed => GetManyError::Closed,
+            GetRefusal::TooManyLocks => GetManyError::TooManyLocks,
+        }
+    }
+}
+
 /// More tasks were said to be done than were put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskDoneError;

@@ -30,7 +30,8 @@ pub use {
     claim::{Claim, MessageRef, Reservation},
     codec::{Bytes, Codec, Postcard, Raw},
     error::{
-        DecodeError, EncodeError, GetError, PutError, PutManyError, TaskDoneError, TryGetError, TryPutError,
+        DecodeError, EncodeError, GetError, GetManyError, PutError, PutManyError, TaskDoneError, TryGetError,
+        TryPutError,
     },
     joinable::JoinableQueue,
     queue::{Iter, Queue},

@@ -1,7 +1,7 @@
 //! [`Queue`]: the handle.
 
 use crate::codec::{Codec, Postcard};
-use crate::error::{GetError, PutError, PutManyError};
+use crate::error::{GetError, GetManyError, PutError, PutManyError};
 use crate::raw::RawQueue;
 use core::fmt;
 use core::marker::PhantomData;
@@ -243,12 +243,24 @@ impl<T, C: Codec<T>> Queue<T, C> {
     }
 
     /// Gets the next messages, at most so many: waits for one as long as it takes, and takes with it what else is there,
-    /// with one lock. A message that does not decode has an error in its place.
+    /// with one lock. For zero messages, it does not wait.
     ///
     /// # Errors
     ///
-    /// Any [`GetError`] but `Empty` and `Decode`.
-    pub fn get_many(&self, most: usize) -> Result<Vec<T>, GetError> {
+    /// Any [`GetManyError`] but `Empty`. If messages do not decode, it has them, and those that do.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_queue::{Queue, Raw};
+    ///
+    /// let queue = Queue::<u64, Raw>::new()?;
+    /// queue.put_many([1, 2, 3]).unwrap();
+    /// assert_eq!(queue.get_many(2).unwrap(), [1, 2]);
+    /// assert_eq!(queue.get_many(100).unwrap(), [3]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn get_many(&self, most: usize) -> Result<Vec<T>, GetManyError<T>> {
         self.get_many_deadline(most, Deadline::NEVER)
     }
 
@@ -257,7 +269,7 @@ impl<T, C: Codec<T>> Queue<T, C> {
     /// # Errors
     ///
     /// As for [`get_many`](Queue::get_many), and `Empty`.
-    pub fn try_get_many(&self, most: usize) -> Result<Vec<T>, GetError> {
+    pub fn try_get_many(&self, most: usize) -> Result<Vec<T>, GetManyError<T>> {
         self.get_many_deadline(most, Deadline::PAST)
     }
 
@@ -266,16 +278,29 @@ impl<T, C: Codec<T>> Queue<T, C> {
     /// # Errors
     ///
     /// As for [`get_many`](Queue::get_many), and `Empty`.
-    pub fn get_many_timeout(&self, most: usize, timeout: Duration) -> Result<Vec<T>, GetError> {
+    pub fn get_many_timeout(&self, most: usize, timeout: Duration) -> Result<Vec<T>, GetManyError<T>> {
         self.get_many_deadline(most, Deadline::after(timeout))
     }
 
-    fn get_many_deadline(&self, most: usize, deadline: Deadline) -> Result<Vec<T>, GetError> {
+    fn get_many_deadline(&self, most: usize, deadline: Deadline) -> Result<Vec<T>, GetManyError<T>> {
         let mut copied = Vec::with_capacity(most.min(1024));
         if most != 0 {
             self.raw.get_all(most, deadline, |bytes| copied.push(C::copy(bytes)))?;
         }
-        copied.into_iter().map(|copied| C::decode(copied).map_err(GetError::Decode)).collect()
+        let mut messages = Vec::with_capacity(copied.len());
+        let mut copied = copied.into_iter().map(C::decode);
+        while let Some(decoded) = copied.next() {
+            match decoded {
+                Ok(message) => messages.push(message),
+                Err(error) => {
+                    let mut all: Vec<_> = messages.into_iter().map(Ok).collect();
+                    all.push(Err(error));
+                    all.extend(copied);
+                    return Err(GetManyError::Decode(all));
+                }
+            }
+        }
+        Ok(messages)
     }
 
     /// Gets the next message's bytes, as they travel, into `buffer`, whose memory is used again: what was in it is gone.
