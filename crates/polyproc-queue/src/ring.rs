@@ -515,18 +515,18 @@ impl<'a> Consumer<'a> {
         unsafe { producers.lock.unlock() };
     }
 
-    /// A message whose claimer died, if there is one.
+    /// A message whose claimer died, if there is one: the oldest.
     #[cold]
     #[inline(never)]
     fn dead_claim(&mut self) -> Option<Front> {
         self.settle();
         let taken = self.header.taken.0.mark.position.load(Ordering::Relaxed);
-        self.header.claims.iter().enumerate().find_map(|(claim, slot)| {
+        let dead = self.header.claims.iter().enumerate().filter_map(|(claim, slot)| {
             let dead = slot.robust.is_taken() && slot.robust.word.load(Ordering::Acquire) & OWNER == 0;
             let position = slot.position.load(Ordering::Relaxed);
-            if !dead || !is_before(position, taken) {
-                return None;
-            }
+            (dead && is_before(position, taken)).then_some((claim, slot, position))
+        });
+        dead.max_by_key(|(.., position)| taken.wrapping_sub(*position)).map(|(claim, slot, position)| {
             let segment = slot.segment.load(Ordering::Relaxed);
             let base = self.header.segment(segment).base.load(Ordering::Relaxed);
             let offset = position.wrapping_sub(base) & (segment_size(segment) - 1);
@@ -537,7 +537,7 @@ impl<'a> Consumer<'a> {
             // SAFETY: the record reaches beyond its header.
             let place = unsafe { record.add(HEADER as usize) };
             let length = (header & LENGTH) as usize;
-            Some(Front { place, length, again: true, claim: Some(claim), position, segment })
+            Front { place, length, again: true, claim: Some(claim), position, segment }
         })
     }
 
