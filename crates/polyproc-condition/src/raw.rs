@@ -47,7 +47,8 @@
 //!   at it before they sleep: the kernel wakes one of them, which passes it on. That all do is because notifications go
 //!   oldest first. A waiter takes its slot before its age, and looks at the other slots after it is in sight. A notifier
 //!   looks twice before it decides, and so whoever waits is either preferred to the chosen one or looks after it was there.
-//! - **Who passes it on dies**: it owned the slot then, which is in its list; so the same again.
+//! - **Who passes it on dies**: if it owned the slot, the same again. Before that, it has woken another at the gate, to look
+//!   as well.
 //! - **Nobody else waits**: the notification is spent. The slot is freed by the next that begins to wait, before it
 //!   is in sight itself.
 //! - **A waiter that has the lock back and still its slot**: both are released. The next holder finds the lock poisoned, and
@@ -56,12 +57,11 @@
 //! A slot is free for those who begin to wait as soon as it can be. If all are taken, one more waiter sleeps for a
 //! millisecond at most and returns as if notified: it never misses anything, and it polls.
 //!
-//! # What is left to the backstop
+//! # What is left
 //!
-//! A notification can wait for the backstop ([`polyproc_sys::deadline::BACKSTOP`]), the next waiter or the next death if
-//! *two* die: a notified waiter, and the one that the kernel woke for it, in the one instruction between having
-//! the dead's slot pending and owning it. And there may be one wake-up too many, never one too few, if the second dies
-//! between notifying the oldest and giving up the slot, or in taking a slot, in the moment before its age is cleared.
+//! To the backstop ([`polyproc_sys::deadline::BACKSTOP`]), nothing that is known. But if *two* die, a notified waiter and
+//! the one that passes its notification on or takes its slot, there may be one wake-up too many, never one too few: if
+//! the second dies between notifying the oldest and giving up the slot, or between taking a slot and clearing its age.
 
 use core::fmt;
 use polyproc_mutex::Refusal;
@@ -417,8 +417,10 @@ impl<'a> RawCondition<'a> {
         let is_notified = || {
             own.word.load(Ordering::Acquire) != current.tid() || self.queue.all.load(Ordering::Acquire) != all
         };
-        self.queue.patience.look(|| is_notified().then_some(()));
         let mut expired = deadline == Deadline::PAST;
+        if !expired {
+            self.queue.patience.look(|| is_notified().then_some(()));
+        }
         let mut rescued = false;
         loop {
             // From here on another is woken if this thread dies with what it may have been woken for.
@@ -596,6 +598,8 @@ impl<'a> RawCondition<'a> {
     /// Passes on the notification that a dead waiter left in its slot. Leaves the gate pending.
     #[cold]
     fn pass_on(self, current: Current, slot: &Slot) {
+        // For the instruction between the next two, in which a death would go unseen: somebody else knows as well.
+        self.queue.gate.wake(1);
         current.begin(&slot.word, &slot.node);
         let own = current.tid() | WAITERS;
         if slot.word.compare_exchange(LEGACY, own, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
