@@ -175,9 +175,8 @@ impl RawBarrier {
     /// How many parties complete a round.
     #[inline(always)]
     pub fn parties(&self) -> usize {
-        // A model has no seats that cannot be needed: each is a word more to explore.
-        let spare = if cfg!(any(polyproc_loom, polyproc_shuttle)) { 1 } else { 2 };
-        if spare == 1 { self.seats.len() - 1 } else { self.seats.len() / 2 }
+        // A model has one seat to spare, for a thread that takes the place of a dead one: each is a word more to explore.
+        if cfg!(any(polyproc_loom, polyproc_shuttle)) { self.seats.len() - 2 } else { self.seats.len() / 2 }
     }
 
     /// How many parties wait; 0 if the barrier is broken. By the time the caller looks at the answer, it may be another.
@@ -255,6 +254,10 @@ impl RawBarrier {
     pub fn reset(&self) {
         let current = thread::current();
         let seat = self.take_outsider_seat(current);
+        // A party that died before it was counted has left its note.
+        if current.has_room() {
+            self.tidy_up_beside(current, seat);
+        }
         self.begin_anew(seat, BrokenCause::Reset { pid: current.pid() });
         seat.leave(current);
     }

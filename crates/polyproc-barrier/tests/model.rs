@@ -64,7 +64,7 @@ fn vanish_at_every_step(
     unreachable!()
 }
 
-/// A barrier with one seat more than it has parties.
+/// A barrier with two seats more than it has parties.
 type Shared<const SEATS: usize> = Arc<RawBarrier<[Seat; SEATS]>>;
 
 fn barrier<const SEATS: usize>() -> Shared<SEATS>
@@ -111,15 +111,15 @@ fn is_as_good_as_new(barrier: &RawBarrier) {
         assert_eq!(barrier.broken_cause(), Some(me));
         barrier.reset();
         assert_eq!(barrier.broken_cause(), None);
-        assert_eq!(barrier.pids(), []);
+        assert_eq!(barrier.pids(), [], "{barrier:?}");
     });
 }
 
 /// Two go through two rounds in lock step: what one did before a round, the other sees after it.
 #[test]
 fn two_pass_together() {
-    explore(3, || {
-        let (shared, work) = (barrier::<3>(), [(); 2].map(|()| AtomicU32::new(0)));
+    explore(2, || {
+        let (shared, work) = (barrier::<4>(), [(); 2].map(|()| AtomicU32::new(0)));
         let work = Arc::new(work);
         let go = |tid: u32, mine: usize| {
             let (shared, work) = (shared.clone(), work.clone());
@@ -152,7 +152,7 @@ where
     [Seat; SEATS]: Default,
 {
     let shared = barrier::<SEATS>();
-    let others = SEATS as u32 - 2;
+    let others = SEATS as u32 - 3;
     let threads: Vec<_> = (0..others).map(|index| party(2 + index, &shared, Deadline::NEVER)).collect();
     let end = run(MORTAL, mortal, || {
         let wait = wait(&*shared, Deadline::NEVER).expect("nobody else dies");
@@ -181,14 +181,15 @@ where
 
 #[test]
 fn a_party_that_vanishes_strands_nobody() {
-    let steps = vanish_at_every_step(3, vanish_beside::<3>);
+    let steps = vanish_at_every_step(2, vanish_beside::<4>);
     assert!(steps >= 10, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of two parties");
 }
 
 #[test]
+#[cfg(polyproc_shuttle)]
 fn a_party_that_vanishes_among_three_strands_nobody() {
-    let steps = vanish_at_every_step(1, vanish_beside::<4>);
+    let steps = vanish_at_every_step(1, vanish_beside::<5>);
     assert!(steps >= 10, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of three parties");
 }
@@ -196,8 +197,8 @@ fn a_party_that_vanishes_among_three_strands_nobody() {
 /// Who vanishes while it breaks a round has broken it for all, or not at all.
 #[test]
 fn who_vanishes_in_an_abort_strands_nobody() {
-    let steps = vanish_at_every_step(3, |mortal| {
-        let shared = barrier::<3>();
+    let steps = vanish_at_every_step(2, |mortal| {
+        let shared = barrier::<4>();
         let thread = party(2, &shared, Deadline::NEVER);
         let end = run(MORTAL, mortal, || shared_raw(&shared).abort());
         observe(|| {
@@ -221,8 +222,8 @@ fn shared_raw<const SEATS: usize>(shared: &Shared<SEATS>) -> &RawBarrier {
 /// Who vanishes in a reset leaves the barrier as it was, broken, or as new; who waited never takes it for completion.
 #[test]
 fn who_vanishes_in_a_reset_strands_nobody() {
-    let steps = vanish_at_every_step(3, |mortal| {
-        let shared = barrier::<3>();
+    let steps = vanish_at_every_step(2, |mortal| {
+        let shared = barrier::<4>();
         let thread = party(2, &shared, Deadline::NEVER);
         while shared_raw(&shared).n_waiting() == 0 {
             yield_now();
@@ -246,8 +247,8 @@ fn who_vanishes_in_a_reset_strands_nobody() {
 /// A reset beside two who pass: either both have passed, or neither has.
 #[test]
 fn a_reset_and_a_completion_do_not_mix() {
-    explore(3, || {
-        let shared = barrier::<3>();
+    explore(2, || {
+        let shared = barrier::<4>();
         let other = party(2, &shared, soon());
         let resetter = {
             let shared = shared.clone();
@@ -268,8 +269,8 @@ fn a_reset_and_a_completion_do_not_mix() {
 /// Who gives up breaks the barrier for the other, or both pass.
 #[test]
 fn a_party_that_times_out_strands_nobody() {
-    let steps = vanish_at_every_step(3, |mortal| {
-        let shared = barrier::<3>();
+    let steps = vanish_at_every_step(2, |mortal| {
+        let shared = barrier::<4>();
         let thread = party(2, &shared, Deadline::NEVER);
         let mut mine = None;
         let end = run(MORTAL, mortal, || mine = Some(wait(&*shared, soon())));
@@ -297,7 +298,7 @@ fn a_party_that_times_out_strands_nobody() {
 #[test]
 fn a_leader_that_vanishes_in_the_action_strands_nobody() {
     let steps = vanish_at_every_step(2, |mortal| {
-        let (shared, log) = (barrier::<3>(), Arc::new([(); 2].map(|()| AtomicU32::new(0))));
+        let (shared, log) = (barrier::<4>(), Arc::new([(); 2].map(|()| AtomicU32::new(0))));
         shared_raw(&shared).announce_action();
         let go = |tid, mortal| {
             let (shared, log) = (shared.clone(), log.clone());
@@ -342,7 +343,7 @@ fn two_that_vanish_strand_nobody() {
     for aborter in 0..20 {
         for sleeper in 0..60 {
             let scenario = move || {
-                let shared = barrier::<4>();
+                let shared = barrier::<5>();
                 let dying = {
                     let shared = shared.clone();
                     let wait = move || _ = wait(&*shared, Deadline::NEVER);
