@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 mod cpu;
 mod processes;
+mod ring;
 
 pub use cpu::pin_to;
 pub use processes::{Processes, Timed};
+pub use ring::Ring;
 
 /// Whether the benches only show that they work: `cargo bench -- --test`.
 pub fn is_test() -> bool {

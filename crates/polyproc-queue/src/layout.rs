@@ -129,7 +129,7 @@ pub(crate) struct ClaimSlot {
 
 /// What the producers' lock guards.
 #[derive(Debug, Default)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub(crate) struct Producers {
     pub(crate) lock: RawMutex,
     /// What they last saw of the consumers' `free`.
@@ -143,7 +143,7 @@ pub(crate) struct Producers {
 
 /// What the consumers' lock guards.
 #[derive(Debug, Default)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub(crate) struct Consumers {
     pub(crate) lock: RawMutex,
     /// What they last saw of the producers' tail.
@@ -160,7 +160,7 @@ pub(crate) struct Consumers {
 
 /// A line of its own.
 #[derive(Debug, Default)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub(crate) struct Line<T>(pub(crate) T);
 
 /// What the consumers tell the producers.
@@ -194,9 +194,19 @@ pub(crate) struct Settings {
     pub(crate) shrank_after: AtomicU64,
 }
 
+/// How those look who wait, learnt from what they found.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct Look {
+    /// How long, before they sleep.
+    pub(crate) patience: Patience,
+    /// For how many pauses they leave the other side alone before their first look.
+    pub(crate) first: AtomicU32,
+}
+
 /// The whole header.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub(crate) struct Header {
     pub(crate) producers: Producers,
     /// Up to where there are messages, and how many were put.
@@ -208,8 +218,7 @@ pub(crate) struct Header {
     /// How many tasks are done, of a `JoinableQueue`.
     pub(crate) done: Line<AtomicU64>,
     /// How long consumers, producers and joiners look before they sleep.
-    pub(crate) patience: [Patience; 3],
-    reserved: AtomicU32,
+    pub(crate) looks: Line<[Look; 3]>,
     /// For those who wait for messages; rung by producers.
     pub(crate) news: Waitroom,
     /// For those who wait for room; rung by consumers.
@@ -222,6 +231,6 @@ pub(crate) struct Header {
 const _: () = {
     assert!(size_of::<Mark>() == 40);
     assert!(size_of::<Segment>() == 32);
-    assert!(size_of::<Producers>() == 64 && size_of::<Consumers>() == 128 - 64);
-    assert!(size_of::<Line<Taken>>() == 64 && size_of::<Line<Settings>>() == 64);
+    assert!(size_of::<Producers>() == 128 && size_of::<Consumers>() == 128);
+    assert!(size_of::<Line<Taken>>() == 128 && size_of::<Line<Settings>>() == 128);
 };

@@ -5,6 +5,9 @@
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 mod error;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+#[allow(unsafe_code)]
+mod fast;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 mod layout;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[allow(unsafe_code)]

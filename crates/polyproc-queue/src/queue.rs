@@ -371,6 +371,18 @@ impl<T, C: Codec<T>> Queue<T, C> {
     }
 }
 
+impl Queue<Vec<u8>, crate::codec::Bytes> {
+    /// [`put`](Queue::put) of bytes that the caller keeps.
+    ///
+    /// # Errors
+    ///
+    /// As for [`put`](Queue::put), with nothing to give back.
+    #[inline]
+    pub fn put_bytes(&self, message: &[u8]) -> Result<(), PutError<()>> {
+        self.raw.put(message, Deadline::NEVER).map_err(|refusal| PutError::new((), refusal))
+    }
+}
+
 impl<T, C> Queue<T, C> {
     pub(crate) fn raw(&self) -> &RawQueue {
         &self.raw

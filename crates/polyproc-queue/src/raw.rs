@@ -1,7 +1,8 @@
 //! The queue of bytes: its memory, its two locks, and how long to wait.
 
 use crate::error::{GetRefusal, PutRefusal};
-use crate::layout::{ClaimSlot, HEADER, Header, OPEN, SEGMENTS, SMALLEST};
+use crate::fast::write;
+use crate::layout::{ClaimSlot, HEADER, Header, Look, OPEN, SEGMENTS, SMALLEST};
 use crate::ring::{Consumer, Front, NoRoom, Producer, is_before, segment_offset, segment_size};
 use crate::waitroom::{Sleeper, Waitroom};
 use core::alloc::Layout;
@@ -10,7 +11,6 @@ use core::ptr::NonNull;
 use polyproc_memory::{Kind, Object, Shape};
 use polyproc_mutex::{RawMutex, Refusal};
 use polyproc_sys::atomic::Ordering;
-use polyproc_sys::backoff::Patience;
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex::{self, OWNER, Wait, Waiter};
 use polyproc_sys::{robust, thread};
@@ -20,7 +20,13 @@ use std::time::Duration;
 /// How long an operation that does not wait waits for another process's copy that is under way.
 const BUSY: Duration = Duration::from_millis(1);
 
-/// In `patience`: whose it is.
+/// The longest pause before a look.
+const PAUSES: u32 = 256;
+
+/// So many bytes are enough room to go on with.
+const ENOUGH: u64 = 16 << 10;
+
+/// In `looks`: whose it is.
 pub(crate) const FOR_NEWS: usize = 0;
 pub(crate) const FOR_ROOM: usize = 1;
 pub(crate) const FOR_REST: usize = 2;
@@ -178,10 +184,32 @@ impl RawQueue {
         }
     }
 
-    /// Puts one message.
-    #[inline(always)]
-    pub(crate) fn put(&self, message: &[u8], deadline: Deadline) -> Result<(), PutRefusal> {
-        let (mut producer, place) = self.produce_room(message.len(), deadline)?;
+    /// [`put`](RawQueue::put), where the lock was not free.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn put_later(
+        &self,
+        message: &[u8],
+        deadline: Deadline,
+        refusal: Refusal,
+    ) -> Result<(), PutRefusal> {
+        if refusal != Refusal::WouldBlock {
+            return Err(refusal.into());
+        }
+        let producer = self.produce(deadline)?;
+        self.put_otherwise(message, deadline, producer)
+    }
+
+    /// [`put`](RawQueue::put), where anything is not as usual.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn put_otherwise(
+        &self,
+        message: &[u8],
+        deadline: Deadline,
+        producer: Producer<'_>,
+    ) -> Result<(), PutRefusal> {
+        let (mut producer, place) = self.find_room(producer, message.len(), deadline)?;
         // SAFETY: the place was reserved for so many bytes, and nobody else has it.
         unsafe { write(message, place) };
         producer.add(message.len());
@@ -227,7 +255,16 @@ impl RawQueue {
         length: usize,
         deadline: Deadline,
     ) -> Result<(Producer<'_>, NonNull<u8>), PutRefusal> {
-        let mut producer = self.produce(deadline)?;
+        let producer = self.produce(deadline)?;
+        self.find_room(producer, length, deadline)
+    }
+
+    fn find_room<'a>(
+        &'a self,
+        mut producer: Producer<'a>,
+        length: usize,
+        deadline: Deadline,
+    ) -> Result<(Producer<'a>, NonNull<u8>), PutRefusal> {
         if self.is_closed() {
             return Err(PutRefusal::Closed);
         }
@@ -251,7 +288,7 @@ impl RawQueue {
     ) -> Result<(Producer<'_>, NonNull<u8>), PutRefusal> {
         let header = self.header();
         let mut wait =
-            Waiting::new(&header.room, &header.consumers.lock, &header.patience[FOR_ROOM], deadline);
+            Waiting::new(&header.room, &header.consumers.lock, &header.looks.0[FOR_ROOM], deadline);
         loop {
             // Before the look at the room: what changes after it is news.
             let taken = &header.taken.0;
@@ -286,16 +323,43 @@ impl RawQueue {
                 consumer.settle();
                 continue;
             }
-            if !wait.wait(core::iter::empty, || position() != before || self.is_closed()) {
+            // Room for a single message is not worth a look at the consumers' line for each, unless that is all there
+            // can be.
+            let worth = if self.most == 0 { self.max_bytes / 4 } else { self.most * HEADER };
+            let is_little = |_| position().1.wrapping_sub(before.1) < worth.min(ENOUGH);
+            let news = || position() != before || self.is_closed();
+            if !wait.wait(core::iter::empty, news, is_little) {
                 return Err(PutRefusal::Full);
             }
         }
     }
 
-    /// Gets one message, which `copy` copies out of its place.
-    #[inline(always)]
-    pub(crate) fn get<R>(&self, deadline: Deadline, copy: impl FnOnce(&[u8]) -> R) -> Result<R, GetRefusal> {
-        let (mut consumer, front) = self.consume_front(deadline)?;
+    /// [`get`](RawQueue::get), where the lock was not free.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn get_later<R>(
+        &self,
+        deadline: Deadline,
+        copy: impl FnOnce(&[u8]) -> R,
+        refusal: Refusal,
+    ) -> Result<R, GetRefusal> {
+        if refusal != Refusal::WouldBlock {
+            return Err(refusal.into());
+        }
+        let consumer = self.consume(deadline)?;
+        self.get_otherwise(deadline, copy, consumer)
+    }
+
+    /// [`get`](RawQueue::get), where anything is not as usual.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn get_otherwise<R>(
+        &self,
+        deadline: Deadline,
+        copy: impl FnOnce(&[u8]) -> R,
+        consumer: Consumer<'_>,
+    ) -> Result<R, GetRefusal> {
+        let (mut consumer, front) = self.find_front(consumer, deadline)?;
         // SAFETY: a message is in front as long as the lock is held.
         let copied = copy(unsafe { front.message() });
         consumer.take(&front);
@@ -327,7 +391,15 @@ impl RawQueue {
     /// Becomes the one who gets, with the message that comes next.
     #[inline(always)]
     pub(crate) fn consume_front(&self, deadline: Deadline) -> Result<(Consumer<'_>, Front), GetRefusal> {
-        let mut consumer = self.consume(deadline)?;
+        let consumer = self.consume(deadline)?;
+        self.find_front(consumer, deadline)
+    }
+
+    fn find_front<'a>(
+        &'a self,
+        mut consumer: Consumer<'a>,
+        deadline: Deadline,
+    ) -> Result<(Consumer<'a>, Front), GetRefusal> {
         match consumer.front() {
             Some(front) => Ok((consumer, front)),
             None => {
@@ -342,7 +414,7 @@ impl RawQueue {
     fn wait_for_news(&self, deadline: Deadline) -> Result<(Consumer<'_>, Front), GetRefusal> {
         let header = self.header();
         let mut wait =
-            Waiting::new(&header.news, &header.producers.lock, &header.patience[FOR_NEWS], deadline);
+            Waiting::new(&header.news, &header.producers.lock, &header.looks.0[FOR_NEWS], deadline);
         loop {
             // Before the look at the queue: it closes after its last message.
             let closed = self.is_closed();
@@ -374,7 +446,8 @@ impl RawQueue {
                     || (header.settings.0.has_claims.load(Ordering::SeqCst) != 0) != has_claims
                     || header.taken.0.mark.position.load(Ordering::Relaxed) != head
             };
-            if !wait.wait(|| self.claims(), news) {
+            // Several at the first look: they come faster than the looks.
+            if !wait.wait(|| self.claims(), news, |looks| looks == 1 && self.len() > 1) {
                 return Err(GetRefusal::Empty);
             }
         }
@@ -426,6 +499,7 @@ impl RawQueue {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn is_closed(&self) -> bool {
         // Acquire: whoever sees it closed sees its last message.
         self.header().settings.0.closed.load(Ordering::Acquire) != 0
@@ -524,8 +598,8 @@ impl RawQueue {
             return true;
         }
         let mut wait =
-            Waiting::new(&header.rest, &header.consumers.lock, &header.patience[FOR_REST], deadline);
-        while wait.wait(core::iter::empty, is_over) {
+            Waiting::new(&header.rest, &header.consumers.lock, &header.looks.0[FOR_REST], deadline);
+        while wait.wait(core::iter::empty, is_over, |_| false) {
             if is_over() {
                 wait.succeeded(u32::MAX);
                 return true;
@@ -556,17 +630,6 @@ impl RawQueue {
     }
 }
 
-/// Copies a message to its place.
-///
-/// # Safety
-///
-/// The place is the caller's alone, and has room for it.
-#[inline(always)]
-unsafe fn write(message: &[u8], place: NonNull<u8>) {
-    // SAFETY: the caller's; a message that is put lies in private memory.
-    unsafe { core::ptr::copy_nonoverlapping(message.as_ptr(), place.as_ptr(), message.len()) };
-}
-
 /// A message that somebody has claimed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claimed {
@@ -578,7 +641,7 @@ pub(crate) struct Claimed {
 pub(crate) struct Waiting<'a> {
     room: &'a Waitroom,
     lock: &'a RawMutex,
-    patience: &'a Patience,
+    look: &'a Look,
     sleeper: Option<Sleeper<'a>>,
     deadline: Deadline,
     expired: bool,
@@ -589,11 +652,11 @@ impl<'a> Waiting<'a> {
     pub(crate) fn new(
         room: &'a Waitroom,
         lock: &'a RawMutex,
-        patience: &'a Patience,
+        look: &'a Look,
         deadline: Deadline,
     ) -> Waiting<'a> {
         let expired = deadline.has_passed();
-        Waiting { room, lock, patience, sleeper: None, deadline, expired, rescued: false }
+        Waiting { room, lock, look, sleeper: None, deadline, expired, rescued: false }
     }
 
     /// Waits until there is news, or something that looks like it. `false` if the deadline has passed.
@@ -601,12 +664,13 @@ impl<'a> Waiting<'a> {
         &mut self,
         others: impl Fn() -> I,
         news: impl Fn() -> bool,
+        longer: impl Fn(u32) -> bool,
     ) -> bool {
         if self.expired {
             return false;
         }
         self.rescued = false;
-        if self.sleeper.is_none() && self.patience.look(|| news().then_some(())).is_some() {
+        if self.sleeper.is_none() && self.looks(&news, longer) {
             return true;
         }
         let sleeper = self.sleeper.get_or_insert_with(|| self.room.enter());
@@ -615,6 +679,20 @@ impl<'a> Waiting<'a> {
             self.rescued = !self.expired && !sleeper.is_without_place();
         }
         true
+    }
+
+    /// Looks for news before it sleeps.
+    ///
+    /// Who looks all the time finds one message at a time, and each look holds up who makes the next one. So `longer` says,
+    /// of the number of looks that it took, whether the next wait is to leave the other side alone for longer, or for less.
+    fn looks(&self, news: impl Fn() -> bool, longer: impl Fn(u32) -> bool) -> bool {
+        let first = self.look.first.load(Ordering::Relaxed).clamp(1, PAUSES);
+        let found = self.look.patience.look_sparsely(first, PAUSES, || news().then_some(()));
+        let next = if found.is_some_and(|((), looks)| longer(looks)) { first * 2 } else { first / 2 };
+        if next.clamp(1, PAUSES) != first {
+            self.look.first.store(next, Ordering::Relaxed);
+        }
+        found.is_some()
     }
 
     /// It will not do what it may have been woken for. Wakes another for it.

@@ -412,9 +412,15 @@ impl<'a> Consumer<'a> {
             self.ring();
         }
         self.fresh = 0;
+        self.may_be_drained();
+    }
+
+    /// If everything is taken, and the segment is not the smallest, it may be time to go back to that.
+    #[inline(always)]
+    pub(crate) fn may_be_drained(&mut self) {
         let consumers = &self.header.consumers;
         if consumers.tail_seen.load(Ordering::Relaxed) == self.head
-            && (consumers.segment.load(Ordering::Relaxed) != 0)
+            && consumers.segment.load(Ordering::Relaxed) != 0
         {
             self.drained();
         }
@@ -669,7 +675,7 @@ impl Drop for Consumer<'_> {
 
 impl Header {
     #[inline(always)]
-    fn segment(&self, index: u32) -> &Segment {
+    pub(crate) fn segment(&self, index: u32) -> &Segment {
         // The mask keeps the compiler from checking what the trusted memory says.
         &self.segments.0[index as usize % crate::layout::SEGMENTS]
     }
@@ -681,7 +687,7 @@ impl Header {
 ///
 /// The place is eight bytes of mapped memory, aligned to as many.
 #[inline(always)]
-unsafe fn word<'a>(place: NonNull<u8>) -> &'a AtomicU64 {
+pub(crate) unsafe fn word<'a>(place: NonNull<u8>) -> &'a AtomicU64 {
     // SAFETY: the caller's; headers are only accessed as atomics while a record is there.
     unsafe { AtomicU64::from_ptr(place.as_ptr().cast()) }
 }

@@ -92,25 +92,44 @@ impl Patience {
 
     /// Asks `ready` again and again, until it has something or it is time to sleep.
     #[inline]
-    pub fn look<T>(&self, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+    pub fn look<T>(&self, ready: impl FnMut() -> Option<T>) -> Option<T> {
+        Some(self.look_sparsely(0, 1, ready)?.0)
+    }
+
+    /// [`look`](Patience::look), with `first` pauses before the first question, and twice as many before each next one, up to
+    /// `most`. Each question may take a cache line away from who works on the answer. Returns how many questions it
+    /// took, too.
+    #[inline]
+    pub fn look_sparsely<T>(
+        &self,
+        first: u32,
+        most: u32,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Option<(T, u32)> {
         if cfg!(any(polyproc_loom, polyproc_shuttle)) {
-            return ready(); // A model explores what happens after the spinning.
+            return Some((ready()?, 1)); // A model explores what happens after the spinning.
         }
         // Relaxed, here and below: nothing rides on a hint, and an update that gets lost does no harm.
         let failures = self.0.load(Ordering::Relaxed);
-        let looks = match failures % PROBE {
+        let pauses = match failures % PROBE {
             0 => LOOKS,
             few if failures < HOPELESS => LOOKS >> few,
             _ => 1,
         };
-        for _ in 0..looks {
+        let (mut paused, mut gap, mut questions) = (0, first, 0);
+        while paused < pauses {
+            for _ in 0..gap {
+                spin_loop();
+            }
+            paused += gap.max(1);
+            questions += 1;
             if let Some(news) = ready() {
-                if failures != 0 && looks > 1 {
+                if failures != 0 && pauses > 1 {
                     self.0.store(0, Ordering::Relaxed);
                 }
-                return Some(news);
+                return Some((news, questions));
             }
-            spin_loop();
+            gap = (gap * 2).clamp(1, most);
         }
         self.0.store(failures.wrapping_add(1), Ordering::Relaxed);
         None
