@@ -226,8 +226,8 @@ fn two_readers_of_one_slot_and_a_writer() {
 }
 
 #[test]
-fn a_writer_that_waits_and_two_readers_of_one_slot() {
-    play_all(1, 1, &[PASS, READ, READ]);
+fn a_writer_that_waits_and_two_readers() {
+    play_all(2, 1, &[PASS, READ, READ]);
 }
 
 #[test]
