@@ -6,13 +6,13 @@
 //!
 //! | word | values | what |
 //! |---|---|---|
-//! | `door` | number, and `ASLEEP` in the lowest bit | whether anybody may sleep; the number changes with every wake |
+//! | `door` | number, and `ASLEEP` in the lowest bit | whether anybody may sleep; the number changes with every wake, and with everybody who comes |
 //! | `herald` | 0, or a holder's id + `WAITERS` | robust: a holder is about to publish something and to wake |
 //! | place | 0, or a sleeper's id + `WAITERS` | robust: somebody sleeps, or was woken and has not done its work yet |
 //!
 //! A **holder** looks at the door when it has taken its lock. If somebody may sleep, it raises the herald, publishes,
-//! gives the door a new number without `ASLEEP`, wakes as many as it has news for, sets `ASLEEP` again if it found any,
-//! because others may sleep still, and lowers the herald, all before it releases the lock.
+//! gives the door a new number, wakes as many as it has news for, clears `ASLEEP` if there was nobody, and lowers the
+//! herald, all before it releases the lock.
 //!
 //! A **sleeper** takes a place for the time from before its first sleep until its work is done. It sets `ASLEEP`, if it
 //! is not, looks at the lock's word, looks for news a last time, and then sleeps on all of this at once: the door, the
@@ -188,18 +188,11 @@ impl Waitroom {
     #[inline(never)]
     pub(crate) fn ring(&self, count: u32) {
         // A new number first: whoever has looked for news and is not asleep yet looks again.
-        let mut door = self.door.load(Ordering::Relaxed);
-        while let Err(other) = self.door.compare_exchange(
-            door,
-            door.wrapping_add(NEXT) & !ASLEEP,
-            Ordering::SeqCst,
-            Ordering::Relaxed,
-        ) {
-            door = other;
-        }
-        if self.door.wake(count) != 0 {
-            // Others may sleep still. Should this not come to pass, it is done by who was woken.
-            self.door.fetch_or(ASLEEP, Ordering::SeqCst);
+        let door = self.door.fetch_add(NEXT, Ordering::SeqCst).wrapping_add(NEXT);
+        if self.door.wake(count) == 0 {
+            // Fails if anybody has come since. Who sleeps since the wake sleeps on the lock as well, and comes back. Not
+            // cleared before the wake: if this thread died there, those whom the wake did not reach would be forgotten.
+            let _ = self.door.compare_exchange(door, door & !ASLEEP, Ordering::SeqCst, Ordering::Relaxed);
         }
         self.lower();
     }
@@ -208,8 +201,7 @@ impl Waitroom {
     #[cold]
     #[inline(never)]
     pub(crate) fn pass_on(&self, count: u32) {
-        // As in `ring`; and others may sleep of whom the door says nothing, if a holder died while it rang.
-        self.door.fetch_or(ASLEEP, Ordering::SeqCst);
+        // As in `ring`.
         self.door.fetch_add(NEXT, Ordering::SeqCst);
         self.door.wake(count);
     }
@@ -237,6 +229,8 @@ impl Waitroom {
     pub(crate) fn enter(&self) -> Sleeper<'_> {
         let current = thread::current();
         let place = self.places.iter().find(|place| place.claim(current));
+        // A new number: whoever has looked at the places before, and is not asleep yet, sleeps on this one too.
+        self.door.fetch_add(NEXT, Ordering::SeqCst);
         Sleeper { room: self, place, current }
     }
 }
