@@ -115,6 +115,20 @@ impl<T> PutError<T> {
         }
     }
 
+    /// The same, with something else in the message's place.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> PutError<U> {
+        match self {
+            PutError::Full(message) => PutError::Full(f(message)),
+            PutError::Closed(message) => PutError::Closed(f(message)),
+            PutError::TooLarge { message, length, most } => {
+                PutError::TooLarge { message: f(message), length, most }
+            }
+            PutError::Encode { message, error } => PutError::Encode { message: f(message), error },
+            PutError::OutOfMemory { message, error } => PutError::OutOfMemory { message: f(message), error },
+            PutError::TooManyLocks(message) => PutError::TooManyLocks(f(message)),
+        }
+    }
+
     #[cold]
     pub(crate) fn new(message: T, refusal: PutRefusal) -> PutError<T> {
         match refusal {

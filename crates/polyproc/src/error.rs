@@ -46,11 +46,29 @@ pub enum Error {
     #[cfg(feature = "mutex")]
     TimedOut,
     /// The thread holds as many locks as the kernel releases for a dead thread.
-    #[cfg(feature = "mutex")]
+    #[cfg(any(feature = "mutex", feature = "semaphore"))]
     TooManyLocks,
     /// Data was to be changed through one of several guards of an [`RLock`](crate::RLock).
     #[cfg(feature = "mutex")]
     Nested(crate::NestedError),
+    /// No permit of a semaphore was to be had, at once or until the time was over.
+    #[cfg(feature = "semaphore")]
+    NoPermit,
+    /// More permits were released than there can be.
+    #[cfg(feature = "semaphore")]
+    Release(crate::ReleaseError),
+    /// A wait at a barrier that is broken, or has an action that this handle does not know.
+    #[cfg(feature = "barrier")]
+    Barrier(crate::WaitError),
+    /// Nothing was put into a queue. The message is left behind.
+    #[cfg(feature = "queue")]
+    Put(crate::PutError<()>),
+    /// Nothing was got from a queue.
+    #[cfg(feature = "queue")]
+    Get(crate::GetError),
+    /// More tasks were said to be done than were put.
+    #[cfg(feature = "queue")]
+    TaskDone(crate::TaskDoneError),
     /// An index or a range outside an array, or a wrong length.
     #[cfg(feature = "value")]
     Array(crate::ArrayError),
@@ -76,12 +94,24 @@ impl fmt::Display for Error {
             Error::WouldBlock => f.write_str("the lock is held"),
             #[cfg(feature = "mutex")]
             Error::TimedOut => f.write_str("the lock was still held when the time was over"),
-            #[cfg(feature = "mutex")]
+            #[cfg(any(feature = "mutex", feature = "semaphore"))]
             Error::TooManyLocks => {
                 f.write_str("this thread holds as many locks as the kernel releases when a thread dies")
             }
             #[cfg(feature = "mutex")]
             Error::Nested(error) => error.fmt(f),
+            #[cfg(feature = "semaphore")]
+            Error::NoPermit => f.write_str("no permit is available"),
+            #[cfg(feature = "semaphore")]
+            Error::Release(error) => error.fmt(f),
+            #[cfg(feature = "barrier")]
+            Error::Barrier(error) => error.fmt(f),
+            #[cfg(feature = "queue")]
+            Error::Put(error) => error.fmt(f),
+            #[cfg(feature = "queue")]
+            Error::Get(error) => error.fmt(f),
+            #[cfg(feature = "queue")]
+            Error::TaskDone(error) => error.fmt(f),
             #[cfg(feature = "value")]
             Error::Array(error) => error.fmt(f),
             #[cfg(feature = "value")]
@@ -102,6 +132,10 @@ impl std::error::Error for Error {
             Error::Join(error) => error.source(),
             #[cfg(feature = "value")]
             Error::Array(error) => error.source(),
+            #[cfg(feature = "queue")]
+            Error::Put(error) => error.source(),
+            #[cfg(feature = "queue")]
+            Error::Get(error) => error.source(),
             #[allow(unreachable_patterns, reason = "without features there are no others")]
             _ => None,
         }
@@ -166,6 +200,105 @@ mod lock {
                 LockTimeoutError::TimedOut => Error::TimedOut,
                 LockTimeoutError::TooManyLocks => Error::TooManyLocks,
             }
+        }
+    }
+}
+
+#[cfg(feature = "semaphore")]
+mod semaphore {
+    use super::Error;
+    use crate::{AcquireTimeoutError, ReleaseError, TryAcquireError};
+
+    impl From<TryAcquireError> for Error {
+        fn from(error: TryAcquireError) -> Error {
+            match error {
+                TryAcquireError::WouldBlock => Error::NoPermit,
+                TryAcquireError::TooManyLocks => Error::TooManyLocks,
+            }
+        }
+    }
+
+    impl From<AcquireTimeoutError> for Error {
+        fn from(error: AcquireTimeoutError) -> Error {
+            match error {
+                AcquireTimeoutError::TimedOut => Error::NoPermit,
+                AcquireTimeoutError::TooManyLocks => Error::TooManyLocks,
+            }
+        }
+    }
+
+    impl From<ReleaseError> for Error {
+        fn from(error: ReleaseError) -> Error {
+            Error::Release(error)
+        }
+    }
+}
+
+#[cfg(feature = "barrier")]
+mod barrier {
+    use super::Error;
+    use crate::{BrokenBarrier, WaitError};
+
+    impl From<WaitError> for Error {
+        fn from(error: WaitError) -> Error {
+            Error::Barrier(error)
+        }
+    }
+
+    impl From<BrokenBarrier> for Error {
+        fn from(error: BrokenBarrier) -> Error {
+            Error::Barrier(WaitError::Broken(error))
+        }
+    }
+}
+
+#[cfg(feature = "queue")]
+mod queue {
+    use super::Error;
+    use crate::{DecodeError, GetError, GetManyError, PutError, PutManyError, TaskDoneError};
+
+    impl<T> From<PutError<T>> for Error {
+        fn from(error: PutError<T>) -> Error {
+            Error::Put(error.map(drop))
+        }
+    }
+
+    impl<T> From<PutManyError<T>> for Error {
+        fn from(error: PutManyError<T>) -> Error {
+            error.error.into()
+        }
+    }
+
+    impl From<GetError> for Error {
+        fn from(error: GetError) -> Error {
+            Error::Get(error)
+        }
+    }
+
+    impl<T> From<GetManyError<T>> for Error {
+        fn from(error: GetManyError<T>) -> Error {
+            Error::Get(match error {
+                GetManyError::Empty => GetError::Empty,
+                GetManyError::Closed => GetError::Closed,
+                GetManyError::TooManyLocks => GetError::TooManyLocks,
+                GetManyError::Decode(messages) => match messages.into_iter().find_map(Result::err) {
+                    Some(error) => GetError::Decode(error),
+                    None => GetError::Empty,
+                },
+                _ => GetError::Empty,
+            })
+        }
+    }
+
+    impl From<DecodeError> for Error {
+        fn from(error: DecodeError) -> Error {
+            Error::Get(GetError::Decode(error))
+        }
+    }
+
+    impl From<TaskDoneError> for Error {
+        fn from(error: TaskDoneError) -> Error {
+            Error::TaskDone(error)
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What Python's `multiprocessing` offers, native and typed: shared values and arrays, locks and processes, as fast as
-//! threads, and safe against the death of any of the processes.
+//! What Python's `multiprocessing` offers, native and typed: shared values and arrays, locks and all that is built of them,
+//! queues and processes, as fast as threads, and safe against the death of any of the processes.
 //!
 //! `SIGKILL` any process at any instruction: nobody else hangs, nothing that was committed is lost or seen twice, no
 //! lock, memory or descriptor leaks, and whoever is affected gets a typed error that names the dead.
@@ -39,7 +39,13 @@
 //! |---|---|---|
 //! | `polyproc-process` | `process` | [`Process`], [`Builder`], [`init`], [`current_process`], [`active_children`], [`cpu_count`] |
 //! | `polyproc-value` | `value` | [`Value`], [`Array`], their atomic forms [`RawValue`] and [`RawArray`], their run-time typed forms [`AnyValue`] and [`AnyArray`] |
+//! | `polyproc-queue` | `queue` | [`Queue`], [`JoinableQueue`] |
 //! | `polyproc-mutex` | `mutex` | [`Mutex`], [`RLock`] |
+//! | `polyproc-rwlock` | `rwlock` | [`RwLock`] |
+//! | `polyproc-condition` | `condition` | [`Condition`] |
+//! | `polyproc-semaphore` | `semaphore` | [`Semaphore`], [`BoundedSemaphore`] |
+//! | `polyproc-event` | `event` | [`Event`] |
+//! | `polyproc-barrier` | `barrier` | [`Barrier`] |
 //! | `polyproc-memory` | always | [`Arena`], for thousands of objects in one piece of memory |
 //!
 //! Each one's page says what blocks, what a death does, and what it costs.
@@ -55,6 +61,13 @@
 //! | `with v.get_lock(): v.value += 1` | [`v.update(\|n\| *n += 1)`](Value::update), or `*v.lock().unwrap() += 1` |
 //! | `Value('i', 0, lock=False)` | [`RawValue`], whose every access is atomic |
 //! | `Lock()`, `RLock()` | [`Mutex`], [`RLock`], with the data that they protect |
+//! | `Semaphore(3)`, `with semaphore:` | [`Semaphore::new(3)`](Semaphore::new), whose [`acquire`](Semaphore::acquire) returns a [`Permit`] |
+//! | `semaphore.release()` of what another acquired | [`Permit::forget`] there, [`release(1)`](Semaphore::release) here |
+//! | `Condition().wait_for(f)` | [`condition.wait_while(guard, …)`](Condition::wait_while), with a guard of a [`Mutex`] or an [`RLock`] |
+//! | `Event()`, `Barrier(5)` | [`Event`], [`Barrier`] |
+//! | `Queue()`, `Queue(maxsize=n)` | [`Queue::new`], [`Queue::bounded`]; `close` ends it for the consumers too |
+//! | `q.put_nowait(x)`, `queue.Full` | [`try_put`](Queue::try_put), [`PutError::Full`], which has the message |
+//! | `JoinableQueue()` | [`JoinableQueue`] |
 
 #![forbid(unsafe_code)]
 
@@ -69,6 +82,12 @@ mod error;
 pub use error::{Error, Result};
 pub use polyproc_memory::{Arena, CreateError};
 
+#[cfg(feature = "barrier")]
+pub use polyproc_barrier::{Barrier, BarrierWait, BrokenBarrier, BrokenCause, WaitError};
+#[cfg(feature = "condition")]
+pub use polyproc_condition::{Condition, WaitTimeoutResult};
+#[cfg(feature = "event")]
+pub use polyproc_event::Event;
 #[cfg(feature = "mutex")]
 pub use polyproc_mutex::{
     LockTimeoutError, Mutex, MutexGuard, NestedError, PoisonCause, PoisonError, RLock, RLockGuard,
@@ -78,6 +97,17 @@ pub use polyproc_mutex::{
 pub use polyproc_process::{
     Builder, Child, CodecError, CurrentProcess, Function, JoinError, Parent, Process, SpawnError, Stdio,
     active_children, cpu_count, current_process, init, init_for_tests, parent_process,
+};
+#[cfg(feature = "queue")]
+pub use polyproc_queue::{
+    Bytes, Claim, Codec, DecodeError, EncodeError, GetError, GetManyError, JoinableQueue, MessageRef,
+    Postcard, PutError, PutManyError, Queue, Raw, Reservation, TaskDoneError, TryGetError, TryPutError,
+};
+#[cfg(feature = "rwlock")]
+pub use polyproc_rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[cfg(feature = "semaphore")]
+pub use polyproc_semaphore::{
+    AcquireTimeoutError, BoundedSemaphore, Permit, ReleaseError, Semaphore, TryAcquireError,
 };
 #[cfg(feature = "value")]
 pub use polyproc_value::{

@@ -1,8 +1,9 @@
 //! The facade: that everything is there, that it works together, and that every error converts into its own.
 
 use polyproc::{
-    AnyArray, AnyValue, Arena, Array, Builder, CreateError, Error, JoinError, Mutex, Process, RLock,
-    RawArray, RawValue, TypeCode, Value, array, raw_array, raw_value, value,
+    AnyArray, AnyValue, Arena, Array, Barrier, BoundedSemaphore, Builder, Condition, CreateError, Error,
+    Event, JoinError, JoinableQueue, Mutex, Process, Queue, RLock, RawArray, RawValue, RwLock, Semaphore,
+    TypeCode, Value, array, raw_array, raw_value, value,
 };
 use std::time::Duration;
 
@@ -55,6 +56,70 @@ fn all_handles_reach_a_child_and_are_the_same_there() -> polyproc::Result<()> {
     assert_eq!(*mutex.lock()?, 10);
     assert_eq!(large.get()?, [10, 10, 11]);
     assert_eq!(made_there.get()?, 11);
+    Ok(())
+}
+
+#[test]
+fn the_other_primitives_reach_a_child_too() -> polyproc::Result<()> {
+    type Handles = (
+        Semaphore,
+        BoundedSemaphore,
+        Event,
+        Condition,
+        Barrier,
+        RwLock<u32>,
+        Queue<String>,
+        JoinableQueue<u8>,
+    );
+    let handles: Handles = (
+        Semaphore::new(1)?,
+        BoundedSemaphore::new(1)?,
+        Event::new()?,
+        Condition::new()?,
+        Barrier::new(2)?,
+        RwLock::new(1)?,
+        Queue::new()?,
+        JoinableQueue::bounded(1)?,
+    );
+    let child = |mutex: Mutex<u8>, handles: Handles| {
+        let (semaphore, bounded, event, condition, barrier, rwlock, queue, tasks) = handles;
+        barrier.wait().unwrap();
+        *mutex.lock().unwrap() = 1;
+        condition.notify_all();
+        event.wait();
+        *rwlock.write().unwrap() += 1;
+        semaphore.acquire().forget();
+        bounded.acquire().forget();
+        queue.put("done".to_owned()).unwrap();
+        tasks.get().unwrap();
+        tasks.task_done().unwrap();
+    };
+    let mutex = Mutex::new(0u8)?;
+    let process = Process::spawn(child, (mutex.clone(), handles.clone()))?;
+    let (semaphore, bounded, event, condition, barrier, rwlock, queue, tasks) = handles;
+    barrier.wait()?;
+    drop(condition.wait_while(mutex.lock()?, |ready| *ready == 0)?);
+    tasks.put(1)?;
+    event.set();
+    tasks.join();
+    assert_eq!(queue.get()?, "done");
+    assert_eq!((semaphore.available(), bounded.available(), *rwlock.read()?), (0, 0, 2));
+    process.join()?;
+    Ok(())
+}
+
+#[test]
+fn their_errors_convert_too() -> polyproc::Result<()> {
+    assert!(matches!(Semaphore::new(0)?.try_acquire().map_err(Error::from), Err(Error::NoPermit)));
+    assert!(matches!(BoundedSemaphore::new(1)?.release(1).map_err(Error::from), Err(Error::Release(_))));
+    let late = Barrier::new(2)?.wait_timeout(Duration::ZERO).map_err(Error::from);
+    assert!(matches!(late, Err(Error::Barrier(_))));
+    let queue = Queue::<u8>::bounded(1)?;
+    assert!(matches!(queue.try_get().map_err(Error::from), Err(Error::Get(_))));
+    queue.put(1)?;
+    let full = queue.try_put(2).map_err(Error::from).unwrap_err();
+    assert_eq!(full.to_string(), "the queue is full");
+    assert!(matches!(JoinableQueue::<u8>::new()?.task_done().map_err(Error::from), Err(Error::TaskDone(_))));
     Ok(())
 }
 
