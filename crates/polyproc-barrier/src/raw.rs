@@ -664,8 +664,8 @@ impl RawBarrier {
     pub(crate) fn is_untouched_by(&self, dead: u32) -> bool {
         // The seat of a dead party keeps its pid and its note until its round is broken.
         let came = |seat: &Seat| {
-            seat.pid.fetch_add(0, Ordering::SeqCst) == dead
-                && round_arrived_at(seat.note.fetch_add(0, Ordering::SeqCst)).is_some()
+            seat.pid.load(Ordering::SeqCst) == dead
+                && round_arrived_at(seat.note.load(Ordering::SeqCst)).is_some()
         };
         let came = self.seats.iter().any(came);
         let state = self.state.fetch_add(0, Ordering::SeqCst);

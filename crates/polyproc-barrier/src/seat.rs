@@ -69,7 +69,12 @@ impl Seat {
         // Relaxed: whoever sits here next sees it by the word.
         self.note.store(0, Ordering::Relaxed);
         // Release: pairs with the Acquire in `take`.
-        self.word.store(FREE, Ordering::Release);
+        if cfg!(polyproc_loom) {
+            // It takes a plain store and another thread's atomic addition of nothing for unordered, and may lose the store.
+            self.word.swap(FREE, Ordering::Release);
+        } else {
+            self.word.store(FREE, Ordering::Release);
+        }
         current.end();
     }
 

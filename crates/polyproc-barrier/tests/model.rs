@@ -118,7 +118,7 @@ fn is_as_good_as_new(barrier: &RawBarrier) {
 /// Two go through two rounds in lock step: what one did before a round, the other sees after it.
 #[test]
 fn two_pass_together() {
-    explore(2, || {
+    explore(1, || {
         let (shared, work) = (barrier::<4>(), [(); 2].map(|()| AtomicU32::new(0)));
         let work = Arc::new(work);
         let go = |tid: u32, mine: usize| {
@@ -181,7 +181,7 @@ where
 
 #[test]
 fn a_party_that_vanishes_strands_nobody() {
-    let steps = vanish_at_every_step(2, vanish_beside::<4>);
+    let steps = vanish_at_every_step(1, vanish_beside::<4>);
     assert!(steps >= 10, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of two parties");
 }
@@ -197,7 +197,7 @@ fn a_party_that_vanishes_among_three_strands_nobody() {
 /// Who vanishes while it breaks a round has broken it for all, or not at all.
 #[test]
 fn who_vanishes_in_an_abort_strands_nobody() {
-    let steps = vanish_at_every_step(2, |mortal| {
+    let steps = vanish_at_every_step(1, |mortal| {
         let shared = barrier::<4>();
         let thread = party(2, &shared, Deadline::NEVER);
         let end = run(MORTAL, mortal, || shared_raw(&shared).abort());
@@ -222,7 +222,7 @@ fn shared_raw<const SEATS: usize>(shared: &Shared<SEATS>) -> &RawBarrier {
 /// Who vanishes in a reset leaves the barrier as it was, broken, or as new; who waited never takes it for completion.
 #[test]
 fn who_vanishes_in_a_reset_strands_nobody() {
-    let steps = vanish_at_every_step(2, |mortal| {
+    let steps = vanish_at_every_step(1, |mortal| {
         let shared = barrier::<4>();
         let thread = party(2, &shared, Deadline::NEVER);
         while shared_raw(&shared).n_waiting() == 0 {
@@ -269,7 +269,7 @@ fn a_reset_and_a_completion_do_not_mix() {
 /// Who gives up breaks the barrier for the other, or both pass.
 #[test]
 fn a_party_that_times_out_strands_nobody() {
-    let steps = vanish_at_every_step(2, |mortal| {
+    let steps = vanish_at_every_step(1, |mortal| {
         let shared = barrier::<4>();
         let thread = party(2, &shared, Deadline::NEVER);
         let mut mine = None;
@@ -297,7 +297,7 @@ fn a_party_that_times_out_strands_nobody() {
 /// The action has run, once and to its end, before anybody passes; if its thread vanished in it, nobody passes.
 #[test]
 fn a_leader_that_vanishes_in_the_action_strands_nobody() {
-    let steps = vanish_at_every_step(2, |mortal| {
+    let steps = vanish_at_every_step(1, |mortal| {
         let (shared, log) = (barrier::<4>(), Arc::new([(); 2].map(|()| AtomicU32::new(0))));
         shared_raw(&shared).announce_action();
         let go = |tid, mortal| {
