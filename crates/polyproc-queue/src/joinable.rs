@@ -1,8 +1,8 @@
 //! [`JoinableQueue`]: a queue that knows when all of its work is done.
 
 use crate::codec::{Codec, Postcard};
-use crate::error::TaskDoneError;
-use crate::queue::{Queue, at_least_one, default_bytes};
+use crate::error::{GetError, TaskDoneError};
+use crate::queue::{Iter, Queue, at_least_one, default_bytes};
 use core::fmt;
 use core::ops::Deref;
 use polyproc_sys::deadline::Deadline;
@@ -118,6 +118,15 @@ impl<T, C> Deref for JoinableQueue<T, C> {
 
     fn deref(&self) -> &Queue<T, C> {
         &self.queue
+    }
+}
+
+impl<'a, T, C: Codec<T>> IntoIterator for &'a JoinableQueue<T, C> {
+    type Item = Result<T, GetError>;
+    type IntoIter = Iter<'a, T, C>;
+
+    fn into_iter(self) -> Iter<'a, T, C> {
+        self.iter()
     }
 }
 

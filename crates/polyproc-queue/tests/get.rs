@@ -1,0 +1,178 @@
+//! Getting: in order, no sooner and no later, and what does not decode harms nothing else.
+#![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+
+mod support;
+
+use polyproc_queue::{Bytes, Codec, DecodeError, EncodeError, GetError, GetManyError, Queue, Raw};
+use std::error::Error;
+use std::time::{Duration, Instant};
+use support::{hand_over, takes, watchdog};
+
+const SOON: Duration = Duration::from_millis(30);
+const NOW: Duration = Duration::ZERO;
+
+/// Odd numbers do not decode.
+struct Even;
+
+impl Codec<u32> for Even {
+    const CODE: u8 = b'e';
+    type Copied = Vec<u8>;
+
+    fn encode<R>(message: &u32, put: impl FnOnce(&[u8]) -> R) -> Result<R, EncodeError> {
+        Ok(put(&message.to_le_bytes()))
+    }
+
+    fn copy(bytes: &[u8]) -> Vec<u8> {
+        bytes.to_vec()
+    }
+
+    fn decode(bytes: Vec<u8>) -> Result<u32, DecodeError> {
+        let number = u32::from_le_bytes(bytes[..].try_into().unwrap());
+        if number % 2 == 1 { Err(DecodeError::new(bytes, "odd")) } else { Ok(number) }
+    }
+}
+
+#[test]
+fn an_empty_queue_says_so_when_the_time_is_over() {
+    let _watchdog = watchdog();
+    let queue = Queue::<u32>::new().unwrap();
+    let is_empty = |result| assert!(matches!(result, Err(GetError::Empty)));
+    takes(NOW, || is_empty(queue.try_get()));
+    takes(NOW, || is_empty(queue.get_timeout(NOW)));
+    takes(NOW, || is_empty(queue.get_until(Instant::now() - SOON)));
+    takes(SOON, || is_empty(queue.get_timeout(SOON)));
+    takes(SOON, || is_empty(queue.get_until(Instant::now() + SOON)));
+    takes(SOON, || assert!(matches!(queue.get_many_timeout(3, SOON), Err(GetManyError::Empty))));
+    takes(NOW, || assert!(matches!(queue.try_get_many(3), Err(GetManyError::Empty))));
+    takes(SOON, || assert!(matches!(queue.claim_timeout(SOON), Err(GetError::Empty))));
+    takes(SOON, || assert!(matches!(queue.get_ref_timeout(SOON), Err(GetError::Empty))));
+    assert_eq!(queue.get_many(0).unwrap(), []);
+    queue.put(1).unwrap();
+    assert_eq!(queue.get_until(Instant::now() - SOON).unwrap(), 1);
+}
+
+#[test]
+fn a_message_that_does_not_decode_is_an_error_of_its_own() {
+    let _watchdog = watchdog();
+    let queue = Queue::<u32, Even>::bounded(4).unwrap();
+    queue.put_many([2, 3, 4]).unwrap();
+    assert_eq!(queue.get().unwrap(), 2);
+    let error = queue.get().unwrap_err();
+    assert_eq!(error.to_string(), "a message of 4 bytes cannot be decoded");
+    assert_eq!(error.source().unwrap().to_string(), "odd");
+    let GetError::Decode(error) = error else { panic!("{error}") };
+    assert_eq!(error.bytes(), 3u32.to_le_bytes());
+    assert_eq!(error.into_bytes(), 3u32.to_le_bytes());
+    assert_eq!((queue.len(), queue.get().unwrap()), (1, 4));
+
+    // A claim of it is over.
+    queue.put_many([5, 6]).unwrap();
+    assert!(matches!(queue.claim(), Err(GetError::Decode(_))));
+    assert_eq!(queue.claim().unwrap().ack(), 6);
+    assert!(queue.is_empty());
+
+    // Its bytes can be had without it.
+    queue.put(7).unwrap();
+    let mut bytes = vec![0; 100];
+    assert_eq!(queue.get_into(&mut bytes).unwrap(), 4);
+    assert_eq!(bytes, 7u32.to_le_bytes());
+}
+
+#[test]
+fn get_many_loses_nothing_beside_what_does_not_decode() {
+    let _watchdog = watchdog();
+    let queue = Queue::<u32, Even>::new().unwrap();
+    queue.put_many([0, 1, 2, 3, 4, 6]).unwrap();
+    let error = queue.get_many(5).unwrap_err();
+    assert_eq!(error.to_string(), "2 of 5 messages cannot be decoded");
+    assert_eq!(error.source().unwrap().to_string(), "a message of 4 bytes cannot be decoded");
+    let GetManyError::Decode(messages) = error else { panic!("{error}") };
+    let numbers: Vec<_> = messages
+        .iter()
+        .map(|message| match message {
+            Ok(number) => (*number, true),
+            Err(error) => (u32::from_le_bytes(error.bytes().try_into().unwrap()), false),
+        })
+        .collect();
+    assert_eq!(numbers, [(0, true), (1, false), (2, true), (3, false), (4, true)]);
+    assert_eq!(queue.get_many(5).unwrap(), [6]);
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn an_iterator_goes_on_after_what_does_not_decode() {
+    let _watchdog = watchdog();
+    let queue = Queue::<u32, Even>::new().unwrap();
+    queue.put_many(0..6).unwrap();
+    queue.close();
+    let numbers: Vec<_> = queue.iter().map(|message| message.is_ok()).collect();
+    assert_eq!(numbers, [true, false, true, false, true, false]);
+}
+
+#[test]
+fn another_types_messages_do_not_decode() {
+    let _watchdog = watchdog();
+    let queue = Queue::<String>::new().unwrap();
+    let numbers: Queue<u16> = hand_over(&queue).unwrap();
+    queue.put("a text".into()).unwrap();
+    queue.put(String::new()).unwrap();
+    // It begins with a number, and there is more.
+    let GetError::Decode(error) = numbers.get().unwrap_err() else { panic!() };
+    assert_eq!(error.bytes(), b"\x06a text");
+    assert_eq!(error.source().unwrap().to_string(), "6 bytes are left over");
+    assert_eq!(numbers.get().unwrap(), 0);
+}
+
+#[test]
+fn messages_of_no_length_are_messages() {
+    let _watchdog = watchdog();
+    let queue = Queue::<Vec<u8>, Bytes>::bounded(3).unwrap();
+    queue.put_many([vec![], vec![], vec![]]).unwrap();
+    assert!(queue.is_full());
+    assert_eq!((queue.len(), queue.get().unwrap()), (3, vec![]));
+    assert_eq!(queue.get_ref().unwrap().len(), 0);
+    assert_eq!((queue.get_many(9).unwrap(), queue.len()), (vec![vec![]], 0));
+    queue.reserve(0).unwrap().commit();
+    assert_eq!(queue.try_claim().unwrap().ack(), []);
+
+    let units = Queue::<()>::new().unwrap();
+    for _ in 0..100_000 {
+        units.put(()).unwrap();
+    }
+    assert_eq!((units.len(), units.get_many(200_000).unwrap().len()), (100_000, 100_000));
+    let none = Queue::<[u8; 0], Raw>::new().unwrap();
+    none.put([]).unwrap();
+    assert_eq!((none.len(), none.get().unwrap()), (1, []));
+}
+
+#[test]
+fn positions_wrap_and_nobody_notices() {
+    let _watchdog = watchdog();
+    for before in [0, 8, 16, 100, 5_000, 70_000, 200_000] {
+        let queue = Queue::<Vec<u8>, Bytes>::starting_at(u64::MAX - before, 1000, 1 << 22).unwrap();
+        let message = |number: usize| vec![number as u8; number * 37 % 700];
+        let (mut put, mut got) = (0, 0);
+        let kept = {
+            queue.put(b"kept".to_vec()).unwrap();
+            queue.get_ref().unwrap()
+        };
+        while got < 3_000 {
+            for _ in 0..=put % 11 {
+                queue.put(message(put)).unwrap();
+                put += 1;
+            }
+            assert_eq!(queue.len(), put - got);
+            for next in queue.get_many(put % 13 + 1).unwrap() {
+                assert_eq!(next, message(got), "{before}");
+                got += 1;
+            }
+        }
+        assert_eq!(*kept, *b"kept");
+        drop(kept);
+        while got < put {
+            assert_eq!(queue.claim().unwrap().ack(), message(got));
+            got += 1;
+        }
+        assert!(queue.is_empty());
+    }
+}
