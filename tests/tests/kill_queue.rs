@@ -207,6 +207,15 @@ fn is_taken(count: usize, peers: u32) -> impl Fn(&Scene, &Outcome<'_>) -> &'stat
     }
 }
 
+/// The victim takes one or not, where its way is not always the same: how others come and go decides about it.
+fn at_most_taken(count: usize, peers: u32) -> impl Fn(&Scene, &Outcome<'_>) -> &'static str {
+    move |scene, outcome| {
+        let lost = scene.survey(peers, outcome).lost;
+        assert!(lost.len() <= count, "{lost:?} are gone");
+        "either"
+    }
+}
+
 /// Nothing is lost, whatever happens.
 fn is_whole(peers: u32) -> impl Fn(&Scene, &Outcome<'_>) -> &'static str {
     move |scene, outcome| {
@@ -434,7 +443,7 @@ fn get_from_an_empty_queue() {
         .cue(When::Asleep)
         .cue(When::Asleep)
         .thinly(9)
-        .check(&["there", "taken"], is_taken(1, 1))
+        .check(&["either"], at_most_taken(1, 1))
         .run()
         .assert_clean();
 }
@@ -788,7 +797,7 @@ fn claims() {
     })
     .cue(When::So(|scene| scene.queue.is_closed()))
     .thinly(2)
-    .check(&["there", "taken"], is_taken(1, 2))
+    .check(&["either"], at_most_taken(1, 2))
     .run()
     .assert_clean();
 }
