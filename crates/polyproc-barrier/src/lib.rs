@@ -54,7 +54,7 @@
 //!
 //! # What it costs
 //!
-//! Two processes that run at the same time pass each other without a system call: four atomic instructions a party. If
+//! Two processes that run at the same time pass each other without a system call: two atomic instructions a party. If
 //! others sleep, the last wakes all with one system call. A waiter that sleeps does so on `2 * parties + 2` words, with one
 //! system call (futex_waitv). A barrier takes `128 * parties + 128` bytes; one of its own is rounded up to a page, and has
 //! a file descriptor; thousands belong into one [`Arena`].
@@ -70,8 +70,8 @@
 //!
 //! # Limits
 //!
-//! Every process that a handle was given to can write to the barrier, and is trusted to keep to the rules. Waits are not
-//! for signal handlers. There are at most [`MAX_PARTIES`] parties. In processes of different PID namespaces, threads can
+//! Every process that a handle was given to can write to the barrier, and is trusted to keep to the rules. Neither waits
+//! nor `abort` and `reset` are for signal handlers. A thread that waits holds one of the 2,048 locks that it may hold. There are at most [`MAX_PARTIES`] parties. In processes of different PID namespaces, threads can
 //! have equal ids; the kernel may then take a seat of one for that of the other if it dies in the instant in which both
 //! want the same seat, and break a round without a death.
 

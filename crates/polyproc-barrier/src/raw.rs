@@ -677,3 +677,53 @@ impl RawBarrier {
         round_of(self.state.fetch_add(0, Ordering::SeqCst))
     }
 }
+
+#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+mod tests {
+    use super::*;
+    use polyproc_sys::futex::{OWNER_DIED, WAITERS};
+    use std::time::Instant;
+
+    /// How often this process' threads have gone to sleep.
+    fn sleeps() -> u64 {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let status = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
+        let count = |status: String| {
+            let line =
+                status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap().to_owned();
+            line.rsplit('\t').next().unwrap().parse::<u64>().unwrap()
+        };
+        status.map(count).sum()
+    }
+
+    /// One who died when its round was complete does not keep those awake who wait in the next.
+    #[test]
+    fn the_dead_of_an_older_round_let_the_others_sleep() {
+        static BARRIER: RawBarrier<[Seat; RawBarrier::seats(3)]> = RawBarrier::new();
+        let barrier: &RawBarrier = &BARRIER;
+        std::thread::scope(|scope| {
+            let wait = || barrier.wait_until(Deadline::NEVER, None);
+            let waiters = [scope.spawn(wait), scope.spawn(wait)];
+            let start = Instant::now();
+            while barrier.n_waiting() < 2 {
+                assert!(start.elapsed() < Duration::from_secs(10));
+                std::thread::yield_now();
+            }
+            // The kernel's part, for a seat that nobody sits on.
+            let dead = barrier.seats.iter().find(|seat| seat.word.load(Ordering::Relaxed) == FREE).unwrap();
+            dead.word.store(OWNER_DIED | WAITERS, Ordering::SeqCst);
+            dead.word.wake(1);
+            while dead.word.load(Ordering::SeqCst) != FREE {
+                assert!(start.elapsed() < Duration::from_secs(10), "nobody has tidied up");
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            let before = sleeps();
+            std::thread::sleep(Duration::from_millis(100));
+            assert!(sleeps() - before < 50, "they keep each other awake");
+            assert_eq!((barrier.n_waiting(), barrier.broken_cause()), (2, None));
+            assert_eq!(wait().map(|wait| wait.index), Ok(2));
+            waiters.into_iter().for_each(|waiter| assert!(waiter.join().unwrap().is_ok()));
+        });
+    }
+}
