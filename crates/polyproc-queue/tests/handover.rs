@@ -22,7 +22,8 @@ fn a_process_that_has_never_seen_it_attaches() {
         let mut message = [0; 64];
         let length = from_parent.read(&mut message).unwrap();
         let number = i32::from_ne_bytes(message[..4].try_into().unwrap());
-        let file = File::options().read(true).write(true).open(format!("/proc/{parent}/fd/{number}")).unwrap();
+        let file =
+            File::options().read(true).write(true).open(format!("/proc/{parent}/fd/{number}")).unwrap();
         let queue: Queue<String> = receive(&message[4..length], vec![file.into()]).unwrap();
         assert_eq!(queue.capacity(), Some(1));
         queue.put("hello".into()).unwrap();
