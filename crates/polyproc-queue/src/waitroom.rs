@@ -172,10 +172,15 @@ impl Waitroom {
     #[cold]
     #[inline(never)]
     pub(crate) fn raise(&self) {
+        #[cfg(any(polyproc_loom, polyproc_shuttle))]
+        if crate::model::is_without(crate::model::Part::Herald) {
+            return;
+        }
         let current = thread::current();
         if current.has_room() {
-            // A store is enough: whoever had it raised had the lock.
-            self.herald.word.store(current.tid() | WAITERS, Ordering::Relaxed);
+            // Whoever had it raised had the lock. A swap, where a store would do: the kernel looks at the word as those who
+            // sleep on it do, and the models know the order of swaps only.
+            self.herald.word.swap(current.tid() | WAITERS, Ordering::Relaxed);
             // SAFETY: it bears this thread's id, nobody else touches it while the lock is held, and it stays mapped.
             unsafe { current.link(&self.herald.word, &self.herald.node) };
         } else {
@@ -229,6 +234,16 @@ impl Waitroom {
     pub(crate) fn enter(&self) -> Sleeper<'_> {
         let current = thread::current();
         let place = self.places.iter().find(|place| place.claim(current));
+        #[cfg(any(polyproc_loom, polyproc_shuttle))]
+        let place = if crate::model::is_without(crate::model::Part::Place) {
+            place.inspect(|place| {
+                // SAFETY: claimed just now.
+                unsafe { place.give_back(current, false) }
+            });
+            None
+        } else {
+            place
+        };
         // A new number: whoever has looked at the places before, and is not asleep yet, sleeps on this one too.
         self.door.fetch_add(NEXT, Ordering::SeqCst);
         Sleeper { room: self, place, current }
@@ -269,9 +284,10 @@ impl Sleeper<'_> {
         // Before the look at the lock, see `is_occupied`.
         fence(Ordering::SeqCst);
         words.push((&room.door, door));
-        words.push((&room.herald.word, room.herald.word.load(Ordering::Relaxed)));
+        // Acquire, here and below: who sees that somebody has died sees what the dead one has published.
+        words.push((&room.herald.word, room.herald.word.load(Ordering::Acquire)));
         for place in &room.places {
-            let word = place.word.load(Ordering::Relaxed);
+            let word = place.word.load(Ordering::Acquire);
             if word != FREE && !self.place.is_some_and(|own| core::ptr::eq(own, place)) {
                 words.push((&place.word, word));
             }
@@ -281,12 +297,26 @@ impl Sleeper<'_> {
         }
         // One more is the lock's.
         words.truncate(WAIT_ANY_MAX - 1);
-        let deadline = if self.place.is_some() { deadline } else { deadline.min(Deadline::after(SLICE)) };
+        let deadline = if self.has_to_poll() { deadline.min(Deadline::after(SLICE)) } else { deadline };
+        #[cfg(any(polyproc_loom, polyproc_shuttle))]
+        if crate::model::is_without(crate::model::Part::LastLook) {
+            return lock.listen(&words, deadline, || false);
+        } else if crate::model::is_without(crate::model::Part::Mark) {
+            return if news() { Wait::Changed } else { polyproc_sys::futex::wait_any(&words, deadline) };
+        }
         lock.listen(&words, deadline, news)
     }
 }
 
 impl Sleeper<'_> {
+    fn has_to_poll(&self) -> bool {
+        #[cfg(any(polyproc_loom, polyproc_shuttle))]
+        if crate::model::is_without(crate::model::Part::Place) {
+            return false;
+        }
+        self.place.is_none()
+    }
+
     /// Whether it has to look by itself, because all places were taken.
     pub(crate) fn is_without_place(&self) -> bool {
         self.place.is_none()

@@ -1,0 +1,136 @@
+//! What the models see of the waitroom: one waitroom with its lock, and messages that are only counted. And what they can
+//! take out of the protocol, to show that each part is needed.
+
+use crate::waitroom::Waitroom;
+use core::fmt;
+use core::mem::ManuallyDrop;
+use polyproc_mutex::RawMutex;
+use polyproc_sys::atomic::{AtomicU64, Ordering};
+use polyproc_sys::deadline::Deadline;
+use polyproc_sys::thread;
+use std::sync::Mutex;
+
+/// A part of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The holder's announcement that it is about to publish and to wake.
+    Herald,
+    /// A sleeper's last look for news.
+    LastLook,
+    /// That one who was woken wakes another if there is more.
+    PassOn,
+    /// A sleeper's place.
+    Place,
+    /// That a sleeper marks the lock that is held.
+    Mark,
+}
+
+/// Not the checker's: set before a model begins.
+static WITHOUT: Mutex<Option<Part>> = Mutex::new(None);
+
+/// Takes a part out, or none.
+pub fn set_without(part: Option<Part>) {
+    *WITHOUT.lock().unwrap_or_else(|error| error.into_inner()) = part;
+}
+
+pub(crate) fn is_without(part: Part) -> bool {
+    *WITHOUT.lock().unwrap_or_else(|error| error.into_inner()) == Some(part)
+}
+
+/// A producers' lock, a waitroom for those who wait for its holders, and messages that are only counted.
+pub struct Stage {
+    lock: RawMutex,
+    room: Waitroom,
+    put: AtomicU64,
+    /// How many were taken, and above [`TAKER`] who took the last.
+    taken: AtomicU64,
+}
+
+const TAKER: u32 = 32;
+
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stage").finish_non_exhaustive()
+    }
+}
+
+impl Default for Stage {
+    fn default() -> Stage {
+        Stage {
+            lock: RawMutex::new(),
+            room: Waitroom::new(),
+            put: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Stage {
+    /// Puts so many messages in one step, as a producer does.
+    ///
+    /// # Panics
+    ///
+    /// If the calling thread holds the lock.
+    pub fn put(&self, count: u32) {
+        // SAFETY: the stage outlives the threads of a model.
+        unsafe { self.lock.lock_until(Deadline::NEVER) }.unwrap();
+        let raised = self.room.is_occupied();
+        if raised {
+            self.room.raise();
+        }
+        let put = self.put.load(Ordering::Relaxed);
+        self.put.store(put + u64::from(count), Ordering::Release);
+        if raised {
+            self.room.ring(count);
+        }
+        // SAFETY: locked above.
+        unsafe { self.lock.unlock() };
+    }
+
+    /// Takes a message, waiting for it. With one step that counts, as a consumer; the consumers' lock is left out.
+    pub fn take(&self) {
+        // Who vanishes drops nothing.
+        let mut sleeper = None;
+        while !self.try_take() {
+            let sleeper = sleeper.get_or_insert_with(|| ManuallyDrop::new(self.room.enter()));
+            sleeper.sleep(&self.lock, core::iter::empty(), Deadline::NEVER, || self.len() != 0);
+        }
+        if sleeper.is_some() && self.len() != 0 && !is_without(Part::PassOn) {
+            self.room.pass_on(1);
+        }
+        drop(sleeper.map(ManuallyDrop::into_inner));
+    }
+
+    fn try_take(&self) -> bool {
+        loop {
+            let taken = self.taken.load(Ordering::SeqCst);
+            if taken as u32 as u64 == self.put.load(Ordering::SeqCst) {
+                return false;
+            }
+            let next = (u64::from(taken as u32) + 1) | u64::from(thread::current().tid()) << TAKER;
+            if self.taken.compare_exchange(taken, next, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+                return true;
+            }
+        }
+    }
+
+    /// How many messages there are.
+    pub fn len(&self) -> u64 {
+        self.put.load(Ordering::SeqCst) - u64::from(self.taken.load(Ordering::SeqCst) as u32)
+    }
+
+    /// Whether there is no message.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many were put ever.
+    pub fn number(&self) -> u64 {
+        self.put.load(Ordering::SeqCst)
+    }
+
+    /// Who took the last one, 0 for nobody.
+    pub fn taker(&self) -> u32 {
+        (self.taken.load(Ordering::SeqCst) >> TAKER) as u32
+    }
+}

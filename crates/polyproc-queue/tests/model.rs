@@ -1,0 +1,180 @@
+//! Models of how a queue's waits end: every interleaving of a few threads, one of which may vanish at any step.
+//!
+//! ```sh
+//! RUSTFLAGS="--cfg polyproc_loom" cargo test --release -p polyproc-queue --test model
+//! RUSTFLAGS="--cfg polyproc_shuttle" cargo test --release -p polyproc-queue --test model
+//! ```
+#![cfg(any(polyproc_loom, polyproc_shuttle))]
+
+#[cfg(polyproc_loom)]
+use loom as checker;
+#[cfg(polyproc_shuttle)]
+use shuttle as checker;
+
+use checker::thread::{JoinHandle, spawn};
+use polyproc_queue::model::{Part, Stage, set_without};
+use polyproc_sys::model::{End, run};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+// Not the checker's: they would take part in the unwinding when a model fails.
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What is taken out of the protocol is the process's.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(|error| error.into_inner())
+}
+
+#[cfg(polyproc_loom)]
+fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(preemptions);
+    model.max_branches = 20_000;
+    model.check(f);
+}
+
+#[cfg(polyproc_shuttle)]
+fn explore(_: usize, f: impl Fn() + Sync + Send + 'static) {
+    let f = Arc::new(f);
+    let other = f.clone();
+    shuttle::check_random(move || other(), 500);
+    // Few switches, at random places: so that others are asleep when the one that matters comes.
+    shuttle::check_pct(move || f(), 1_500, 3);
+}
+
+/// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
+/// gets that far. Returns at how many steps it could vanish.
+fn vanish_at_every_step(
+    preemptions: usize,
+    scenario: impl Fn(Option<u32>) -> End + Sync + Send + Copy + 'static,
+) -> u32 {
+    for step in 0.. {
+        let vanished = Arc::new(Mutex::new(false));
+        let seen = vanished.clone();
+        explore(preemptions, move || {
+            if scenario(Some(step)) == End::Vanished {
+                *seen.lock().unwrap() = true;
+            }
+        });
+        if !*vanished.lock().unwrap() {
+            return step;
+        }
+    }
+    unreachable!()
+}
+
+fn taker(stage: &Arc<Stage>, tid: u32) -> JoinHandle<End> {
+    let stage = stage.clone();
+    spawn(move || run(tid, None, || stage.take()))
+}
+
+/// One puts a message for each of those who wait, and vanishes. What it has put is taken without anybody's help.
+fn mortal_holder(takers: u32, mortal: Option<u32>) -> End {
+    let stage = Arc::new(Stage::default());
+    let threads: Vec<_> = (1..=takers).map(|tid| taker(&stage, tid)).collect();
+    let end = run(7, mortal, || stage.put(takers));
+    run(8, None, || {
+        if stage.number() == 0 {
+            stage.put(takers);
+        }
+    });
+    for thread in threads {
+        assert_eq!(thread.join().unwrap(), End::Finished);
+    }
+    end
+}
+
+/// Two wait, one of them mortal; each that has taken a message puts one for the other. If the mortal one vanishes without
+/// having taken it, it is the other's, without anybody's help.
+fn mortal_sleeper(mortal: Option<u32>) -> End {
+    let stage = Arc::new(Stage::default());
+    let first = {
+        let stage = stage.clone();
+        spawn(move || {
+            run(1, mortal, || {
+                stage.take();
+                stage.put(1);
+            })
+        })
+    };
+    let second = {
+        let stage = stage.clone();
+        spawn(move || {
+            run(2, None, || {
+                stage.take();
+                stage.put(1);
+            })
+        })
+    };
+    run(7, None, || stage.put(1));
+    let end = first.join().unwrap();
+    run(8, None, || {
+        if end == End::Vanished && stage.taker() == 1 && stage.is_empty() {
+            stage.put(1);
+        }
+    });
+    assert_eq!(second.join().unwrap(), End::Finished);
+    end
+}
+
+#[test]
+fn a_holder_that_vanishes_strands_nobody() {
+    let _turn = one_at_a_time();
+    let steps = vanish_at_every_step(2, |mortal| mortal_holder(1, mortal));
+    assert!(steps >= 10, "the mortal thread had only {steps} steps");
+    println!("vanished at {steps} steps of a holder, one asleep");
+}
+
+#[test]
+#[cfg(polyproc_shuttle)]
+fn a_holder_that_vanishes_beside_two_strands_nobody() {
+    let _turn = one_at_a_time();
+    let steps = vanish_at_every_step(1, |mortal| mortal_holder(2, mortal));
+    println!("vanished at {steps} steps of a holder, two asleep");
+}
+
+#[test]
+#[cfg(polyproc_shuttle)]
+fn a_sleeper_that_vanishes_strands_nobody() {
+    let _turn = one_at_a_time();
+    let steps = vanish_at_every_step(1, mortal_sleeper);
+    assert!(steps >= 40, "the mortal thread had only {steps} steps");
+    println!("vanished at {steps} steps of a sleeper");
+}
+
+/// Without this part, the scenario finds a thread that sleeps for ever.
+fn is_needed(part: Part, scenario: impl FnOnce()) {
+    let _turn = one_at_a_time();
+    set_without(Some(part));
+    let result = catch_unwind(AssertUnwindSafe(scenario));
+    set_without(None);
+    let error = result.expect_err("the model did not find the lost wake-up");
+    let message = error.downcast_ref::<String>().cloned().unwrap_or_default();
+    assert!(message.to_lowercase().contains("deadlock"), "it failed, but of something else: {message}");
+}
+
+#[test]
+fn without_the_herald_the_wake_up_is_lost() {
+    is_needed(Part::Herald, || _ = vanish_at_every_step(2, |mortal| mortal_holder(1, mortal)));
+}
+
+#[test]
+fn without_the_last_look_the_wake_up_is_lost() {
+    is_needed(Part::LastLook, || explore(2, || _ = mortal_holder(1, None)));
+}
+
+#[test]
+fn without_the_mark_the_wake_up_is_lost() {
+    is_needed(Part::Mark, || explore(2, || _ = mortal_holder(1, None)));
+}
+
+#[test]
+#[cfg(polyproc_shuttle)]
+fn without_passing_on_the_wake_up_is_lost() {
+    is_needed(Part::PassOn, || _ = vanish_at_every_step(1, |mortal| mortal_holder(2, mortal)));
+}
+
+#[test]
+#[cfg(polyproc_shuttle)]
+fn without_places_the_wake_up_is_lost() {
+    is_needed(Part::Place, || _ = vanish_at_every_step(1, mortal_sleeper));
+}
