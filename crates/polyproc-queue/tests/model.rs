@@ -125,7 +125,6 @@ fn a_holder_that_vanishes_strands_nobody() {
 }
 
 #[test]
-#[cfg(polyproc_shuttle)]
 fn a_holder_that_vanishes_beside_two_strands_nobody() {
     let _turn = one_at_a_time();
     let steps = vanish_at_every_step(1, |mortal| mortal_holder(2, mortal));
