@@ -78,9 +78,10 @@
 #![deny(unsafe_code)]
 
 mod error;
-#[allow(unsafe_code)]
 mod raw;
 mod seat;
+#[allow(unsafe_code)]
+mod watch;
 mod word;
 
 #[cfg(any(polyproc_loom, polyproc_shuttle))]

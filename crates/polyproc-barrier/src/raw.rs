@@ -17,7 +17,7 @@
 //! # Seats
 //!
 //! There are 2n + 1 seats. Before a party counts itself it takes a free one, announced as a lock under way
-//! ([`Current::begin`]) as long as it sits there: while it waits it does nothing else. If it dies, the kernel marks the
+//! ([`begin`](Current::begin)) as long as it sits there: while it waits it does nothing else. If it dies, the kernel marks the
 //! seat's word `OWNER_DIED` and wakes one who sleeps on it. While the leader runs the action, which may take locks, its
 //! seat is in the list of the locks that it holds. The last seat is for `abort` and `reset` alone, so that a full barrier
 //! can be broken.
@@ -67,32 +67,23 @@
 //! - A thread that is *stopped* between ending a round and waking its sleepers keeps them asleep until
 //!   their backstop ends.
 //! - More than [`MAX_SLEEP`] words cannot be slept on at once. With more than 63 parties, a waiter looks at the seats beyond
-//!   them every [`SLICE`]. Kernels before 5.16 sleep on one word only; there all waiters look every millisecond.
+//!   them every [`SLICE`](crate::watch::SLICE). Kernels before 5.16 sleep on one word only; there all waiters look every millisecond.
 //! - More threads than there are seats wait for a free one by looking every millisecond.
 //! - The round's number has 18 bits: a waiter that is stopped while exactly 262,144 rounds are completed without
 //!   it, or a multiple, waits for one more.
 
 use crate::error::{BrokenCause, WaitError};
-use crate::seat::{FREE, Seat};
-use crate::word::{
-    BROKEN, COUNT, MAX_PARTIES, SLEEPERS, arrived, cause_in, next_round, round_arrived_at, round_of, verdict,
-};
+use crate::seat::Seat;
+use crate::watch::MAX_SLEEP;
+use crate::word::{BROKEN, COUNT, MAX_PARTIES, SLEEPERS, arrived, cause_in, next_round, round_of, verdict};
 use core::any::Any;
 use core::fmt;
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::backoff::Patience;
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::futex::{self, Futex, OWNER, WAIT_ANY_MAX, Wait, Waiter};
+use polyproc_sys::futex::{self, Futex, OWNER, Wait};
 use polyproc_sys::thread::{self, Current};
 use std::panic::resume_unwind;
-use std::time::Duration;
-
-/// The most words that a waiter sleeps on.
-const MAX_SLEEP: usize = WAIT_ANY_MAX;
-/// How often it looks at the others.
-const SLICE: Duration = Duration::from_millis(10);
-/// How often one that has found no free seat looks for one.
-const NO_SEAT: Duration = Duration::from_millis(1);
 
 /// A barrier in shared memory that the death of a party breaks.
 ///
@@ -118,12 +109,12 @@ const NO_SEAT: Duration = Duration::from_millis(1);
 #[derive(Default)]
 #[repr(C, align(64))]
 pub struct RawBarrier<S: ?Sized = [Seat]> {
-    state: Futex,
+    pub(crate) state: Futex,
     /// How long it pays to look at the state before sleeping.
     hint: Patience,
     /// There is an action to be run: 0 or 1. Written before the barrier is shared.
     action: AtomicU32,
-    seats: S,
+    pub(crate) seats: S,
 }
 
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
@@ -420,7 +411,7 @@ impl RawBarrier {
 
     /// Breaks the round, if it is neither over nor broken.
     #[cold]
-    fn break_round(&self, mine: &Seat, round: u32, cause: BrokenCause) {
+    pub(crate) fn break_round(&self, mine: &Seat, round: u32, cause: BrokenCause) {
         loop {
             let state = self.state.load(Ordering::Acquire);
             if round_of(state) != round || state & BROKEN != 0 {
@@ -485,141 +476,6 @@ impl RawBarrier {
             }
         }
     }
-
-    /// Sleeps while the state and all seats stay as they are.
-    fn sleep(&self, current: Current, mine: &Seat, state: u32, deadline: Deadline) -> Wait {
-        let marked = state | SLEEPERS;
-        // Relaxed: nothing rides on the mark. Who ends the round sees it, or this fails.
-        if state != marked
-            && self.state.compare_exchange(state, marked, Ordering::Relaxed, Ordering::Relaxed).is_err()
-        {
-            return Wait::Changed;
-        }
-        let mut words: [Waiter<'_>; MAX_SLEEP] = [(&self.state, marked); MAX_SLEEP];
-        let mut deaths = false;
-        for (index, seat) in self.seats.iter().enumerate() {
-            let word = seat.word.load(Ordering::Relaxed);
-            deaths |= Seat::is_dead(word);
-            if let Some(entry) = words.get_mut(index + 1) {
-                *entry = (&seat.word, word);
-            }
-        }
-        if deaths {
-            self.tidy_up_beside(current, mine);
-            return Wait::Changed;
-        }
-        let deadline = if self.seats.len() < MAX_SLEEP {
-            deadline.or_backstop()
-        } else {
-            deadline.min(Deadline::after(SLICE))
-        };
-        let wait = futex::wait_any(&words[..MAX_SLEEP.min(self.seats.len() + 1)], deadline);
-        // The wake may have been for a death, and meant for all.
-        self.tidy_up_beside(current, mine);
-        wait
-    }
-
-    /// [`tidy_up`](RawBarrier::tidy_up), by one who sits here itself. Whether there was anything to tidy up.
-    #[inline]
-    fn tidy_up_beside(&self, current: Current, mine: &Seat) -> bool {
-        // Relaxed: who tidies up looks again. What the kernel wrote before it woke a sleeper is seen by that.
-        if !self.seats.iter().any(|seat| Seat::is_dead(seat.word.load(Ordering::Relaxed))) {
-            return false;
-        }
-        self.stay_listed(current, mine, || _ = self.tidy_up(current));
-        true
-    }
-
-    /// Does something for which other seats or locks are announced, with this thread's own seat in the list of its locks.
-    /// `false` in a child that it has forked, which does not sit here.
-    #[cold]
-    #[inline(never)]
-    fn stay_listed(&self, current: Current, mine: &Seat, f: impl FnOnce()) -> bool {
-        // SAFETY: the seat's word bears this thread's id, the seat is in no list, and it stays mapped while `self` is
-        // borrowed, which is until it is taken out below.
-        unsafe { current.link(&mine.word, &mine.node) };
-        let forks = thread::forks();
-        f();
-        if thread::forks() != forks {
-            return false;
-        }
-        current.begin(&mine.word, &mine.node);
-        // SAFETY: linked above by this thread, in this process.
-        unsafe { current.unlink(&mine.word, &mine.node) };
-        true
-    }
-
-    /// A seat for a party. `None` if none has become free by the deadline.
-    #[inline]
-    fn take_party_seat(&self, current: Current, deadline: Deadline) -> Option<&Seat> {
-        let (_, seats) = self.seats.split_last()?;
-        self.take_seat(current, seats, deadline)
-    }
-
-    /// A seat for one who is not a party: nearly always the last, if need be any.
-    fn take_outsider_seat(&self, current: Current) -> &Seat {
-        loop {
-            let last = self.seats.len().saturating_sub(1);
-            let (parties, outsiders) = self.seats.split_at(last);
-            for seats in [outsiders, parties] {
-                if let Some(seat) = self.take_seat(current, seats, Deadline::PAST) {
-                    return seat;
-                }
-            }
-            #[cfg(any(polyproc_loom, polyproc_shuttle))]
-            polyproc_sys::model::yield_now();
-            #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
-            std::thread::sleep(NO_SEAT);
-        }
-    }
-
-    /// Sits down on one of these. Each thread begins its search at a place of its own, so that its seat stays in its
-    /// cache.
-    #[inline]
-    fn take_seat<'a>(&'a self, current: Current, seats: &'a [Seat], deadline: Deadline) -> Option<&'a Seat> {
-        loop {
-            let (before, from) = seats.split_at(current.tid() as usize % self.parties().min(seats.len()));
-            for seat in from.iter().chain(before) {
-                // Relaxed: only worth a try.
-                if seat.word.load(Ordering::Relaxed) == FREE && seat.take(current, FREE) {
-                    seat.sign(current);
-                    return Some(seat);
-                }
-            }
-            if !self.tidy_up(current) {
-                if deadline.has_passed() {
-                    current.end();
-                    return None;
-                }
-                let state = self.state.load(Ordering::Relaxed);
-                self.state.wait(state, deadline.min(Deadline::after(NO_SEAT)));
-                #[cfg(any(polyproc_loom, polyproc_shuttle))]
-                polyproc_sys::model::yield_now();
-            }
-        }
-    }
-
-    /// Takes over the seats of the dead, does what is left to do for them, and frees them. Whether there were any.
-    #[cold]
-    #[inline(never)]
-    fn tidy_up(&self, current: Current) -> bool {
-        let mut found = false;
-        for seat in &self.seats {
-            let word = seat.word.load(Ordering::Relaxed);
-            if !Seat::is_dead(word) || !seat.take(current, word) {
-                continue;
-            }
-            found = true;
-            // This thread's alone now, with the note of the dead. If it dies here, the next finds the same.
-            if let Some(round) = round_arrived_at(seat.note.load(Ordering::Relaxed)) {
-                let pid = seat.pid.load(Ordering::Relaxed);
-                self.break_round(seat, round, BrokenCause::PartyDied { pid });
-            }
-            self.state.wake_all();
-            seat.leave(current);
-        }
-        found
-    }
 }
 
 /// Runs the action, and catches its panic.
@@ -665,7 +521,7 @@ impl RawBarrier {
         // The seat of a dead party keeps its pid and its note until its round is broken.
         let came = |seat: &Seat| {
             seat.pid.load(Ordering::SeqCst) == dead
-                && round_arrived_at(seat.note.load(Ordering::SeqCst)).is_some()
+                && crate::word::round_arrived_at(seat.note.load(Ordering::SeqCst)).is_some()
         };
         let came = self.seats.iter().any(came);
         let state = self.state.fetch_add(0, Ordering::SeqCst);
@@ -675,55 +531,5 @@ impl RawBarrier {
     /// The round's number.
     pub(crate) fn round(&self) -> u32 {
         round_of(self.state.fetch_add(0, Ordering::SeqCst))
-    }
-}
-
-#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
-mod tests {
-    use super::*;
-    use polyproc_sys::futex::{OWNER_DIED, WAITERS};
-    use std::time::Instant;
-
-    /// How often this process' threads have gone to sleep.
-    fn sleeps() -> u64 {
-        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-        let status = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
-        let count = |status: String| {
-            let line =
-                status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap().to_owned();
-            line.rsplit('\t').next().unwrap().parse::<u64>().unwrap()
-        };
-        status.map(count).sum()
-    }
-
-    /// One who died when its round was complete does not keep those awake who wait in the next.
-    #[test]
-    fn the_dead_of_an_older_round_let_the_others_sleep() {
-        static BARRIER: RawBarrier<[Seat; RawBarrier::seats(3)]> = RawBarrier::new();
-        let barrier: &RawBarrier = &BARRIER;
-        std::thread::scope(|scope| {
-            let wait = || barrier.wait_until(Deadline::NEVER, None);
-            let waiters = [scope.spawn(wait), scope.spawn(wait)];
-            let start = Instant::now();
-            while barrier.n_waiting() < 2 {
-                assert!(start.elapsed() < Duration::from_secs(10));
-                std::thread::yield_now();
-            }
-            // The kernel's part, for a seat that nobody sits on.
-            let dead = barrier.seats.iter().find(|seat| seat.word.load(Ordering::Relaxed) == FREE).unwrap();
-            dead.word.store(OWNER_DIED | WAITERS, Ordering::SeqCst);
-            dead.word.wake(1);
-            while dead.word.load(Ordering::SeqCst) != FREE {
-                assert!(start.elapsed() < Duration::from_secs(10), "nobody has tidied up");
-                std::thread::yield_now();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-            let before = sleeps();
-            std::thread::sleep(Duration::from_millis(100));
-            assert!(sleeps() - before < 50, "they keep each other awake");
-            assert_eq!((barrier.n_waiting(), barrier.broken_cause()), (2, None));
-            assert_eq!(wait().map(|wait| wait.index), Ok(2));
-            waiters.into_iter().for_each(|waiter| assert!(waiter.join().unwrap().is_ok()));
-        });
     }
 }

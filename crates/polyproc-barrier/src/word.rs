@@ -12,7 +12,7 @@ pub(crate) const BROKEN: u32 = 1 << 13;
 /// Where the state's number of the round begins.
 const ROUND: u32 = 14;
 
-/// The most parties: with twice as many seats and one more, each of which has a number that fits [`COUNT`].
+/// The most parties: with twice as many seats and one more, each of which has a number of 12 bits.
 pub const MAX_PARTIES: usize = 2047;
 
 /// The number of the round that the state is of.

@@ -40,7 +40,7 @@ fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
 
 #[cfg(polyproc_shuttle)]
 fn explore(_: usize, f: impl Fn() + Sync + Send + 'static) {
-    shuttle::check_random(f, 1_000);
+    shuttle::check_random(f, 5_000);
 }
 
 /// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
@@ -247,7 +247,7 @@ fn who_vanishes_in_a_reset_strands_nobody() {
 /// A reset beside two who pass: either both have passed, or neither has.
 #[test]
 fn a_reset_and_a_completion_do_not_mix() {
-    explore(2, || {
+    explore(1, || {
         let shared = barrier::<4>();
         let other = party(2, &shared, soon());
         let resetter = {
