@@ -193,7 +193,7 @@ pub const WAIT_ANY_MAX: usize = 128;
 /// How often [`wait_any`] looks at the words that it does not sleep on.
 pub const WAIT_ANY_SLICE: Duration = Duration::from_millis(1);
 
-/// Whether futex_waitv(2) is known to be missing: 0 or 1.
+/// Whether futex_waitv(2) is known to be missing, or forbidden: 0 or 1.
 static WAITV_MISSING: AtomicU32 = AtomicU32::new(0);
 
 /// Makes [`wait_any`] do without futex_waitv(2), as on kernels before 5.16: for tests of the fallback.
@@ -250,7 +250,8 @@ pub fn wait_any_and_last(words: &[Waiter<'_>], deadline: Deadline) -> (Wait, boo
     }
 }
 
-/// futex_waitv(2), and the index of the last word that was woken; `None` where the kernel does not have it.
+/// futex_waitv(2), and the index of the last word that was woken; `None` where the kernel does not have it, or
+/// a sandbox forbids it.
 fn waitv(words: &[Waiter<'_>], deadline: Deadline) -> Option<(Wait, usize)> {
     /// `struct futex_waitv`.
     #[derive(Clone, Copy)]
@@ -289,7 +290,8 @@ fn waitv(words: &[Waiter<'_>], deadline: Deadline) -> Option<(Wait, usize)> {
     if result >= 0 {
         return Some((Wait::Woken, result as usize));
     }
-    if std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+    // EPERM: a sandbox whose list of allowed calls is older than this one.
+    if matches!(std::io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) {
         WAITV_MISSING.store(1, Ordering::Relaxed);
         return None;
     }
