@@ -1,11 +1,12 @@
 //! Tests with real processes, and the harness that kills them at every instruction.
 //!
-//! Three things kill processes here, each for another kind of mistake:
+//! Four things kill processes here, each for another kind of mistake:
 //!
 //! | what | kills | finds |
 //! |---|---|---|
 //! | [`kill`] | one process after each instruction of an operation, with others placed where it hurts most | any instruction at which a death strands somebody or leaves a wrong state |
 //! | [`soak`] | random processes at random moments, thousands of times, under load | what nobody thought of placing |
+//! | [`mixed`] | the same among processes that use all primitives at once | what one primitive does to another; a permit, an item, a pulse that is lost or there twice |
 //! | [`latency`] | the holder of a lock that one other sleeps on | how long the dead keep the living waiting |
 //!
 //! All of them need only what an ordinary user may do: `fork`, signals and `ptrace` of one's own children.
@@ -18,6 +19,7 @@
 //! POLYPROC_KILL_FULL=1 cargo test --release -p polyproc-tests --test kill -- --nocapture
 //! POLYPROC_KILLS=100000 cargo test --release -p polyproc-tests --test soak -- --nocapture
 //! POLYPROC_SEED=12345 cargo test --release -p polyproc-tests --test soak -- --nocapture
+//! POLYPROC_KILLS=100000 cargo test --release -p polyproc-tests --test soak_mixed -- --nocapture
 //! cargo test --release -p polyproc-tests --test latency -- --nocapture
 //! ```
 //!
@@ -58,6 +60,7 @@
 pub mod child;
 pub mod kill;
 pub mod latency;
+pub mod mixed;
 pub mod random;
 #[allow(unsafe_code, reason = "maps memory that forked children share")]
 pub mod shared;
