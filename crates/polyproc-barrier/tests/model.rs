@@ -197,7 +197,7 @@ fn a_party_that_vanishes_among_three_strands_nobody() {
 /// Who vanishes while it breaks a round has broken it for all, or not at all.
 #[test]
 fn who_vanishes_in_an_abort_strands_nobody() {
-    let steps = vanish_at_every_step(1, |mortal| {
+    let steps = vanish_at_every_step(2, |mortal| {
         let shared = barrier::<4>();
         let thread = party(2, &shared, Deadline::NEVER);
         let end = run(MORTAL, mortal, || shared_raw(&shared).abort());
