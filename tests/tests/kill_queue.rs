@@ -29,6 +29,7 @@ const VICTIM: u32 = 100;
 const HELPER: u32 = 200;
 const NUMBERS: usize = 256;
 
+type Act = fn(&Scene);
 type Tally = [AtomicU32; NUMBERS];
 
 struct Scene {
@@ -186,23 +187,29 @@ impl Scene {
     }
 }
 
-/// What the victim puts is there or not, and nothing else has changed.
+/// What the victim puts is there or not, and nothing else has changed. Beside others, its way is not always the same, and
+/// so neither is the step from which on it is there.
 fn is_put(peers: u32) -> impl Fn(&Scene, &Outcome<'_>) -> &'static str {
     move |scene, outcome| {
         let found = scene.survey(peers, outcome);
         assert_eq!(found.lost, []);
-        if found.victims.is_empty() { "absent" } else { "present" }
+        match found.victims.len() {
+            _ if peers != 0 => "either",
+            0 => "absent",
+            _ => "present",
+        }
     }
 }
 
-/// The victim takes so many, or none.
+/// The victim takes so many, or none. As above.
 fn is_taken(count: usize, peers: u32) -> impl Fn(&Scene, &Outcome<'_>) -> &'static str {
     move |scene, outcome| {
         let found = scene.survey(peers, outcome);
         match found.lost.len() {
+            lost if lost != 0 && lost != count => panic!("{lost} are gone"),
+            _ if peers != 0 => "either",
             0 => "there",
-            lost if lost == count => "taken",
-            lost => panic!("{lost} are gone"),
+            _ => "taken",
         }
     }
 }
@@ -324,8 +331,8 @@ fn put() {
             put = put.peer(getter);
         }
         put.peer(helper(asleep, feed))
-            .check(&["absent", "present"], is_put(asleep))
-            .thinly(if asleep == 2 { 1 } else { 3 })
+            .check(&["either"], is_put(asleep))
+            .thinly(if asleep == 2 { 2 } else { 6 })
             .run()
             .assert_clean();
     }
@@ -343,7 +350,7 @@ fn put_for_one_that_comes_at_any_time() {
             .peer(helper(2, feed))
             .cue(When::Step(step))
             .thinly(5)
-            .check(&["absent", "present"], is_put(2))
+            .check(&["either"], is_put(2))
             .run()
             .assert_clean();
     }
@@ -357,7 +364,7 @@ fn put_into_a_full_queue() {
         .peer(getter_at(1))
         .cue(When::Asleep)
         .thinly(40)
-        .check(&["absent", "present"], is_put(1))
+        .check(&["either"], is_put(1))
         .run()
         .assert_clean();
     operation("put, full, another asleep before", full, put_one)
@@ -366,7 +373,7 @@ fn put_into_a_full_queue() {
         .peer(helper(2, drain))
         .cue(When::Asleep)
         .thinly(40)
-        .check(&["absent", "present"], is_put(2))
+        .check(&["either"], is_put(2))
         .run()
         .assert_clean();
     operation("put, full, another asleep behind", full, put_one)
@@ -376,7 +383,7 @@ fn put_into_a_full_queue() {
         .cue(When::Asleep)
         .cue(When::Next)
         .thinly(40)
-        .check(&["absent", "present"], is_put(2))
+        .check(&["either"], is_put(2))
         .run()
         .assert_clean();
 }
@@ -395,8 +402,8 @@ fn get() {
             get = get.peer(putter_at(0, 60 + number, 16));
         }
         get.peer(helper(asleep, drain))
-            .check(&["there", "taken"], is_taken(1, asleep))
-            .thinly(if asleep == 2 { 1 } else { 3 })
+            .check(&["either"], is_taken(1, asleep))
+            .thinly(if asleep == 2 { 2 } else { 6 })
             .run()
             .assert_clean();
     }
@@ -409,8 +416,8 @@ fn get_from_an_empty_queue() {
     operation("get, empty, put while asleep", empty, get_one)
         .peer(putter_at(1, 0, 16))
         .cue(When::Asleep)
-        .thinly(20)
-        .check(&["there", "taken"], is_taken(1, 1))
+        .thinly(40)
+        .check(&["either"], is_taken(1, 1))
         .run()
         .assert_clean();
     operation("get, empty, another asleep before", empty, get_one)
@@ -420,8 +427,8 @@ fn get_from_an_empty_queue() {
         .peer(helper(3, feed))
         .cue(When::Asleep)
         .cue(When::Next)
-        .thinly(20)
-        .check(&["there", "taken"], is_taken(1, 3))
+        .thinly(40)
+        .check(&["either"], is_taken(1, 3))
         .run()
         .assert_clean();
     operation("get, empty, another asleep behind", empty, get_one)
@@ -430,8 +437,8 @@ fn get_from_an_empty_queue() {
         .peer(helper(2, feed))
         .cue(When::Asleep)
         .cue(When::Next)
-        .thinly(20)
-        .check(&["there", "taken"], is_taken(1, 2))
+        .thinly(40)
+        .check(&["either"], is_taken(1, 2))
         .run()
         .assert_clean();
     operation("get, empty, what is put is stolen", empty, get_one)
@@ -446,7 +453,7 @@ fn get_from_an_empty_queue() {
         })
         .cue(When::Asleep)
         .cue(When::Asleep)
-        .thinly(20)
+        .thinly(80)
         .check(&["either"], at_most_taken(1, 1))
         .run()
         .assert_clean();
@@ -471,7 +478,7 @@ fn get_for_which_a_message_comes_at_any_time() {
             .peer(helper(3, feed))
             .cue(When::Step(step))
             .thinly(60)
-            .check(&["there", "taken"], is_taken(1, 3))
+            .check(&["either"], is_taken(1, 3))
             .run()
             .assert_clean();
     }
@@ -488,7 +495,7 @@ fn many_at_once() {
         .peer(getter)
         .peer(getter)
         .peer(helper(3, feed))
-        .thinly(16)
+        .thinly(32)
         .check(&["absent", "present"], |scene, outcome| {
             let found = scene.survey(3, outcome);
             match found.victims.len() {
@@ -532,7 +539,7 @@ fn many_at_once() {
     .peer(putter_at(0, 62, 16))
     .peer(helper(3, drain))
     .thinly(7)
-    .check(&["there", "taken"], is_taken(4, 3))
+    .check(&["either"], is_taken(4, 3))
     .run()
     .assert_clean();
 }
@@ -632,7 +639,7 @@ fn room_for_large_messages() {
             }
             is_due
         }))
-        .check(&["there", "taken"], is_taken(1, 1))
+        .check(&["either"], is_taken(1, 1))
         .thinly(2)
         .run()
         .assert_clean();
@@ -645,7 +652,7 @@ fn room_for_large_messages() {
             }
             is_due
         }))
-        .check(&["there", "taken"], is_taken(1, 1))
+        .check(&["either"], is_taken(1, 1))
         .thinly(4)
         .run()
         .assert_clean();
@@ -813,7 +820,7 @@ fn claims() {
 fn redelivered() {
     let _turn = one_at_a_time();
     let doomed = |scene: &Scene, _: &Cues| core::mem::forget(scene.queue.claim().unwrap());
-    let acts: [(&str, fn(&Scene)); 3] = [
+    let acts: [(&str, Act); 3] = [
         ("get, redelivered", |scene| drop(scene.queue.get().unwrap())),
         ("claim, acknowledge, redelivered", |scene| {
             let claim = scene.queue.claim().unwrap();
@@ -852,7 +859,7 @@ fn messages_in_place() {
         .peer(getter)
         .peer(helper(2, feed))
         .thinly(2)
-        .check(&["absent", "present"], is_put(2))
+        .check(&["either"], is_put(2))
         .run()
         .assert_clean();
     operation("reserve, another waits", Scene::new, |scene| drop(scene.queue.reserve(16).unwrap()))
@@ -920,7 +927,7 @@ fn after_a_death() {
         .peer(getter)
         .peer(helper(2, feed))
         .thinly(5)
-        .check(&["absent", "present"], is_put(2))
+        .check(&["either"], is_put(2))
         .run()
         .assert_clean();
     operation("put, a producer dies while it waits", || Scene::new().weary(), put_one)
@@ -934,7 +941,7 @@ fn after_a_death() {
         .peer(helper(2, feed))
         .cue(When::Asleep)
         .thinly(20)
-        .check(&["absent", "present"], is_put(2))
+        .check(&["either"], is_put(2))
         .run()
         .assert_clean();
 }
