@@ -363,7 +363,7 @@ fn put_into_a_full_queue() {
     operation("put, full, one is taken while asleep", full, put_one)
         .peer(getter_at(1))
         .cue(When::Asleep)
-        .thinly(40)
+        .thinly(120)
         .check(&["either"], is_put(1))
         .run()
         .assert_clean();
@@ -372,7 +372,7 @@ fn put_into_a_full_queue() {
         .peer(getter_at(1))
         .peer(helper(2, drain))
         .cue(When::Asleep)
-        .thinly(40)
+        .thinly(120)
         .check(&["either"], is_put(2))
         .run()
         .assert_clean();
@@ -382,7 +382,7 @@ fn put_into_a_full_queue() {
         .peer(helper(2, drain))
         .cue(When::Asleep)
         .cue(When::Next)
-        .thinly(40)
+        .thinly(120)
         .check(&["either"], is_put(2))
         .run()
         .assert_clean();
@@ -518,7 +518,7 @@ fn many_at_once() {
             }
         })
         .cue(When::Asleep)
-        .thinly(12)
+        .thinly(250)
         .check(&["either"], |scene, outcome| {
             let found = scene.survey(0, outcome);
             assert!(found.victims.iter().copied().eq(VICTIM..VICTIM + found.victims.len() as u32));
@@ -865,7 +865,7 @@ fn messages_in_place() {
     operation("reserve, another waits", Scene::new, |scene| drop(scene.queue.reserve(16).unwrap()))
         .peer(putter_at(1, 0, 16))
         .cue(When::Step(40))
-        .check(&["absent"], is_put(1))
+        .check(&["either"], is_put(1))
         .run()
         .assert_clean();
 }
