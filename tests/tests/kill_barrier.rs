@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Long enough to be stepped into a sleep before it is over.
-const DELAY: Duration = Duration::from_millis(if cfg!(debug_assertions) { 400 } else { 40 });
+const DELAY: Duration = Duration::from_millis(if cfg!(debug_assertions) { 400 } else { 100 });
 
 /// How a wait can end, as the survivor names it. Broken are those that the victim's death has broken, and those that the
 /// helper has because the victim had not come.
@@ -237,7 +237,11 @@ fn wait_and_break_it_by_a_timeout() {
     let wait = |barrier: &Barrier| _ = barrier.wait_timeout(DELAY);
     with_waiters(operation("wait_timeout, 2 asleep", || Scene::new(4), wait), 2)
         .peer(helper(2))
-        .check(&["broken", "timed out"], survey(2))
+        // On a busy machine the time may be over before the sleep: the ends come in no order.
+        .check(&["over"], |scene, outcome| match scene.survey(2, outcome) {
+            "broken" | "timed out" => "over",
+            other => panic!("{other}"),
+        })
         .thinly(9)
         .run()
         .assert_clean();
