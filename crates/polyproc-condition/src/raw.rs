@@ -300,13 +300,18 @@ impl<'a> RawCondition<'a> {
     }
 
     /// Notifies those `count` that have waited longest, or as many as wait. Returns how many it notified. Never blocks.
+    ///
+    /// Who begins to wait after the call has begun is not among them.
     pub fn notify(self, count: u32) -> u32 {
         // Relaxed: whoever waits has been seen with the lock, or came at the same time.
-        if self.queue.places.load(Ordering::Relaxed) & USED == 0 {
+        let places = self.queue.places.load(Ordering::Relaxed);
+        if places & USED == 0 {
             return 0;
         }
         let current = thread::current();
-        (0..count).take_while(|_| self.notify_oldest(current)).count() as u32
+        // Who is notified and waits again meanwhile is not one of those who waited: else this might never end.
+        let last = places >> USED_BITS;
+        (0..count).take_while(|_| self.notify_oldest(current, last)).count() as u32
     }
 
     /// Notifies all who wait. Returns how many those were. Never blocks.
@@ -517,10 +522,12 @@ impl<'a> RawCondition<'a> {
         current.end();
     }
 
-    /// Notifies the one that has waited longest.
-    fn notify_oldest(self, current: Current) -> bool {
+    /// Notifies the one that has waited longest, if its age is not beyond `last`.
+    fn notify_oldest(self, current: Current, last: u64) -> bool {
         loop {
-            let Some((slot, word, age)) = self.oldest() else { return false };
+            let Some((slot, word, age)) = self.oldest().filter(|(_, _, age)| *age <= last) else {
+                return false;
+            };
             // From here on the kernel rings if this thread dies.
             let outer = current.begin_inside(&slot.bell, &slot.bell_node);
             let notified =
@@ -607,7 +614,7 @@ impl<'a> RawCondition<'a> {
             unsafe { current.link(&slot.word, &slot.node) };
             // Everybody who waited when it was notified has been notified since, if `all` is another.
             if slot.since.load(Ordering::Relaxed) == self.queue.all.load(Ordering::SeqCst) {
-                self.notify_oldest(current);
+                self.notify_oldest(current, u64::MAX);
             }
             // SAFETY: entered above.
             unsafe { self.vacate(current, slot) };

@@ -57,6 +57,29 @@ fn who_waited_longest_is_notified_first() {
     assert_eq!(condition.waiting(), 0);
 }
 
+/// Else who asks for more than there are would go on for as long as they come back.
+#[test]
+fn who_waits_again_is_not_notified_twice_by_one_call() {
+    let _watchdog = watchdog();
+    const WAITERS: u32 = 8;
+    let (mutex, condition) = (Mutex::new(0u32).unwrap(), Condition::new().unwrap());
+    std::thread::scope(|scope| {
+        for _ in 0..WAITERS {
+            scope.spawn(|| {
+                let mut over = mutex.lock().unwrap();
+                while *over == 0 {
+                    over = condition.wait(over).unwrap();
+                }
+            });
+        }
+        wait_until("all wait", || condition.waiting() == WAITERS);
+        let counts: Vec<u32> = (0..2_000).map(|_| condition.notify(u32::MAX)).collect();
+        *mutex.lock().unwrap() = 1;
+        condition.notify_all();
+        assert!(counts.iter().all(|count| *count <= WAITERS), "{:?}", counts.iter().max());
+    });
+}
+
 #[test]
 fn all_are_notified_at_once() {
     let _watchdog = watchdog();
