@@ -205,8 +205,8 @@ pub fn without_waitv(without: bool) {
 /// Sleeps until one of the words is woken, a signal or the deadline, unless one differs from its expected value.
 ///
 /// One system call, for up to [`WAIT_ANY_MAX`] words. Of more words, a wake of the first 128 ends the sleep at once, and
-/// the others are looked at every millisecond; so put those first that matter most. Kernels before 5.16 sleep on one
-/// word only: there, that holds for all words but the first.
+/// the others are looked at every millisecond; so put those first that matter most. Kernels before 5.16, and
+/// sandboxes that forbid futex_waitv(2), sleep on one word only: there, that holds for all words but the first.
 ///
 /// # Panics
 ///
