@@ -73,10 +73,14 @@ fn who_waits_again_is_not_notified_twice_by_one_call() {
             });
         }
         wait_until("all wait", || condition.waiting() == WAITERS);
-        let counts: Vec<u32> = (0..2_000).map(|_| condition.notify(u32::MAX)).collect();
+        let start = Instant::now();
+        let mut most = 0;
+        while start.elapsed() < 10 * TICK && most <= WAITERS {
+            most = most.max(condition.notify(u32::MAX));
+        }
         *mutex.lock().unwrap() = 1;
         condition.notify_all();
-        assert!(counts.iter().all(|count| *count <= WAITERS), "{:?}", counts.iter().max());
+        assert!(most <= WAITERS, "{most} of {WAITERS}");
     });
 }
 
