@@ -350,6 +350,29 @@ fn acquire_what_was_released() {
 
 /// The victim is woken for a permit in no cell, and dies on the way, with another asleep behind.
 #[test]
+fn acquire_what_comes_into_the_cell_of_a_forgotten_one() {
+    let _turn = one_at_a_time();
+    Operation::new("acquire what was released, and the next is forgotten", Scene::new(1))
+        .victim(|scene, stage| {
+            scene.semaphore.acquire().forget();
+            scene.semaphore.release(1).unwrap();
+            stage.begin();
+            let permit = scene.semaphore.acquire();
+            stage.end();
+            drop(permit);
+        })
+        .check(&["all there"], |scene, outcome| {
+            // The move that the victim may have died in is over: what is done to its cell since is not undone.
+            scene.semaphore.acquire_timeout(SOON).unwrap().forget();
+            scene.semaphore.release(1).unwrap();
+            assert_eq!(scene.survey(0, outcome), 1, "{:?}", scene.semaphore);
+            "all there"
+        })
+        .run()
+        .assert_clean();
+}
+
+#[test]
 fn acquire_what_is_released_while_asleep() {
     let _turn = one_at_a_time();
     for permits in 1..=2 {

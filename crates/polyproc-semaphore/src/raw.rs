@@ -21,7 +21,8 @@
 //! | tid … | `GONE` | who forgets | swap |
 //! | tid … | `OWNER_DIED` … | the kernel, `WAITERS` kept | compare-and-swap |
 //! | `OWNER_DIED` … | `FREE` | who wants a permit | compare-and-swap |
-//! | `EMPTY`, `GONE` | `FREE`, `EMPTY` | who has the gate | compare-and-swap, see *moves* |
+//! | `EMPTY` | `FREE` | who has the gate | compare-and-swap, see *moves* |
+//! | `GONE` | `EMPTY` | who has the gate | compare-and-swap, see *moves* |
 //!
 //! So taking and giving back are one step each, and there is no instruction at which a permit is in two places or in none.
 //!
@@ -78,6 +79,7 @@
 //! One thread at a time moves: the one that holds the gate, which is a robust lock too. It writes what it is about to do
 //! into the `journal`, changes `supply`, whose parity says that it has, changes the cell, and empties the journal. Who
 //! takes the gate from a dead thread finishes the move if the parity says that it counts, and drops it if not.
+//! No move leads from `GONE` to `FREE`, in one: others could take the permit and forget it before the journal is empty.
 //!
 //! `unused` is how many of the last cells have never had a permit. Nobody looks at those, or sleeps on them; so
 //! before one gets its first permit, all who sleep are woken to look again.

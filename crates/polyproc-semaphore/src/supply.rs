@@ -56,12 +56,13 @@ impl Supply {
 }
 
 /// What can be done with a cell that has no permit. With the gate held only.
+///
+/// No move leads from `GONE` to `FREE`: others may take the permit and forget it while the journal still has the move, and
+/// who finishes that for a dead thread would take the second `GONE` for the first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Move {
     /// A permit comes into an empty cell.
     Fill,
-    /// The room of a forgotten permit goes back, and another permit comes into its cell.
-    Refill,
     /// The room of a forgotten permit goes back.
     Collect,
 }
@@ -72,7 +73,7 @@ impl Move {
     }
 
     fn to(self) -> u32 {
-        if self == Move::Collect { EMPTY } else { FREE }
+        if self == Move::Fill { FREE } else { EMPTY }
     }
 }
 
@@ -91,8 +92,7 @@ impl Entry {
     fn to_bits(self) -> u32 {
         let kind = match self.kind {
             Move::Fill => 1,
-            Move::Refill => 2,
-            Move::Collect => 3,
+            Move::Collect => 2,
         };
         kind | u32::from(self.parity) << 2 | self.index << 3
     }
@@ -100,8 +100,7 @@ impl Entry {
     fn from_bits(bits: u32) -> Option<Entry> {
         let kind = match bits & 3 {
             1 => Move::Fill,
-            2 => Move::Refill,
-            3 => Move::Collect,
+            2 => Move::Collect,
             _ => return None,
         };
         Some(Entry { kind, parity: bits & 4 != 0, index: bits >> 3 })
@@ -233,8 +232,10 @@ impl RawSemaphore<'_> {
     /// With the gate held and a permit to spare: fills a cell, if there is one.
     fn fill(self) {
         if let Some(index) = self.vacant() {
-            let gone = self.cells[index].word.load(Ordering::Relaxed) == GONE;
-            self.make(if gone { Move::Refill } else { Move::Fill }, index);
+            if self.cells[index].word.load(Ordering::Relaxed) == GONE {
+                self.make(Move::Collect, index);
+            }
+            self.make(Move::Fill, index);
         } else if self.known() < self.cells.len() {
             let index = self.known();
             let unused = (self.cells.len() - index - 1) as u32;
