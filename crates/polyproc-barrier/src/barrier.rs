@@ -189,8 +189,8 @@ impl Barrier {
     ///
     /// # Errors
     ///
-    /// [`WaitError::Broken`], with the cause: at once if the barrier is broken already, or as soon as it is. The two other
-    /// [`WaitError`]s are only of barriers with an action.
+    /// [`WaitError::Broken`], with the cause: at once if the barrier is broken already, or as soon as it is.
+    /// [`WaitError::NoAction`], of barriers with an action only. [`WaitError::TooManyLocks`].
     ///
     /// # Panics
     ///
