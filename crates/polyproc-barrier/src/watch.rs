@@ -106,13 +106,11 @@ impl RawBarrier {
         }
     }
 
-    /// Sits down on one of these. Each thread begins its search at a place of its own, so that its seat stays in its
-    /// cache.
+    /// Sits down on the first of these that is free: so the seats that are used are few, and near.
     #[inline]
     fn take_seat<'a>(&'a self, current: Current, seats: &'a [Seat], deadline: Deadline) -> Option<&'a Seat> {
         loop {
-            let (before, from) = seats.split_at(current.tid() as usize % self.parties().min(seats.len()));
-            for seat in from.iter().chain(before) {
+            for seat in seats {
                 // Relaxed: only worth a try.
                 if seat.word.load(Ordering::Relaxed) == FREE && seat.take(current, FREE) {
                     seat.sign(current);
