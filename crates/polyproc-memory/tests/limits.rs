@@ -87,12 +87,17 @@ fn a_full_address_space_is_an_error() {
 #[test]
 fn a_limit_for_files_is_an_error_and_no_death() {
     let _alone = alone();
-    let (fits, too_large) =
-        limited(libc::RLIMIT_FSIZE, 1 << 20, || (Arena::new((1 << 20) - 64), Arena::new(1 << 20)));
-    assert!(fits.is_ok());
-    let error = too_large.unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{error}");
-    assert_eq!(error.to_string(), "1052672 bytes are above the limit of 1048576 for a file (ulimit -f)");
+    // In a child: this process may write what its tests print to a file.
+    in_child(|| {
+        let (fits, too_large) =
+            limited(libc::RLIMIT_FSIZE, 1 << 20, || (Arena::new((1 << 20) - 64), Arena::new(1 << 20)));
+        assert!(fits.is_ok());
+        let error = too_large.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{error}");
+        assert_eq!(error.to_string(), "1052672 bytes are above the limit of 1048576 for a file (ulimit -f)");
+        true
+    })
+    .succeeds();
 }
 
 /// A reserve counts for both limits when it is made, and never again.
@@ -100,23 +105,29 @@ fn a_limit_for_files_is_an_error_and_no_death() {
 fn a_reserve_beyond_a_limit_is_an_error_and_no_death() {
     let _alone = alone();
     let before = descriptors();
-    let (fits, too_large) = limited(libc::RLIMIT_FSIZE, 1 << 20, || {
-        (Object::with_reserve(&NUMBER, (1 << 20) - 4096), Object::with_reserve(&NUMBER, 1 << 20))
-    });
-    assert!(fits.is_ok());
-    let error = too_large.unwrap_err();
-    assert!(
-        matches!(cause(&error), CreateError::FileSize { requested: 1_052_672, limit: 1_048_576 }),
-        "{error}"
-    );
-    drop(fits);
+    // In a child: this process may write what its tests print to a file.
+    in_child(|| {
+        let (fits, too_large) = limited(libc::RLIMIT_FSIZE, 1 << 20, || {
+            (Object::with_reserve(&NUMBER, (1 << 20) - 4096), Object::with_reserve(&NUMBER, 1 << 20))
+        });
+        assert!(fits.is_ok());
+        let error = too_large.unwrap_err();
+        assert!(
+            matches!(cause(&error), CreateError::FileSize { requested: 1_052_672, limit: 1_048_576 }),
+            "{error}"
+        );
+        drop(fits);
+
+        let object = Object::with_reserve(&NUMBER, 64 << 20).unwrap();
+        let grown = limited(libc::RLIMIT_FSIZE, 0, || {
+            object.allocate(8 << 20, 8 << 20).and_then(|()| object.give_back(8 << 20, 8 << 20))
+        });
+        assert!(grown.is_ok(), "{grown:?}");
+        true
+    })
+    .succeeds();
 
     let object = Object::with_reserve(&NUMBER, 64 << 20).unwrap();
-    let grown = limited(libc::RLIMIT_FSIZE, 0, || {
-        object.allocate(8 << 20, 8 << 20).and_then(|()| object.give_back(8 << 20, 8 << 20))
-    });
-    assert!(grown.is_ok(), "{grown:?}");
-
     let descriptor = object.region().as_fd().try_clone_to_owned().unwrap();
     drop(object);
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
