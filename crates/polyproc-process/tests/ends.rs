@@ -142,6 +142,9 @@ fn terminate_and_interrupt_send_their_signals() {
 fn all_deaths_by_signal_are_told_apart() {
     let _watchdog = watchdog();
     fn raise(signal: i32) {
+        // A child ignores what its parent ignores, as under `nohup`.
+        // SAFETY: the default action is a valid one.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
         // SAFETY: ends the process, as it is meant to.
         unsafe { libc::raise(signal) };
     }
