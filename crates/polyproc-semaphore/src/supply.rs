@@ -179,20 +179,18 @@ impl RawSemaphore<'_> {
                 nap();
             }
         }
-        for index in 0..self.known() {
-            if self.cells[index].word.load(Ordering::Relaxed) == GONE {
-                self.make(Move::Collect, index);
-            }
-        }
-        // With the gate held nobody else makes room, so that too little now was too little in this moment.
-        let mut supply = self.supply();
         let result = loop {
+            let supply = self.supply();
+            if self.collect() {
+                continue;
+            }
+            // No cell was `GONE` when `supply` was read: with the gate held, none ceases to be. So this was all the room that
+            // there was in that moment.
             let Some(more) = supply.released(count) else {
                 break Err(ReleaseError { requested: count, room: supply.room() });
             };
-            match self.change_supply(supply, more) {
-                Ok(()) => break Ok(()),
-                Err(other) => supply = other,
+            if self.change_supply(supply, more).is_ok() {
+                break Ok(());
             }
         };
         self.unlock();
@@ -200,6 +198,18 @@ impl RawSemaphore<'_> {
             self.head.door.tell(&self.head.gate, count);
         }
         result
+    }
+
+    /// With the gate held: the room of all forgotten permits goes back. Whether there were any.
+    fn collect(self) -> bool {
+        let mut found = false;
+        for index in 0..self.known() {
+            if self.cells[index].word.load(Ordering::Acquire) == GONE {
+                self.make(Move::Collect, index);
+                found = true;
+            }
+        }
+        found
     }
 
     /// Brings a permit into a cell, if there is one without, and a cell for it; and sees to what a dead thread left at the
