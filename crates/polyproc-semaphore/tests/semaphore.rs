@@ -256,3 +256,21 @@ fn one_permit_more_than_the_kernel_brings_back_is_refused() {
     drop(permits);
     assert_eq!(semaphore.available(), LIMIT as u32 + 1);
 }
+
+/// Each releases only what it has forgotten itself, so nobody is one too many, whatever the others do meanwhile.
+#[test]
+fn who_has_forgotten_one_may_release_one() {
+    let _watchdog = watchdog();
+    let semaphore = BoundedSemaphore::new(4).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    semaphore.acquire().forget();
+                    semaphore.release(1).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(semaphore.available(), 4);
+}
