@@ -263,7 +263,8 @@ fn a_cell_that_comes_while_one_sleeps_is_watched() {
             wait_for_the_end();
         });
         first.wait_asleep();
-        let second = Child::run(|| assert!(semaphore.acquire_timeout(Duration::from_millis(100)).is_err()));
+        // Mostly in vain. Should it be quicker than the first, it gives the permit back at once.
+        let second = Child::run(|| drop(semaphore.acquire_timeout(Duration::from_millis(100))));
         second.wait_asleep();
         let third = waiter(&semaphore);
         semaphore.release(1).unwrap();
