@@ -23,6 +23,11 @@ const STILL: Duration = Duration::from_micros(400);
 /// A message that leaves no room for another in the smallest segment.
 const LARGE: usize = 40_000;
 
+/// With one of sixteen bytes beside it, the smallest segment is full.
+const FILL: usize = (64 << 10) - 24 - 8;
+/// Three of these leave room for no message in the smallest segment.
+const THIRD: usize = ((64 << 10) - 16) / 3 - 8;
+
 /// The victim's first number. Those below are put before it comes, or by peers.
 const VICTIM: u32 = 100;
 /// The helper's first number.
@@ -244,6 +249,8 @@ fn operation(
     Operation::new(name, setup).victim(move |scene, stage| {
         // The first use of a thread is not stepped through each time.
         thread::current();
+        // Nor is how the allocator finds memory for small messages, which differs from play to play.
+        drop((0..7).map(|_| message(0, 16)).collect::<Vec<_>>());
         stage.begin();
         act(scene);
         stage.end();
@@ -370,10 +377,12 @@ fn put_into_a_full_queue() {
     operation("put, full, another asleep before", full, put_one)
         .peer(putter_at(0, 10, 16))
         .peer(getter_at(1))
-        .peer(helper(2, drain))
+        .peer(getter_at(2))
+        .peer(helper(3, drain))
         .cue(When::Asleep)
+        .cue(When::Next)
         .thinly(120)
-        .check(&["either"], is_put(2))
+        .check(&["either"], is_put(3))
         .run()
         .assert_clean();
     operation("put, full, another asleep behind", full, put_one)
@@ -547,58 +556,58 @@ fn many_at_once() {
 #[test]
 fn segments() {
     let _turn = one_at_a_time();
-    let grown = || {
+    let filled = || {
         let scene = Scene::bytes(1 << 20);
-        (0..4).for_each(|number| scene.put(number, LARGE));
+        scene.put(0, FILL);
         scene
     };
-    let put_large = |scene: &Scene| scene.queue.put(message(VICTIM, LARGE)).unwrap();
-    let one_in_it = || {
-        let scene = Scene::bytes(1 << 20);
-        scene.put(0, LARGE);
+    let full = move || {
+        let scene = filled();
+        scene.put(1, 16);
         scene
     };
-    // Instructions of a copy are not what this is about, so it goes quickly enough.
-    operation("put, grows", one_in_it, put_large)
-        .thinly(6)
-        .check(&["absent", "present"], is_put(0))
+    // What the allocator does in between is not always the same, so nor is the step from which on it is there.
+    operation("put, grows", full, put_one)
+        .check(&["either"], |scene, outcome| {
+            assert_eq!(scene.survey(0, outcome).lost, []);
+            "either"
+        })
         .run()
         .assert_clean();
-    operation(
-        "put_many, grows in the middle",
-        || Scene::bytes(1 << 20).weary(),
-        |scene| scene.queue.put_many((0..4).map(|nth| message(VICTIM + nth, LARGE))).unwrap(),
-    )
-    .peer(getter)
-    .peer(getter)
-    .peer(helper(2, feed))
-    .thinly(12)
-    .check(&["absent", "some", "all"], |scene, outcome| {
-        let found = scene.survey(2, outcome);
-        assert!(found.victims.iter().copied().eq(VICTIM..VICTIM + found.victims.len() as u32));
-        match found.victims.len() {
-            0 => "absent",
-            4 => "all",
-            _ => "some",
+    operation("put_many, grows in the middle", filled, |scene| {
+        scene.queue.put_many((0..4).map(|nth| message(VICTIM + nth, 16))).unwrap();
+    })
+    .thinly(3)
+    .check(&["either"], |scene, outcome| {
+        let found = scene.survey(0, outcome);
+        assert_eq!(found.lost, []);
+        match found.victims[..] {
+            [] | [VICTIM] | [_, _, _, _] => "either",
+            _ => panic!("{:?}", found.victims),
         }
     })
     .run()
     .assert_clean();
+    let grown = move || {
+        let scene = full();
+        scene.put(2, 16);
+        scene.get();
+        scene
+    };
     operation("get, the last of a segment and the first of the next", grown, |scene| {
         scene.queue.get().unwrap();
         scene.queue.get().unwrap();
     })
-    .thinly(6)
     .check(&["there", "one", "two"], |scene, outcome| {
-        let found = scene.survey(0, outcome);
-        assert!(found.lost.iter().copied().eq(0..found.lost.len() as u32), "{:?}", found.lost);
-        ["there", "one", "two"][found.lost.len()]
+        let lost = scene.survey(0, outcome).lost;
+        assert!(lost.iter().copied().eq(1..1 + lost.len() as u32), "{lost:?}");
+        ["there", "one", "two"][lost.len()]
     })
     .run()
     .assert_clean();
     let drained = move || {
         let scene = grown();
-        (0..3).for_each(|_| scene.get());
+        scene.get();
         scene
     };
     operation("get, the last, and shrinks", drained, get_one)
@@ -607,55 +616,48 @@ fn segments() {
         .assert_clean();
     let behind = || {
         let scene = Scene::bytes(1 << 16);
-        (0..3).for_each(|number| scene.put(number, 20_000));
+        (0..3).for_each(|number| scene.put(number, THIRD));
         (0..2).for_each(|_| scene.get());
         scene
     };
-    operation("put, wraps", behind, |scene| scene.queue.put(message(VICTIM, 20_000)).unwrap())
-        .thinly(6)
-        .check(&["absent", "present"], is_put(0))
-        .run()
-        .assert_clean();
+    operation("put, wraps", behind, put_one).check(&["absent", "present"], is_put(0)).run().assert_clean();
 }
 
-/// The last message is taken, and its room, of which there is too little otherwise, is there.
+/// Bytes are what there is too little of: the room of what was taken is there, whoever died when.
 #[test]
-fn room_for_large_messages() {
+fn room_for_bytes() {
     let _turn = one_at_a_time();
     let full = || {
         let scene = Scene::bytes(1 << 16);
-        scene.put(0, LARGE);
+        scene.put(0, 16);
+        scene.put(1, FILL);
         for _ in 0..10 {
-            assert!(scene.queue.put_timeout(message(0, LARGE), MOMENT).is_err());
+            assert!(scene.queue.put_timeout(message(0, 16), MOMENT).is_err());
         }
         scene
     };
-    operation("get, one asleep for bytes", full, get_one)
-        .peer(putter_at(0, 60, LARGE))
-        .peer(helper(1, |scene| {
-            let is_due = scene.queue.len() == 1;
-            if is_due {
-                scene.get();
-            }
-            is_due
-        }))
-        .check(&["either"], is_taken(1, 1))
-        .thinly(2)
-        .run()
-        .assert_clean();
-    operation("get_ref, one asleep for bytes", full, |scene| drop(scene.queue.get_ref().unwrap()))
-        .peer(putter_at(0, 60, LARGE))
-        .peer(helper(1, |scene| {
-            let is_due = scene.queue.len() == 1;
-            if is_due {
-                scene.get();
-            }
-            is_due
-        }))
-        .check(&["either"], is_taken(1, 1))
-        .thinly(4)
-        .run()
-        .assert_clean();
+    // Nothing was taken, or all that was put in place of it is there.
+    let take = |scene: &Scene| {
+        let is_due = scene.queue.len() == 2;
+        if is_due {
+            scene.get();
+        }
+        is_due
+    };
+    let acts: [(&str, Act); 3] = [
+        ("get, one asleep for bytes", get_one),
+        ("get_ref, one asleep for bytes", |scene| drop(scene.queue.get_ref().unwrap())),
+        ("claim, acknowledge, one asleep for bytes", |scene| drop(scene.queue.claim().unwrap().ack())),
+    ];
+    for (name, act) in acts {
+        operation(name, full, act)
+            .peer(putter_at(0, 60, 16))
+            .peer(helper(1, take))
+            .thinly(3)
+            .check(&["either"], is_taken(1, 1))
+            .run()
+            .assert_clean();
+    }
 }
 
 #[test]
