@@ -605,6 +605,17 @@ fn segments() {
     })
     .run()
     .assert_clean();
+    operation("get_many, up to the end of a segment, and on", grown, |scene| {
+        assert_eq!(scene.queue.get_many(2).unwrap().len(), 1);
+        scene.queue.get().unwrap();
+    })
+    .check(&["there", "one", "two"], |scene, outcome| {
+        let lost = scene.survey(0, outcome).lost;
+        assert!(lost.iter().copied().eq(1..1 + lost.len() as u32), "{lost:?}");
+        ["there", "one", "two"][lost.len()]
+    })
+    .run()
+    .assert_clean();
     let drained = move || {
         let scene = grown();
         scene.get();

@@ -358,6 +358,10 @@ impl<'a> Consumer<'a> {
             if segment.end.load(Ordering::Relaxed) == self.head
                 && self.header.producers.segment.load(Ordering::Relaxed) != index
             {
+                // Not with something taken that is not committed: if this thread died, the next one would look for it here.
+                if self.fresh != 0 {
+                    return None;
+                }
                 self.leave_segment(index);
                 continue;
             }
