@@ -443,6 +443,8 @@ impl RawQueue {
                 header.put.0.position.load(Ordering::SeqCst) != head
                     || (self.is_closed() && !closed)
                     || self.dead_claims() != 0
+                    // By their words, which are slept on: how many there are is said only after the last one is gone.
+                    || (closed && header.claims.iter().all(|slot| !slot.robust.is_taken()))
                     || (header.settings.0.has_claims.load(Ordering::SeqCst) != 0) != has_claims
                     || header.taken.0.mark.position.load(Ordering::Relaxed) != head
             };
