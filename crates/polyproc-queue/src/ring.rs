@@ -3,7 +3,7 @@
 //! | step | what counts | killed before it | killed after it |
 //! |---|---|---|---|
 //! | put, of one message or many | the store of `put`'s position | nothing happened; the bytes are overwritten | the messages are there |
-//! | get, of one message or many | the store of `taken`'s position | the messages are still there | they are gone |
+//! | get, of one message, or many of one segment | the store of `taken`'s position | the messages are still there | they are gone |
 //! | on to another segment | the store of the producers' `segment` | the new segment is not in use | it is |
 //! | leaving a segment | the store of the consumers' `oldest` | its memory is given back once more | it is given back |
 //! | claim | the store of `taken`'s position | the message is still there | it is the claimer's, as long as it lives |
@@ -358,10 +358,9 @@ impl<'a> Consumer<'a> {
             if segment.end.load(Ordering::Relaxed) == self.head
                 && self.header.producers.segment.load(Ordering::Relaxed) != index
             {
-                // Not with something taken that is not committed: if this thread died, the next one would look for it here.
-                if self.fresh != 0 {
-                    return None;
-                }
+                // Not with something taken that is not committed: if this thread died, the next one would look for it in the
+                // wrong segment.
+                self.commit_in_between();
                 self.leave_segment(index);
                 continue;
             }
@@ -428,6 +427,21 @@ impl<'a> Consumer<'a> {
         {
             self.drained();
         }
+    }
+
+    /// What was taken so far is gone from here on, and there is more to take.
+    #[cold]
+    fn commit_in_between(&mut self) {
+        if self.fresh == 0 {
+            return;
+        }
+        self.header.taken.0.mark.set(self.head, self.number);
+        if self.header.consumers.claims.load(Ordering::Relaxed) == 0 {
+            // Release: pairs with the Acquire in `make_room`.
+            self.header.taken.0.free.store(self.head, Ordering::Release);
+        }
+        let fresh = core::mem::take(&mut self.fresh);
+        self.ring_and_go_on(fresh);
     }
 
     /// After a change that is not the last one.
