@@ -850,7 +850,8 @@ fn redelivered() {
             .check(&["there", "taken", "both"], |scene, outcome| {
                 ["there", "taken", "both"][scene.survey(0, outcome).lost.len()]
             })
-            .run();
+            .run()
+            .assert_clean();
     }
 }
 
