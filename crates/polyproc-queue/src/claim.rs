@@ -3,9 +3,9 @@
 
 use crate::codec::{Bytes, Codec};
 use crate::error::{GetError, PutError, PutRefusal};
+use crate::producer::Producer;
 use crate::queue::Queue;
 use crate::raw::{Claimed, RawQueue};
-use crate::ring::Producer;
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};

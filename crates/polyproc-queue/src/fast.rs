@@ -3,10 +3,12 @@
 //! The same steps as in [`ring`](crate::ring), without anything that is not needed for them. Whatever is not usual is left
 //! to it, with the lock held.
 
+use crate::consumer::Consumer;
 use crate::error::{GetRefusal, PutRefusal};
 use crate::layout::{HEADER, LENGTH, PADDING};
+use crate::producer::Producer;
 use crate::raw::RawQueue;
-use crate::ring::{Consumer, Producer, is_before, segment_size, word};
+use crate::ring::{is_before, segment_size, word};
 use core::ptr::NonNull;
 use polyproc_sys::atomic::Ordering;
 use polyproc_sys::deadline::Deadline;

@@ -135,6 +135,12 @@
 #![deny(unsafe_code)]
 
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+#[allow(unsafe_code)]
+mod blocking;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+#[allow(unsafe_code)]
+mod consumer;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 mod error;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[allow(unsafe_code)]
@@ -143,10 +149,15 @@ mod fast;
 mod layout;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[allow(unsafe_code)]
+mod producer;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+#[allow(unsafe_code)]
 mod raw;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[allow(unsafe_code)]
 mod ring;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+mod waiting;
 #[allow(unsafe_code)]
 #[cfg_attr(any(polyproc_loom, polyproc_shuttle), allow(dead_code, reason = "the models use a part of it"))]
 mod waitroom;

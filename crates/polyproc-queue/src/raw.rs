@@ -1,10 +1,11 @@
-//! The queue of bytes: its memory, its two locks, and how long to wait.
+//! The queue of bytes: its memory, its two locks, and what is asked and said beside putting and getting.
 
+use crate::consumer::{Consumer, Front};
 use crate::error::{GetRefusal, PutRefusal};
-use crate::fast::write;
-use crate::layout::{ClaimSlot, HEADER, Header, Look, OPEN, SEGMENTS, SMALLEST};
-use crate::ring::{Consumer, Front, NoRoom, Producer, is_before, segment_offset, segment_size};
-use crate::waitroom::{Sleeper, Waitroom};
+use crate::layout::{ClaimSlot, HEADER, Header, OPEN, SEGMENTS, SMALLEST};
+use crate::producer::Producer;
+use crate::ring::{is_before, segment_offset, segment_size};
+use crate::waiting::Waiting;
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
@@ -12,19 +13,13 @@ use polyproc_memory::{Kind, Object, Shape};
 use polyproc_mutex::{RawMutex, Refusal};
 use polyproc_sys::atomic::Ordering;
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::futex::{self, OWNER, Wait, Waiter};
+use polyproc_sys::futex::{OWNER, Waiter};
 use polyproc_sys::{robust, thread};
 use std::io;
 use std::time::Duration;
 
 /// How long an operation that does not wait waits for another process's copy that is under way.
 const BUSY: Duration = Duration::from_millis(1);
-
-/// The longest pause before a look.
-const PAUSES: u32 = 256;
-
-/// So many bytes are enough room to go on with.
-const ENOUGH: u64 = 16 << 10;
 
 /// In `looks`: whose it is.
 pub(crate) const FOR_NEWS: usize = 0;
@@ -184,279 +179,8 @@ impl RawQueue {
         }
     }
 
-    /// [`put`](RawQueue::put), where the lock was not free.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn put_later(
-        &self,
-        message: &[u8],
-        deadline: Deadline,
-        refusal: Refusal,
-    ) -> Result<(), PutRefusal> {
-        if refusal != Refusal::WouldBlock {
-            return Err(refusal.into());
-        }
-        let producer = self.produce(deadline)?;
-        self.put_otherwise(message, deadline, producer)
-    }
-
-    /// [`put`](RawQueue::put), where anything is not as usual.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn put_otherwise(
-        &self,
-        message: &[u8],
-        deadline: Deadline,
-        producer: Producer<'_>,
-    ) -> Result<(), PutRefusal> {
-        let (mut producer, place) = self.find_room(producer, message.len(), deadline)?;
-        // SAFETY: the place was reserved for so many bytes, and nobody else has it.
-        unsafe { write(message, place) };
-        producer.add(message.len());
-        producer.publish();
-        Ok(())
-    }
-
-    /// Puts messages that lie one behind the other in `bytes` and end at `ends`. Returns how many were put, and why not
-    /// all.
-    pub(crate) fn put_all(
-        &self,
-        bytes: &[u8],
-        ends: &[usize],
-        deadline: Deadline,
-    ) -> (usize, Option<PutRefusal>) {
-        let (mut put, mut start) = (0, 0);
-        while put < ends.len() {
-            let (mut producer, mut place) = match self.produce_room(ends[put] - start, deadline) {
-                Ok(producer) => producer,
-                Err(refusal) => return (put, Some(refusal)),
-            };
-            loop {
-                let message = &bytes[start..ends[put]];
-                // SAFETY: the place was reserved for so many bytes, and nobody else has it.
-                unsafe { write(message, place) };
-                producer.add(message.len());
-                start = ends[put];
-                put += 1;
-                let Some(end) = ends.get(put) else { break };
-                // Whatever is the matter with the next one, it is found out again from the start.
-                let Ok(next) = producer.reserve(end - start) else { break };
-                place = next;
-            }
-            producer.publish();
-        }
-        (put, None)
-    }
-
-    /// Becomes the one who puts, with a place for a message of this length.
-    #[inline(always)]
-    pub(crate) fn produce_room(
-        &self,
-        length: usize,
-        deadline: Deadline,
-    ) -> Result<(Producer<'_>, NonNull<u8>), PutRefusal> {
-        let producer = self.produce(deadline)?;
-        self.find_room(producer, length, deadline)
-    }
-
-    fn find_room<'a>(
-        &'a self,
-        mut producer: Producer<'a>,
-        length: usize,
-        deadline: Deadline,
-    ) -> Result<(Producer<'a>, NonNull<u8>), PutRefusal> {
-        if self.is_closed() {
-            return Err(PutRefusal::Closed);
-        }
-        match producer.reserve(length) {
-            Ok(place) => Ok((producer, place)),
-            Err(NoRoom::Full) => {
-                drop(producer);
-                self.wait_for_room(length, deadline)
-            }
-            Err(NoRoom::TooLarge(most)) => Err(PutRefusal::TooLarge { length, most }),
-            Err(NoRoom::OutOfMemory(error)) => Err(PutRefusal::OutOfMemory(error)),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn wait_for_room(
-        &self,
-        length: usize,
-        deadline: Deadline,
-    ) -> Result<(Producer<'_>, NonNull<u8>), PutRefusal> {
-        let header = self.header();
-        let mut wait =
-            Waiting::new(&header.room, &header.consumers.lock, &header.looks.0[FOR_ROOM], deadline);
-        loop {
-            // Before the look at the room: what changes after it is news.
-            let taken = &header.taken.0;
-            let position = || (taken.free.load(Ordering::SeqCst), taken.mark.position.load(Ordering::SeqCst));
-            let before = position();
-            let mut producer = match self.produce(deadline) {
-                Ok(producer) => producer,
-                Err(refusal) => {
-                    wait.gives_up();
-                    return Err(refusal);
-                }
-            };
-            if self.is_closed() {
-                wait.succeeded(u32::MAX);
-                return Err(PutRefusal::Closed);
-            }
-            match producer.reserve(length) {
-                Ok(place) => {
-                    wait.succeeded(1);
-                    return Ok((producer, place));
-                }
-                Err(NoRoom::Full) => drop(producer),
-                Err(NoRoom::TooLarge(most)) => return Err(PutRefusal::TooLarge { length, most }),
-                Err(NoRoom::OutOfMemory(error)) => {
-                    wait.gives_up();
-                    return Err(PutRefusal::OutOfMemory(error));
-                }
-            }
-            if self.has_left_room()
-                && let Ok(mut consumer) = self.consume(deadline)
-            {
-                consumer.settle();
-                continue;
-            }
-            // Room for a single message is not worth a look at the consumers' line for each, unless that is all there
-            // can be.
-            let worth = if self.most == 0 { self.max_bytes / 4 } else { self.most * HEADER };
-            let is_little = |_| position().1.wrapping_sub(before.1) < worth.min(ENOUGH);
-            let news = || position() != before || self.is_closed();
-            if !wait.wait(core::iter::empty, news, is_little) {
-                return Err(PutRefusal::Full);
-            }
-        }
-    }
-
-    /// [`get`](RawQueue::get), where the lock was not free.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn get_later<R>(
-        &self,
-        deadline: Deadline,
-        copy: impl FnOnce(&[u8]) -> R,
-        refusal: Refusal,
-    ) -> Result<R, GetRefusal> {
-        if refusal != Refusal::WouldBlock {
-            return Err(refusal.into());
-        }
-        let consumer = self.consume(deadline)?;
-        self.get_otherwise(deadline, copy, consumer)
-    }
-
-    /// [`get`](RawQueue::get), where anything is not as usual.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn get_otherwise<R>(
-        &self,
-        deadline: Deadline,
-        copy: impl FnOnce(&[u8]) -> R,
-        consumer: Consumer<'_>,
-    ) -> Result<R, GetRefusal> {
-        let (mut consumer, front) = self.find_front(consumer, deadline)?;
-        // SAFETY: a message is in front as long as the lock is held.
-        let copied = copy(unsafe { front.message() });
-        consumer.take(&front);
-        consumer.commit();
-        Ok(copied)
-    }
-
-    /// Gets at least one message and at most so many, waiting for the first.
-    pub(crate) fn get_all(
-        &self,
-        most: usize,
-        deadline: Deadline,
-        mut copy: impl FnMut(&[u8]),
-    ) -> Result<(), GetRefusal> {
-        let (mut consumer, mut front) = self.consume_front(deadline)?;
-        for left in (0..most).rev() {
-            // SAFETY: as in `get`.
-            copy(unsafe { front.message() });
-            consumer.take(&front);
-            match if left == 0 { None } else { consumer.front() } {
-                Some(next) => front = next,
-                None => break,
-            }
-        }
-        consumer.commit();
-        Ok(())
-    }
-
-    /// Becomes the one who gets, with the message that comes next.
-    #[inline(always)]
-    pub(crate) fn consume_front(&self, deadline: Deadline) -> Result<(Consumer<'_>, Front), GetRefusal> {
-        let consumer = self.consume(deadline)?;
-        self.find_front(consumer, deadline)
-    }
-
-    fn find_front<'a>(
-        &'a self,
-        mut consumer: Consumer<'a>,
-        deadline: Deadline,
-    ) -> Result<(Consumer<'a>, Front), GetRefusal> {
-        match consumer.front() {
-            Some(front) => Ok((consumer, front)),
-            None => {
-                drop(consumer);
-                self.wait_for_news(deadline)
-            }
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn wait_for_news(&self, deadline: Deadline) -> Result<(Consumer<'_>, Front), GetRefusal> {
-        let header = self.header();
-        let mut wait =
-            Waiting::new(&header.news, &header.producers.lock, &header.looks.0[FOR_NEWS], deadline);
-        loop {
-            // Before the look at the queue: it closes after its last message.
-            let closed = self.is_closed();
-            let mut consumer = match self.consume(deadline) {
-                Ok(consumer) => consumer,
-                Err(refusal) => {
-                    wait.gives_up();
-                    return Err(refusal);
-                }
-            };
-            if let Some(front) = consumer.front() {
-                wait.succeeded(0);
-                consumer.has_slept(wait.sleeper.take());
-                return Ok((consumer, front));
-            }
-            // SeqCst: after it, `announce_claims` gives the door a new number.
-            let has_claims = header.settings.0.has_claims.load(Ordering::SeqCst) != 0;
-            let head = header.taken.0.mark.position.load(Ordering::Relaxed);
-            drop(consumer);
-            // A claimed message may come back yet; whoever has it sees to that.
-            if closed && header.consumers.claims.load(Ordering::Relaxed) == 0 {
-                wait.succeeded(u32::MAX);
-                return Err(GetRefusal::Closed);
-            }
-            let news = || {
-                header.put.0.position.load(Ordering::SeqCst) != head
-                    || (self.is_closed() && !closed)
-                    || self.dead_claims() != 0
-                    // By their words, which are slept on: how many there are is said only after the last one is gone.
-                    || (closed && header.claims.iter().all(|slot| !slot.robust.is_taken()))
-                    || (header.settings.0.has_claims.load(Ordering::SeqCst) != 0) != has_claims
-                    || header.taken.0.mark.position.load(Ordering::Relaxed) != head
-            };
-            // Several at the first look: they come faster than the looks.
-            if !wait.wait(|| self.claims(), news, |looks| looks == 1 && self.len() > 1) {
-                return Err(GetRefusal::Empty);
-            }
-        }
-    }
-
     /// The claims' words, to sleep on: the kernel wakes when a claimer dies.
-    fn claims(&self) -> impl Iterator<Item = Waiter<'_>> {
+    pub(crate) fn claims(&self) -> impl Iterator<Item = Waiter<'_>> {
         let header = self.header();
         let any = header.settings.0.has_claims.load(Ordering::Relaxed) != 0;
         let slots = if any { &header.claims[..] } else { &[] };
@@ -467,7 +191,7 @@ impl RawQueue {
     }
 
     /// How many messages there are whose claimers died.
-    fn dead_claims(&self) -> u64 {
+    pub(crate) fn dead_claims(&self) -> u64 {
         let header = self.header();
         if header.consumers.claims.load(Ordering::Relaxed) == 0 {
             return 0;
@@ -483,7 +207,7 @@ impl RawQueue {
     }
 
     /// Whether it looks as if a dead consumer had not said all that is free.
-    fn has_left_room(&self) -> bool {
+    pub(crate) fn has_left_room(&self) -> bool {
         let header = self.header();
         let claims = header.consumers.claims.load(Ordering::Relaxed);
         if claims == 0 {
@@ -637,81 +361,4 @@ impl RawQueue {
 pub(crate) struct Claimed {
     slot: usize,
     pub(crate) front: Front,
-}
-
-/// One who waits in a waitroom: looks for a while, then sleeps, again and again.
-pub(crate) struct Waiting<'a> {
-    room: &'a Waitroom,
-    lock: &'a RawMutex,
-    look: &'a Look,
-    sleeper: Option<Sleeper<'a>>,
-    deadline: Deadline,
-    expired: bool,
-    rescued: bool,
-}
-
-impl<'a> Waiting<'a> {
-    pub(crate) fn new(
-        room: &'a Waitroom,
-        lock: &'a RawMutex,
-        look: &'a Look,
-        deadline: Deadline,
-    ) -> Waiting<'a> {
-        let expired = deadline.has_passed();
-        Waiting { room, lock, look, sleeper: None, deadline, expired, rescued: false }
-    }
-
-    /// Waits until there is news, or something that looks like it. `false` if the deadline has passed.
-    pub(crate) fn wait<'b, I: Iterator<Item = Waiter<'b>>>(
-        &mut self,
-        others: impl Fn() -> I,
-        news: impl Fn() -> bool,
-        longer: impl Fn(u32) -> bool,
-    ) -> bool {
-        if self.expired {
-            return false;
-        }
-        self.rescued = false;
-        if self.sleeper.is_none() && self.looks(&news, longer) {
-            return true;
-        }
-        let sleeper = self.sleeper.get_or_insert_with(|| self.room.enter());
-        if sleeper.sleep(self.lock, others(), self.deadline, &news) == Wait::TimedOut {
-            self.expired = self.deadline.has_passed();
-            self.rescued = !self.expired && !sleeper.is_without_place();
-        }
-        true
-    }
-
-    /// Looks for news before it sleeps.
-    ///
-    /// Who looks all the time finds one message at a time, and each look holds up who makes the next one. So `longer` says,
-    /// of the number of looks that it took, whether the next wait is to leave the other side alone for longer, or for less.
-    fn looks(&self, news: impl Fn() -> bool, longer: impl Fn(u32) -> bool) -> bool {
-        let first = self.look.first.load(Ordering::Relaxed).clamp(1, PAUSES);
-        let found = self.look.patience.look_sparsely(first, PAUSES, || news().then_some(()));
-        let next = if found.is_some_and(|((), looks)| longer(looks)) { first * 2 } else { first / 2 };
-        if next.clamp(1, PAUSES) != first {
-            self.look.first.store(next, Ordering::Relaxed);
-        }
-        found.is_some()
-    }
-
-    /// It will not do what it may have been woken for. Wakes another for it.
-    fn gives_up(&self) {
-        if self.sleeper.is_some() {
-            self.room.pass_on(1);
-        }
-    }
-
-    /// It found what it waited for. Wakes so many others, that may find it too: who should have woken them may have died
-    /// after waking one.
-    pub(crate) fn succeeded(&self, others: u32) {
-        if self.rescued {
-            futex::count_backstop_rescue();
-        }
-        if self.sleeper.is_some() && others != 0 {
-            self.room.pass_on(others);
-        }
-    }
 }

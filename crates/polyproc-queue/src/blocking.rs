@@ -1,0 +1,290 @@
+//! Puts and gets where anything is not as usual: the lock is not free, there is no room or no message, there are many at
+//! once.
+
+use crate::consumer::{Consumer, Front};
+use crate::error::{GetRefusal, PutRefusal};
+use crate::fast::write;
+use crate::layout::HEADER;
+use crate::producer::{NoRoom, Producer};
+use crate::raw::{FOR_NEWS, FOR_ROOM, RawQueue};
+use crate::waiting::Waiting;
+use core::ptr::NonNull;
+use polyproc_mutex::Refusal;
+use polyproc_sys::atomic::Ordering;
+use polyproc_sys::deadline::Deadline;
+
+/// So many bytes are enough room to go on with.
+const ENOUGH: u64 = 16 << 10;
+
+impl RawQueue {
+    /// [`put`](RawQueue::put), where the lock was not free.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn put_later(
+        &self,
+        message: &[u8],
+        deadline: Deadline,
+        refusal: Refusal,
+    ) -> Result<(), PutRefusal> {
+        if refusal != Refusal::WouldBlock {
+            return Err(refusal.into());
+        }
+        let producer = self.produce(deadline)?;
+        self.put_otherwise(message, deadline, producer)
+    }
+
+    /// [`put`](RawQueue::put), where anything is not as usual.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn put_otherwise(
+        &self,
+        message: &[u8],
+        deadline: Deadline,
+        producer: Producer<'_>,
+    ) -> Result<(), PutRefusal> {
+        let (mut producer, place) = self.find_room(producer, message.len(), deadline)?;
+        // SAFETY: the place was reserved for so many bytes, and nobody else has it.
+        unsafe { write(message, place) };
+        producer.add(message.len());
+        producer.publish();
+        Ok(())
+    }
+
+    /// Puts messages that lie one behind the other in `bytes` and end at `ends`. Returns how many were put, and why not
+    /// all.
+    pub(crate) fn put_all(
+        &self,
+        bytes: &[u8],
+        ends: &[usize],
+        deadline: Deadline,
+    ) -> (usize, Option<PutRefusal>) {
+        let (mut put, mut start) = (0, 0);
+        while put < ends.len() {
+            let (mut producer, mut place) = match self.produce_room(ends[put] - start, deadline) {
+                Ok(producer) => producer,
+                Err(refusal) => return (put, Some(refusal)),
+            };
+            loop {
+                let message = &bytes[start..ends[put]];
+                // SAFETY: the place was reserved for so many bytes, and nobody else has it.
+                unsafe { write(message, place) };
+                producer.add(message.len());
+                start = ends[put];
+                put += 1;
+                let Some(end) = ends.get(put) else { break };
+                // Whatever is the matter with the next one, it is found out again from the start.
+                let Ok(next) = producer.reserve(end - start) else { break };
+                place = next;
+            }
+            producer.publish();
+        }
+        (put, None)
+    }
+
+    /// Becomes the one who puts, with a place for a message of this length.
+    #[inline(always)]
+    pub(crate) fn produce_room(
+        &self,
+        length: usize,
+        deadline: Deadline,
+    ) -> Result<(Producer<'_>, NonNull<u8>), PutRefusal> {
+        let producer = self.produce(deadline)?;
+        self.find_room(producer, length, deadline)
+    }
+
+    fn find_room<'a>(
+        &'a self,
+        mut producer: Producer<'a>,
+        length: usize,
+        deadline: Deadline,
+    ) -> Result<(Producer<'a>, NonNull<u8>), PutRefusal> {
+        if self.is_closed() {
+            return Err(PutRefusal::Closed);
+        }
+        match producer.reserve(length) {
+            Ok(place) => Ok((producer, place)),
+            Err(NoRoom::Full) => {
+                drop(producer);
+                self.wait_for_room(length, deadline)
+            }
+            Err(NoRoom::TooLarge(most)) => Err(PutRefusal::TooLarge { length, most }),
+            Err(NoRoom::OutOfMemory(error)) => Err(PutRefusal::OutOfMemory(error)),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait_for_room(
+        &self,
+        length: usize,
+        deadline: Deadline,
+    ) -> Result<(Producer<'_>, NonNull<u8>), PutRefusal> {
+        let header = self.header();
+        let mut wait =
+            Waiting::new(&header.room, &header.consumers.lock, &header.looks.0[FOR_ROOM], deadline);
+        loop {
+            // Before the look at the room: what changes after it is news.
+            let taken = &header.taken.0;
+            let position = || (taken.free.load(Ordering::SeqCst), taken.mark.position.load(Ordering::SeqCst));
+            let before = position();
+            let mut producer = match self.produce(deadline) {
+                Ok(producer) => producer,
+                Err(refusal) => {
+                    wait.gives_up();
+                    return Err(refusal);
+                }
+            };
+            if self.is_closed() {
+                wait.succeeded(u32::MAX);
+                return Err(PutRefusal::Closed);
+            }
+            match producer.reserve(length) {
+                Ok(place) => {
+                    wait.succeeded(1);
+                    return Ok((producer, place));
+                }
+                Err(NoRoom::Full) => drop(producer),
+                Err(NoRoom::TooLarge(most)) => return Err(PutRefusal::TooLarge { length, most }),
+                Err(NoRoom::OutOfMemory(error)) => {
+                    wait.gives_up();
+                    return Err(PutRefusal::OutOfMemory(error));
+                }
+            }
+            if self.has_left_room()
+                && let Ok(mut consumer) = self.consume(deadline)
+            {
+                consumer.settle();
+                continue;
+            }
+            // Room for a single message is not worth a look at the consumers' line for each, unless that is all there
+            // can be.
+            let worth = if self.most == 0 { self.max_bytes / 4 } else { self.most * HEADER };
+            let is_little = |_| position().1.wrapping_sub(before.1) < worth.min(ENOUGH);
+            let news = || position() != before || self.is_closed();
+            if !wait.wait(core::iter::empty, news, is_little) {
+                return Err(PutRefusal::Full);
+            }
+        }
+    }
+
+    /// [`get`](RawQueue::get), where the lock was not free.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn get_later<R>(
+        &self,
+        deadline: Deadline,
+        copy: impl FnOnce(&[u8]) -> R,
+        refusal: Refusal,
+    ) -> Result<R, GetRefusal> {
+        if refusal != Refusal::WouldBlock {
+            return Err(refusal.into());
+        }
+        let consumer = self.consume(deadline)?;
+        self.get_otherwise(deadline, copy, consumer)
+    }
+
+    /// [`get`](RawQueue::get), where anything is not as usual.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn get_otherwise<R>(
+        &self,
+        deadline: Deadline,
+        copy: impl FnOnce(&[u8]) -> R,
+        consumer: Consumer<'_>,
+    ) -> Result<R, GetRefusal> {
+        let (mut consumer, front) = self.find_front(consumer, deadline)?;
+        // SAFETY: a message is in front as long as the lock is held.
+        let copied = copy(unsafe { front.message() });
+        consumer.take(&front);
+        consumer.commit();
+        Ok(copied)
+    }
+
+    /// Gets at least one message and at most so many, waiting for the first.
+    pub(crate) fn get_all(
+        &self,
+        most: usize,
+        deadline: Deadline,
+        mut copy: impl FnMut(&[u8]),
+    ) -> Result<(), GetRefusal> {
+        let (mut consumer, mut front) = self.consume_front(deadline)?;
+        for left in (0..most).rev() {
+            // SAFETY: as in `get`.
+            copy(unsafe { front.message() });
+            consumer.take(&front);
+            match if left == 0 { None } else { consumer.front() } {
+                Some(next) => front = next,
+                None => break,
+            }
+        }
+        consumer.commit();
+        Ok(())
+    }
+
+    /// Becomes the one who gets, with the message that comes next.
+    #[inline(always)]
+    pub(crate) fn consume_front(&self, deadline: Deadline) -> Result<(Consumer<'_>, Front), GetRefusal> {
+        let consumer = self.consume(deadline)?;
+        self.find_front(consumer, deadline)
+    }
+
+    fn find_front<'a>(
+        &'a self,
+        mut consumer: Consumer<'a>,
+        deadline: Deadline,
+    ) -> Result<(Consumer<'a>, Front), GetRefusal> {
+        match consumer.front() {
+            Some(front) => Ok((consumer, front)),
+            None => {
+                drop(consumer);
+                self.wait_for_news(deadline)
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait_for_news(&self, deadline: Deadline) -> Result<(Consumer<'_>, Front), GetRefusal> {
+        let header = self.header();
+        let mut wait =
+            Waiting::new(&header.news, &header.producers.lock, &header.looks.0[FOR_NEWS], deadline);
+        loop {
+            // Before the look at the queue: it closes after its last message.
+            let closed = self.is_closed();
+            let mut consumer = match self.consume(deadline) {
+                Ok(consumer) => consumer,
+                Err(refusal) => {
+                    wait.gives_up();
+                    return Err(refusal);
+                }
+            };
+            if let Some(front) = consumer.front() {
+                wait.succeeded(0);
+                consumer.has_slept(wait.sleeper.take());
+                return Ok((consumer, front));
+            }
+            // SeqCst: after it, `announce_claims` gives the door a new number.
+            let has_claims = header.settings.0.has_claims.load(Ordering::SeqCst) != 0;
+            let head = header.taken.0.mark.position.load(Ordering::Relaxed);
+            drop(consumer);
+            // A claimed message may come back yet; whoever has it sees to that.
+            if closed && header.consumers.claims.load(Ordering::Relaxed) == 0 {
+                wait.succeeded(u32::MAX);
+                return Err(GetRefusal::Closed);
+            }
+            let news = || {
+                header.put.0.position.load(Ordering::SeqCst) != head
+                    || (self.is_closed() && !closed)
+                    || self.dead_claims() != 0
+                    // By their words, which are slept on: how many there are is said only after the last one is gone.
+                    || (closed && header.claims.iter().all(|slot| !slot.robust.is_taken()))
+                    || (header.settings.0.has_claims.load(Ordering::SeqCst) != 0) != has_claims
+                    || header.taken.0.mark.position.load(Ordering::Relaxed) != head
+            };
+            // Several at the first look: they come faster than the looks.
+            if !wait.wait(|| self.claims(), news, |looks| looks == 1 && self.len() > 1) {
+                return Err(GetRefusal::Empty);
+            }
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! [`Consumer`]: the holder of the consumers' lock, at work. The table of what counts is in [`ring`](crate::ring).
+
+use crate::layout::{AGAIN, ClaimSlot, HEADER, Header, LENGTH, OPEN, PADDING};
+use crate::raw::RawQueue;
+use crate::ring::{is_before, segment_size, word};
+use crate::waitroom::Sleeper;
+use core::ptr::NonNull;
+use polyproc_sys::atomic::{Ordering, compiler_fence, fence};
+use polyproc_sys::futex::OWNER;
+use polyproc_sys::thread;
+
+/// The message that comes next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Front {
+    pub(crate) place: NonNull<u8>,
+    pub(crate) length: usize,
+    /// Its claimer died.
+    pub(crate) again: bool,
+    /// The dead claim, if so.
+    claim: Option<usize>,
+    position: u64,
+    segment: u32,
+}
+
+impl Front {
+    /// Its bytes.
+    ///
+    /// # Safety
+    ///
+    /// The message is still in front, or claimed: nobody frees its place while the slice is in use.
+    #[inline(always)]
+    pub(crate) unsafe fn message<'a>(&self) -> &'a [u8] {
+        // SAFETY: the place lies in mapped memory and holds so many bytes; they were written before the message was
+        // published, and are not written again before it is freed.
+        unsafe { core::slice::from_raw_parts(self.place.as_ptr(), self.length) }
+    }
+}
+
+/// The holder of the consumers' lock, at work. Dropped, it unlocks; what was not committed was not taken.
+pub(crate) struct Consumer<'a> {
+    queue: &'a RawQueue,
+    header: &'a Header,
+    /// The next record.
+    head: u64,
+    /// How many messages were taken.
+    number: u64,
+    fresh: u32,
+    /// Somebody sleeps for room, and the herald is raised.
+    raised: bool,
+    /// Its place, if it has slept: a wake may have been spent on it, until its work is done.
+    sleeper: Option<Sleeper<'a>>,
+}
+
+impl<'a> Consumer<'a> {
+    /// # Safety
+    ///
+    /// The calling thread has just taken the consumers' lock, and leaves it to the `Consumer` to release it.
+    #[inline(always)]
+    pub(crate) unsafe fn new(queue: &'a RawQueue) -> Consumer<'a> {
+        let header = queue.header();
+        let (head, number) = header.taken.0.mark.get();
+        let raised = header.room.is_occupied();
+        if raised {
+            header.room.raise();
+        }
+        Consumer { queue, header, head, number, fresh: 0, raised, sleeper: None }
+    }
+
+    /// It has slept to come here.
+    #[cold]
+    pub(crate) fn has_slept(&mut self, sleeper: Option<Sleeper<'a>>) {
+        self.sleeper = sleeper;
+    }
+
+    /// The next message, if there is one.
+    #[inline(always)]
+    pub(crate) fn front(&mut self) -> Option<Front> {
+        let consumers = &self.header.consumers;
+        if consumers.claims.load(Ordering::Relaxed) != 0
+            && let Some(front) = self.dead_claim()
+        {
+            return Some(front);
+        }
+        if consumers.tail_seen.load(Ordering::Relaxed) == self.head {
+            // Acquire: pairs with the Release of `publish`.
+            let tail = self.header.put.0.position.load(Ordering::Acquire);
+            consumers.tail_seen.store(tail, Ordering::Relaxed);
+            if tail == self.head {
+                return None;
+            }
+        }
+        loop {
+            let index = consumers.segment.load(Ordering::Relaxed);
+            let segment = self.header.segment(index);
+            // There is a message beyond the head, so if the segment ends here, it is in the next; unless this is the one
+            // that is written to, where a dead thread has left its plans.
+            if segment.end.load(Ordering::Relaxed) == self.head
+                && self.header.producers.segment.load(Ordering::Relaxed) != index
+            {
+                // Not with something taken that is not committed: if this thread died, the next one would look for it in the
+                // wrong segment.
+                self.commit_in_between();
+                self.leave_segment(index);
+                continue;
+            }
+            let base = segment.base.load(Ordering::Relaxed);
+            let offset = self.head.wrapping_sub(base) & (segment_size(index) - 1);
+            // SAFETY: a record begins here, and the segment is memory at least up to the end of it.
+            let record = unsafe { self.queue.at_offset(index, offset) };
+            // SAFETY: a word in the ring, aligned as all records are.
+            let header = unsafe { word(record) }.load(Ordering::Relaxed);
+            let length = header & LENGTH;
+            if header & PADDING != 0 {
+                self.head = self.head.wrapping_add(HEADER + length);
+                continue;
+            }
+            // SAFETY: the record reaches beyond its header.
+            let place = unsafe { record.add(HEADER as usize) };
+            return Some(Front {
+                place,
+                length: length as usize,
+                again: false,
+                claim: None,
+                position: self.head,
+                segment: index,
+            });
+        }
+    }
+
+    /// The message in front is out of the queue, as soon as that is [committed](Consumer::commit).
+    #[inline(always)]
+    pub(crate) fn take(&mut self, front: &Front) {
+        if front.claim.is_some() {
+            return self.take_dead(front);
+        }
+        let need = HEADER + (front.length as u64).next_multiple_of(HEADER);
+        self.head = self.head.wrapping_add(need);
+        self.number = self.number.wrapping_add(1);
+        self.fresh += 1;
+    }
+
+    /// What was taken is gone from here on.
+    #[inline(always)]
+    pub(crate) fn commit(&mut self) {
+        if self.fresh == 0 {
+            return;
+        }
+        self.header.taken.0.mark.set(self.head, self.number);
+        if self.header.consumers.claims.load(Ordering::Relaxed) == 0 {
+            // Release: pairs with the Acquire in `make_room`.
+            self.header.taken.0.free.store(self.head, Ordering::Release);
+        }
+        if self.raised {
+            self.ring();
+        }
+        self.fresh = 0;
+        self.may_be_drained();
+    }
+
+    /// If everything is taken, and the segment is not the smallest, it may be time to go back to that.
+    #[inline(always)]
+    pub(crate) fn may_be_drained(&mut self) {
+        let consumers = &self.header.consumers;
+        if consumers.tail_seen.load(Ordering::Relaxed) == self.head
+            && consumers.segment.load(Ordering::Relaxed) != 0
+        {
+            self.drained();
+        }
+    }
+
+    /// What was taken so far is gone from here on, and there is more to take.
+    #[cold]
+    fn commit_in_between(&mut self) {
+        if self.fresh == 0 {
+            return;
+        }
+        self.header.taken.0.mark.set(self.head, self.number);
+        if self.header.consumers.claims.load(Ordering::Relaxed) == 0 {
+            // Release: pairs with the Acquire in `make_room`.
+            self.header.taken.0.free.store(self.head, Ordering::Release);
+        }
+        let fresh = core::mem::take(&mut self.fresh);
+        self.ring_and_go_on(fresh);
+    }
+
+    /// After a change that is not the last one.
+    #[cold]
+    fn ring_and_go_on(&mut self, fresh: u32) {
+        if self.raised {
+            let before = core::mem::replace(&mut self.fresh, fresh);
+            self.ring();
+            self.fresh = before;
+            self.raised = self.header.room.is_occupied();
+            if self.raised {
+                self.header.room.raise();
+            }
+        }
+    }
+
+    #[cold]
+    fn ring(&mut self) {
+        // Where bytes are what there is too little of, one message may make room for several, or for none.
+        let count = if self.queue.most == 0 { u32::MAX } else { self.fresh };
+        self.header.room.ring(count);
+        self.raised = false;
+    }
+
+    /// On to the next segment. The old one's memory is given back, unless there are claims in it.
+    #[cold]
+    #[inline(never)]
+    fn leave_segment(&mut self, index: u32) {
+        let next = self.header.segment(index).next.load(Ordering::Relaxed);
+        let consumers = &self.header.consumers;
+        if consumers.claims.load(Ordering::Relaxed) == 0 {
+            self.give_back_up_to(next);
+        }
+        consumers.segment.store(next, Ordering::Relaxed);
+    }
+
+    /// Gives back the memory of all segments before this one.
+    fn give_back_up_to(&self, end: u32) {
+        let consumers = &self.header.consumers;
+        let mut index = consumers.oldest.load(Ordering::Relaxed);
+        while index != end {
+            let segment = self.header.segment(index);
+            let next = segment.next.load(Ordering::Relaxed);
+            if index != 0 {
+                self.queue.give_back(index);
+                segment.backed.store(0, Ordering::Relaxed);
+            }
+            // Release: pairs with the Acquire in `next_segment`.
+            consumers.oldest.store(next, Ordering::Release);
+            index = next;
+        }
+    }
+
+    /// Everything is taken, and the segment is not the smallest.
+    #[cold]
+    #[inline(never)]
+    fn drained(&mut self) {
+        let header = self.header;
+        let consumers = &header.consumers;
+        let drains = consumers.drains.load(Ordering::Relaxed).wrapping_add(1);
+        consumers.drains.store(drains, Ordering::Relaxed);
+        if drains < header.settings.0.shrink_after.load(Ordering::Relaxed)
+            || consumers.claims.load(Ordering::Relaxed) != 0
+        {
+            return;
+        }
+        let producers = &header.producers;
+        // SAFETY: unlocked below; the queue's handle keeps it mapped.
+        if unsafe { producers.lock.try_lock() }.is_err() {
+            return;
+        }
+        let mut index = consumers.segment.load(Ordering::Relaxed);
+        while header.segment(index).end.load(Ordering::Relaxed) == self.head
+            && producers.segment.load(Ordering::Relaxed) != index
+        {
+            self.leave_segment(index);
+            index = consumers.segment.load(Ordering::Relaxed);
+        }
+        let (tail, _) = header.put.0.get();
+        if tail == self.head && producers.segment.load(Ordering::Relaxed) == index {
+            consumers.drains.store(0, Ordering::Relaxed);
+            header.settings.0.shrank_at.store(self.queue.now(), Ordering::Relaxed);
+            header.settings.0.shrank_after.store(self.number, Ordering::Relaxed);
+            let smallest = header.segment(0);
+            smallest.base.store(tail, Ordering::Relaxed);
+            smallest.end.store(OPEN, Ordering::Relaxed);
+            let segment = header.segment(index);
+            segment.next.store(0, Ordering::Relaxed);
+            segment.end.store(tail, Ordering::Relaxed);
+            producers.segment.store(0, Ordering::Release);
+            self.give_back_up_to(0);
+            consumers.segment.store(0, Ordering::Relaxed);
+        }
+        // SAFETY: locked above.
+        unsafe { producers.lock.unlock() };
+    }
+
+    /// A message whose claimer died, if there is one: the oldest.
+    #[cold]
+    #[inline(never)]
+    fn dead_claim(&mut self) -> Option<Front> {
+        self.settle();
+        let taken = self.header.taken.0.mark.position.load(Ordering::Relaxed);
+        let dead = self.header.claims.iter().enumerate().filter_map(|(claim, slot)| {
+            let dead = slot.robust.is_taken() && slot.robust.word.load(Ordering::Acquire) & OWNER == 0;
+            let position = slot.position.load(Ordering::Relaxed);
+            (dead && is_before(position, taken)).then_some((claim, slot, position))
+        });
+        dead.max_by_key(|(.., position)| taken.wrapping_sub(*position)).map(|(claim, slot, position)| {
+            let segment = slot.segment.load(Ordering::Relaxed);
+            let base = self.header.segment(segment).base.load(Ordering::Relaxed);
+            let offset = position.wrapping_sub(base) & (segment_size(segment) - 1);
+            // SAFETY: a record begins here; `free` does not go beyond a claim, dead or alive.
+            let record = unsafe { self.queue.at_offset(segment, offset) };
+            // SAFETY: a word in the ring, aligned as all records are.
+            let header = unsafe { word(record) }.load(Ordering::Relaxed);
+            // SAFETY: the record reaches beyond its header.
+            let place = unsafe { record.add(HEADER as usize) };
+            let length = (header & LENGTH) as usize;
+            Front { place, length, again: true, claim: Some(claim), position, segment }
+        })
+    }
+
+    #[cold]
+    fn take_dead(&mut self, front: &Front) {
+        let Some(claim) = front.claim else { return };
+        // Release: whoever claims the slot next overwrites what was read.
+        self.header.claims[claim].robust.word.store(0, Ordering::Release);
+        self.settle_claims();
+        self.ring_and_go_on(1);
+    }
+
+    /// Finishes what dead threads have left of their claims, and of what they had taken. What is taken by this one, and not
+    /// committed, is still there.
+    #[cold]
+    pub(crate) fn settle(&mut self) {
+        let header = self.header;
+        let taken = header.taken.0.mark.position.load(Ordering::Relaxed);
+        let mut count = 0;
+        for slot in header.claims.iter().filter(|slot| slot.robust.is_taken()) {
+            if is_before(slot.position.load(Ordering::Relaxed), taken) {
+                count += 1;
+            } else {
+                // Whoever lives commits its claims before it releases the lock.
+                slot.robust.word.store(0, Ordering::Relaxed);
+            }
+        }
+        let is_behind = count == 0 && header.taken.0.free.load(Ordering::Relaxed) != taken;
+        if is_behind || count != header.consumers.claims.load(Ordering::Relaxed) {
+            self.settle_claims();
+            self.ring_and_go_on(1);
+        }
+    }
+
+    /// After a change of the claims: how many there are, and what the producers may write to.
+    fn settle_claims(&self) {
+        let header = self.header;
+        let taken = header.taken.0.mark.position.load(Ordering::Relaxed);
+        let (mut count, mut free) = (0, taken);
+        let mut oldest = header.consumers.segment.load(Ordering::Relaxed);
+        for slot in header.claims.iter().filter(|slot| slot.robust.is_taken()) {
+            count += 1;
+            let position = slot.position.load(Ordering::Relaxed);
+            if is_before(position, free) {
+                free = position;
+                oldest = slot.segment.load(Ordering::Relaxed);
+            }
+        }
+        header.taken.0.free.store(free, Ordering::Release);
+        self.give_back_up_to(oldest);
+        // Last: until it is right, it shows that the others may not be.
+        compiler_fence(Ordering::SeqCst);
+        header.consumers.claims.store(count, Ordering::Relaxed);
+    }
+
+    /// Takes the message in front, and keeps it in the queue's memory until it is acknowledged. `None` if there are too
+    /// many claims.
+    pub(crate) fn claim(&mut self, front: &Front) -> Option<usize> {
+        let current = thread::current();
+        self.announce_claims();
+        if let Some(claim) = front.claim {
+            let slot = &self.header.claims[claim];
+            // SAFETY: the record's header is right before its message.
+            let record = unsafe { front.place.sub(HEADER as usize) };
+            // SAFETY: a word in the ring, aligned as all records are.
+            unsafe { word(record) }.fetch_or(AGAIN, Ordering::Relaxed);
+            return slot.robust.claim(current).then_some(claim);
+        }
+        let unused = |slot: &ClaimSlot| !slot.robust.is_taken();
+        let claim = self.header.claims.iter().position(unused)?;
+        let slot = &self.header.claims[claim];
+        slot.position.store(front.position, Ordering::Relaxed);
+        slot.segment.store(front.segment, Ordering::Relaxed);
+        let claims = &self.header.consumers.claims;
+        let count = claims.load(Ordering::Relaxed);
+        claims.store(count + 1, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        if !slot.robust.claim(current) {
+            claims.store(count, Ordering::Relaxed);
+            return None;
+        }
+        // The claim must stand before the message is out of the queue.
+        fence(Ordering::SeqCst);
+        self.take(front);
+        self.commit();
+        Some(claim)
+    }
+
+    /// Before the first claim ever: those who sleep have to sleep on claims too, from here on.
+    fn announce_claims(&self) {
+        const ANNOUNCED: u32 = 2;
+        let has_claims = &self.header.settings.0.has_claims;
+        if has_claims.load(Ordering::Relaxed) != ANNOUNCED {
+            // SeqCst: before the new number of the door, see `wait_for_news`.
+            has_claims.store(1, Ordering::SeqCst);
+            self.header.news.call_all();
+            has_claims.store(ANNOUNCED, Ordering::Relaxed);
+        }
+    }
+
+    /// The message is done with.
+    ///
+    /// # Safety
+    ///
+    /// The calling thread has claimed it, in this process, and not acknowledged it yet.
+    pub(crate) unsafe fn acknowledge(&mut self, claim: usize) {
+        // Who waits at a closed queue waits for the claims: with the last of them, there is nothing left to come.
+        let wake = self.queue.is_closed();
+        // SAFETY: the caller's.
+        unsafe { self.header.claims[claim].robust.give_back(thread::current(), wake) };
+        self.settle_claims();
+        self.ring_and_go_on(1);
+    }
+}
+
+impl Drop for Consumer<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.raised {
+            self.header.room.lower();
+        }
+        if self.sleeper.is_some() {
+            self.queue.pass_on_news();
+        }
+        // SAFETY: locked when it was made, by this thread: it is not `Send`.
+        unsafe { self.header.consumers.lock.unlock() };
+    }
+}

@@ -1,0 +1,233 @@
+//! [`Producer`]: the holder of the producers' lock, at work. The table of what counts is in [`ring`](crate::ring).
+
+use crate::layout::{HEADER, Header, OPEN, PADDING, SMALLEST};
+use crate::raw::RawQueue;
+use crate::ring::{is_before, segment_offset, segment_size, word};
+use core::ptr::NonNull;
+use polyproc_sys::atomic::Ordering;
+use std::io;
+
+/// Why there is no place for a message.
+#[derive(Debug)]
+pub(crate) enum NoRoom {
+    /// For now.
+    Full,
+    /// For ever: so many bytes are the most.
+    TooLarge(usize),
+    /// The system has no memory.
+    OutOfMemory(io::Error),
+}
+
+/// The holder of the producers' lock, at work. Dropped, it unlocks; what was not published never was.
+pub(crate) struct Producer<'a> {
+    queue: &'a RawQueue,
+    header: &'a Header,
+    /// Behind the last record.
+    tail: u64,
+    /// How many messages there are up to it.
+    number: u64,
+    /// How many of them are not published.
+    fresh: u32,
+    /// Somebody sleeps, and the herald is raised.
+    raised: bool,
+}
+
+impl<'a> Producer<'a> {
+    /// # Safety
+    ///
+    /// The calling thread has just taken the producers' lock, and leaves it to the `Producer` to release it.
+    #[inline(always)]
+    pub(crate) unsafe fn new(queue: &'a RawQueue) -> Producer<'a> {
+        let header = queue.header();
+        let (tail, number) = header.put.0.get();
+        let raised = header.news.is_occupied();
+        if raised {
+            header.news.raise();
+        }
+        Producer { queue, header, tail, number, fresh: 0, raised }
+    }
+
+    /// A place for a message of this length, not yet a part of the queue.
+    #[inline(always)]
+    pub(crate) fn reserve(&mut self, length: usize) -> Result<NonNull<u8>, NoRoom> {
+        if length > self.queue.largest {
+            return Err(NoRoom::TooLarge(self.queue.largest));
+        }
+        let need = HEADER + (length as u64).next_multiple_of(HEADER);
+        let producers = &self.header.producers;
+        let index = producers.segment.load(Ordering::Relaxed);
+        let segment = self.header.segment(index);
+        let base = segment.base.load(Ordering::Relaxed);
+        let size = segment_size(index);
+        let offset = self.tail.wrapping_sub(base) & (size - 1);
+        let free = producers.free_seen.load(Ordering::Relaxed);
+        // What is in use of this segment: from where the consumers are, or from its beginning.
+        let from = if is_before(free, base) { base } else { free };
+        let used = self.tail.wrapping_sub(from);
+        let fits = offset + need <= segment.backed.load(Ordering::Relaxed)
+            && used + need <= size
+            && self.tail.wrapping_sub(free) + need <= self.queue.max_bytes
+            && (self.queue.most == 0
+                || self.number.wrapping_sub(producers.taken_seen.load(Ordering::Relaxed)) < self.queue.most);
+        if !fits {
+            return self.make_room(length);
+        }
+        Ok(self.write_header(index, offset, length))
+    }
+
+    #[inline(always)]
+    fn write_header(&mut self, index: u32, offset: u64, length: usize) -> NonNull<u8> {
+        // SAFETY: within the segment, which is memory up to here, and between the tail and the consumers.
+        let record = unsafe { self.queue.at_offset(index, offset) };
+        // SAFETY: a word in the ring, aligned as all records are.
+        unsafe { word(record) }.store(length as u64, Ordering::Relaxed);
+        // SAFETY: the record's room was checked to reach beyond its header.
+        unsafe { record.add(HEADER as usize) }
+    }
+
+    /// It does not simply fit.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, length: usize) -> Result<NonNull<u8>, NoRoom> {
+        let need = HEADER + (length as u64).next_multiple_of(HEADER);
+        let producers = &self.header.producers;
+        // Acquire: pairs with the Release of the consumers, who do not touch what they have freed any more.
+        let free = self.header.taken.0.free.load(Ordering::Acquire);
+        producers.free_seen.store(free, Ordering::Relaxed);
+        if self.queue.most != 0 {
+            let taken = self.header.taken.0.mark.number();
+            producers.taken_seen.store(taken, Ordering::Relaxed);
+            if self.number.wrapping_sub(taken) >= self.queue.most {
+                return Err(NoRoom::Full);
+            }
+        }
+        let in_use = self.tail.wrapping_sub(free);
+        // One message may always be as large as the queue.
+        if in_use != 0 && in_use + need > self.queue.max_bytes {
+            return Err(NoRoom::Full);
+        }
+        let index = producers.segment.load(Ordering::Relaxed);
+        let segment = self.header.segment(index);
+        let size = segment_size(index);
+        if in_use == 0 && need <= size {
+            // Nothing is in it: it begins anew, here.
+            segment.base.store(self.tail, Ordering::Relaxed);
+        }
+        let base = segment.base.load(Ordering::Relaxed);
+        let offset = self.tail.wrapping_sub(base) & (size - 1);
+        let padding = if offset + need > size { size - offset } else { 0 };
+        let from = if is_before(free, base) { base } else { free };
+        if self.tail.wrapping_sub(from) + padding + need <= size {
+            if padding != 0 {
+                self.back(index, offset + HEADER)?;
+                // SAFETY: within the segment, which is memory up to here, and between the tail and the consumers.
+                let record = unsafe { self.queue.at_offset(index, offset) };
+                // SAFETY: a word in the ring, aligned as all records are.
+                unsafe { word(record) }.store(PADDING | (padding - HEADER), Ordering::Relaxed);
+                self.back(index, need)?;
+                self.tail = self.tail.wrapping_add(padding);
+                return Ok(self.write_header(index, 0, length));
+            }
+            self.back(index, offset + need)?;
+            return Ok(self.write_header(index, offset, length));
+        }
+        let next = self.next_segment(index, need).ok_or(NoRoom::Full)?;
+        self.back(next, need)?;
+        // The new segment begins where the queue ends for everybody.
+        self.publish();
+        self.enter_segment(index, next);
+        Ok(self.write_header(next, 0, length))
+    }
+
+    /// Sees to it that the segment is memory up to there.
+    fn back(&self, index: u32, up_to: u64) -> Result<(), NoRoom> {
+        let segment = self.header.segment(index);
+        let backed = segment.backed.load(Ordering::Relaxed);
+        if up_to <= backed {
+            return Ok(());
+        }
+        // In steps, so that a large segment does not take all its memory for one message.
+        let size = segment_size(index);
+        let step = (size / 16).max(SMALLEST);
+        let target = up_to.next_multiple_of(step).min(size);
+        self.queue.allocate(segment_offset(index) + backed, target - backed).map_err(NoRoom::OutOfMemory)?;
+        segment.backed.store(target, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A larger segment that nobody uses.
+    fn next_segment(&self, index: u32, need: u64) -> Option<u32> {
+        // Acquire: pairs with the Release of `leave_segment`, whose segment is empty then.
+        let oldest = self.header.consumers.oldest.load(Ordering::Acquire);
+        let in_use = |candidate: u32| {
+            let mut used = oldest;
+            while used != index && used != candidate {
+                used = self.header.segment(used).next.load(Ordering::Relaxed);
+            }
+            used == candidate
+        };
+        (index + 1..self.queue.segments).find(|next| segment_size(*next) >= need && !in_use(*next))
+    }
+
+    /// Goes on in another segment, with everything published that is in this one.
+    fn enter_segment(&mut self, from: u32, to: u32) {
+        let next = self.header.segment(to);
+        next.base.store(self.tail, Ordering::Relaxed);
+        next.end.store(OPEN, Ordering::Relaxed);
+        let old = self.header.segment(from);
+        old.next.store(to, Ordering::Relaxed);
+        old.end.store(self.tail, Ordering::Relaxed);
+        self.note_growth();
+        // Release: consumers that see a message in the new segment see the words above; for them the position counts,
+        // and for the next producer this word.
+        self.header.producers.segment.store(to, Ordering::Release);
+    }
+
+    /// Growing again soon after it shrank, after few messages, was in vain: next time it waits longer.
+    fn note_growth(&self) {
+        let settings = &self.header.settings.0;
+        let soon = self.queue.now().saturating_sub(settings.shrank_at.load(Ordering::Relaxed)) < 100;
+        let few = self.number.wrapping_sub(settings.shrank_after.load(Ordering::Relaxed)) < 1024;
+        let after = settings.shrink_after.load(Ordering::Relaxed);
+        let after = if soon && few { (after * 4).clamp(16, 1 << 20) } else { 1 };
+        settings.shrink_after.store(after, Ordering::Relaxed);
+    }
+
+    /// The message at the place last reserved is complete.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, length: usize) {
+        let need = HEADER + (length as u64).next_multiple_of(HEADER);
+        self.tail = self.tail.wrapping_add(need);
+        self.number = self.number.wrapping_add(1);
+        self.fresh += 1;
+    }
+
+    /// What was added so far is a part of the queue from here on.
+    #[inline(always)]
+    pub(crate) fn publish(&mut self) {
+        if self.fresh == 0 {
+            return;
+        }
+        self.header.put.0.set(self.tail, self.number);
+        if self.raised {
+            self.header.news.ring(self.fresh);
+            // For what is published next.
+            self.raised = self.header.news.is_occupied();
+            if self.raised {
+                self.header.news.raise();
+            }
+        }
+        self.fresh = 0;
+    }
+}
+
+impl Drop for Producer<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.raised {
+            self.header.news.lower();
+        }
+        // SAFETY: locked when it was made, by this thread: it is not `Send`.
+        unsafe { self.header.producers.lock.unlock() };
+    }
+}
