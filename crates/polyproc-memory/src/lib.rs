@@ -123,6 +123,8 @@ mod registry;
 mod reserve;
 mod shape;
 
+#[cfg(feature = "codec")]
+pub mod codec;
 pub mod handover;
 
 pub use arena::Arena;

@@ -1,7 +1,6 @@
 //! Messages that stay in the queue's memory until somebody is done with them: [`Claim`], [`MessageRef`]; and messages
 //! that are made there: [`Reservation`].
 
-use crate::codec::{Bytes, Codec};
 use crate::error::{GetError, PutError, PutRefusal};
 use crate::producer::Producer;
 use crate::queue::Queue;
@@ -10,6 +9,7 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
+use polyproc_memory::codec::{Bytes, Codec};
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::thread;
 use std::time::Duration;

@@ -1,70 +1,10 @@
 //! What can go wrong.
 
 use core::fmt;
+use polyproc_memory::codec::{DecodeError, EncodeError};
 use polyproc_mutex::Refusal;
 use std::error::Error;
 use std::io;
-
-type Cause = Box<dyn Error + Send + Sync>;
-
-/// A message could not be made into bytes. Nothing was put.
-#[derive(Debug)]
-pub struct EncodeError(Cause);
-
-impl EncodeError {
-    /// For this reason.
-    pub fn new(cause: impl Into<Cause>) -> EncodeError {
-        EncodeError(cause.into())
-    }
-}
-
-impl fmt::Display for EncodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the message cannot be encoded")
-    }
-}
-
-impl Error for EncodeError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&*self.0)
-    }
-}
-
-/// A message's bytes are not those of the type. It is out of the queue; here are its bytes.
-#[derive(Debug)]
-pub struct DecodeError {
-    bytes: Vec<u8>,
-    cause: Cause,
-}
-
-impl DecodeError {
-    /// For this reason.
-    pub fn new(bytes: Vec<u8>, cause: impl Into<Cause>) -> DecodeError {
-        DecodeError { bytes, cause: cause.into() }
-    }
-
-    /// The message, as it travelled.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// The message, as it travelled.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
-    }
-}
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a message of {} bytes cannot be decoded", self.bytes.len())
-    }
-}
-
-impl Error for DecodeError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&*self.cause)
-    }
-}
 
 /// Nothing was put; here is the message.
 #[derive(Debug)]

@@ -1,10 +1,10 @@
 //! [`JoinableQueue`]: a queue that knows when all of its work is done.
 
-use crate::codec::{Codec, Postcard};
 use crate::error::{GetError, TaskDoneError};
 use crate::queue::{Iter, Queue, at_least_one, default_bytes};
 use core::fmt;
 use core::ops::Deref;
+use polyproc_memory::codec::{Codec, Postcard};
 use polyproc_sys::deadline::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;

@@ -170,8 +170,6 @@ pub mod model;
 #[allow(unsafe_code)]
 mod claim;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
-mod codec;
-#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 mod joinable;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 mod queue;
@@ -179,12 +177,9 @@ mod queue;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 pub use {
     claim::{Claim, MessageRef, Reservation},
-    codec::{Bytes, Codec, Postcard, Raw},
-    error::{
-        DecodeError, EncodeError, GetError, GetManyError, PutError, PutManyError, TaskDoneError, TryGetError,
-        TryPutError,
-    },
+    error::{GetError, GetManyError, PutError, PutManyError, TaskDoneError, TryGetError, TryPutError},
     joinable::JoinableQueue,
+    polyproc_memory::codec::{Bytes, Codec, DecodeError, EncodeError, Postcard, Raw},
     queue::{Iter, Queue},
 };
 

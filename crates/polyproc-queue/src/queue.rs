@@ -1,11 +1,11 @@
 //! [`Queue`]: the handle.
 
-use crate::codec::{Codec, Postcard};
 use crate::error::{GetError, GetManyError, PutError, PutManyError};
 use crate::raw::RawQueue;
 use core::fmt;
 use core::marker::PhantomData;
 use polyproc_memory::Object;
+use polyproc_memory::codec::{Codec, Postcard};
 use polyproc_sys::deadline::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
@@ -371,7 +371,7 @@ impl<T, C: Codec<T>> Queue<T, C> {
     }
 }
 
-impl Queue<Vec<u8>, crate::codec::Bytes> {
+impl Queue<Vec<u8>, polyproc_memory::codec::Bytes> {
     /// [`put`](Queue::put) of bytes that the caller keeps.
     ///
     /// # Errors

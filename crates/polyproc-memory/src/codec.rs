@@ -1,15 +1,16 @@
-//! How a message becomes bytes, and bytes a message.
+//! How a message becomes bytes, and bytes a message: for queues and pipes.
 
-use crate::error::{DecodeError, EncodeError};
+use crate::handover;
 use bytemuck::Pod;
 use core::alloc::Layout;
 use core::cell::Cell;
-use polyproc_memory::handover;
+use core::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::error::Error;
 use std::thread::LocalKey;
 
-/// How a `T` travels through a queue.
+/// How a `T` travels through a queue or a pipe.
 ///
 /// | codec | for | how | allocates |
 /// |---|---|---|---|
@@ -17,14 +18,14 @@ use std::thread::LocalKey;
 /// | [`Raw`] | `T: Pod` | copied as it is | never |
 /// | [`Bytes`] | `Vec<u8>` | copied as it is | the vector |
 ///
-/// All of it happens in the process that puts or gets, outside of the queue's locks, but for [`copy`](Codec::copy).
+/// All of it happens in the process that puts or gets, outside of the channel's locks, but for [`copy`](Codec::copy).
 ///
 /// # Example
 ///
 /// A codec of one's own: text, as it is.
 ///
 /// ```
-/// use polyproc_queue::{Codec, DecodeError, EncodeError, Queue};
+/// use polyproc_memory::codec::{Codec, DecodeError, EncodeError};
 ///
 /// struct Text;
 ///
@@ -46,16 +47,15 @@ use std::thread::LocalKey;
 ///     }
 /// }
 ///
-/// let queue = Queue::<String, Text>::new()?;
-/// queue.put("grüezi".to_owned()).unwrap();
-/// assert_eq!(queue.get().unwrap(), "grüezi");
-/// # Ok::<(), std::io::Error>(())
+/// let bytes = Text::encode(&"grüezi".to_owned(), Text::copy).unwrap();
+/// assert_eq!(Text::decode(bytes).unwrap(), "grüezi");
+/// assert!(Text::decode(vec![0xff]).is_err());
 /// ```
 pub trait Codec<T> {
-    /// Tells the codecs apart: a handle whose codec has another code does not attach to the queue.
+    /// Tells the codecs apart: a handle whose codec has another code does not attach.
     const CODE: u8;
 
-    /// What leaves the queue's memory, before it is decoded.
+    /// What leaves the channel's memory, before it is decoded.
     type Copied;
 
     /// The layout of what travels, for codecs whose messages all have one: handles whose layouts differ do not fit. One
@@ -71,7 +71,7 @@ pub trait Codec<T> {
     /// The message has no bytes. Then `put` was not called.
     fn encode<R>(message: &T, put: impl FnOnce(&[u8]) -> R) -> Result<R, EncodeError>;
 
-    /// Copies the bytes out of the queue's memory. The queue is locked meanwhile, and the message is taken when this has
+    /// Copies the bytes out of the channel's memory. A queue is locked meanwhile, and the message is taken when this has
     /// returned: it does that, and nothing else.
     fn copy(bytes: &[u8]) -> Self::Copied;
 
@@ -216,5 +216,66 @@ impl Codec<Vec<u8>> for Bytes {
     #[inline(always)]
     fn decode(copied: Vec<u8>) -> Result<Vec<u8>, DecodeError> {
         Ok(copied)
+    }
+}
+
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// A message could not be made into bytes. Nothing was sent.
+#[derive(Debug)]
+pub struct EncodeError(Cause);
+
+impl EncodeError {
+    /// For this reason.
+    pub fn new(cause: impl Into<Cause>) -> EncodeError {
+        EncodeError(cause.into())
+    }
+}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the message cannot be encoded")
+    }
+}
+
+impl Error for EncodeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// A message's bytes are not those of the type. It is out of the channel; here are its bytes.
+#[derive(Debug)]
+pub struct DecodeError {
+    bytes: Vec<u8>,
+    cause: Cause,
+}
+
+impl DecodeError {
+    /// For this reason.
+    pub fn new(bytes: Vec<u8>, cause: impl Into<Cause>) -> DecodeError {
+        DecodeError { bytes, cause: cause.into() }
+    }
+
+    /// The message, as it travelled.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The message, as it travelled.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a message of {} bytes cannot be decoded", self.bytes.len())
+    }
+}
+
+impl Error for DecodeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.cause)
     }
 }

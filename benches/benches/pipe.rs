@@ -1,0 +1,2 @@
+//! Connections, beside what they are made of.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Typed duplex connections between processes.
