@@ -144,6 +144,9 @@ impl RawSemaphore<'_> {
     ///
     /// There would be more permits than there may be.
     pub fn release(self, count: u32) -> Result<(), ReleaseError> {
+        if count == 0 {
+            return Ok(());
+        }
         let current = thread::current();
         // If this thread dies between the release and the wake, the kernel wakes one who sleeps at the gate.
         let Some(outer) = current.begin_inside(&self.head.gate, &self.head.node) else {
