@@ -1,0 +1,185 @@
+//! What a user does first.
+
+use polyproc_pipe::{Bytes, Connection, Raw, RecvError, SendError, pipe, pipe_with_capacity};
+use std::time::{Duration, Instant};
+
+#[test]
+fn there_and_back() {
+    let (here, there) = pipe::<u32, String>().unwrap();
+    for n in 0..10_000 {
+        here.send(n).unwrap();
+        assert_eq!(there.recv().unwrap(), n);
+        there.send(n.to_string()).unwrap();
+        assert_eq!(here.recv().unwrap(), n.to_string());
+    }
+    assert!(matches!(here.try_recv(), Err(RecvError::Empty)));
+}
+
+#[test]
+fn messages_of_all_sizes_pass_whole_and_in_order() {
+    let (here, there) = pipe_with_capacity::<Vec<u8>, (), Bytes>(4096).unwrap();
+    let sizes = [0, 1, 7, 8, 9, 255, 256, 257, 2039, 2040, 2041, 4096, 4097, 70_000, 1 << 20, 0, 3];
+    let message = |size: usize| (0..size).map(|n| (n * 31 + size) as u8).collect::<Vec<_>>();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..20 {
+                for size in sizes {
+                    here.send_bytes(&message(size)).unwrap();
+                }
+            }
+            here.close().unwrap();
+        });
+        for _ in 0..20 {
+            for size in sizes {
+                assert!(there.recv_bytes(usize::MAX).unwrap() == message(size), "{size}");
+            }
+        }
+        assert!(matches!(there.recv_bytes(0), Err(RecvError::Disconnected)));
+    });
+}
+
+#[test]
+fn a_stream_between_threads_arrives_in_order() {
+    let (here, there) = Connection::<u64, u64, Raw>::pair().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..2_000_000).for_each(|n| here.send(n).unwrap()));
+        for n in 0..2_000_000 {
+            assert_eq!(there.recv().unwrap(), n);
+        }
+    });
+}
+
+#[test]
+fn a_full_pipe_refuses_and_gives_the_message_back() {
+    let (here, there) = pipe_with_capacity::<Vec<u8>, (), Bytes>(4096).unwrap();
+    let mut sent = 0;
+    let refused = loop {
+        match here.try_send(vec![sent as u8; 100]) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&refused, SendError::Full(message) if *message == vec![sent as u8; 100]));
+    let begin = Instant::now();
+    assert!(matches!(here.send_timeout(vec![1; 5000], Duration::from_millis(30)), Err(SendError::Full(_))));
+    assert!(begin.elapsed() >= Duration::from_millis(30));
+    for n in 0..sent {
+        assert_eq!(there.try_recv().unwrap(), vec![n as u8; 100]);
+    }
+    // One that was begun and not finished is not seen, and the next one is.
+    assert!(matches!(here.send_timeout(vec![2; 9000], Duration::from_millis(30)), Err(SendError::Full(_))));
+    assert!(matches!(there.try_recv(), Err(RecvError::Empty)));
+    here.send(vec![3; 10]).unwrap();
+    assert_eq!(there.recv().unwrap(), vec![3; 10]);
+}
+
+#[test]
+fn a_message_that_is_too_long_stays_in_front() {
+    let (here, there) = pipe_with_capacity::<Vec<u8>, (), Bytes>(4096).unwrap();
+    here.send_bytes(b"0123456789").unwrap();
+    let mut to = vec![7];
+    assert!(matches!(there.recv_bytes_into(&mut to, 9), Err(RecvError::TooLong { length: 10, max: 9 })));
+    assert_eq!(there.recv_bytes_into(&mut to, 10).unwrap(), 10);
+    assert_eq!(to, b"\x070123456789");
+    std::thread::scope(|scope| {
+        scope.spawn(|| here.send_bytes(&[5; 100_000]).unwrap());
+        assert!(matches!(there.recv_bytes(99_999), Err(RecvError::TooLong { length: 100_000, .. })));
+        assert_eq!(there.recv_bytes(100_000).unwrap(), vec![5; 100_000]);
+    });
+}
+
+#[test]
+fn drained_then_disconnected() {
+    let (here, there) = pipe::<u8, u8>().unwrap();
+    here.send(1).unwrap();
+    here.send(2).unwrap();
+    drop(here);
+    assert!(there.poll(Duration::ZERO).unwrap());
+    assert_eq!(there.recv().unwrap(), 1);
+    assert_eq!(there.recv().unwrap(), 2);
+    assert!(there.poll(Duration::ZERO).unwrap(), "the end counts");
+    assert!(matches!(there.recv(), Err(RecvError::Disconnected)));
+    assert!(matches!(there.try_recv(), Err(RecvError::Disconnected)));
+    assert!(matches!(there.send(3), Err(SendError::Disconnected(3))));
+}
+
+#[test]
+fn the_first_send_to_nobody_fails_even_in_the_middle_of_a_conversation() {
+    for round in 0..100 {
+        let (here, there) = Connection::<u64, u64, Raw>::pair().unwrap();
+        for n in 0..round {
+            here.send(n).unwrap();
+            assert_eq!(there.recv().unwrap(), n);
+        }
+        drop(there);
+        assert!(matches!(here.send(9), Err(SendError::Disconnected(9))), "round {round}");
+    }
+}
+
+#[test]
+fn who_closes_is_told_so_and_the_other_sees_the_end() {
+    let (here, there) = pipe::<u8, u8>().unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| there.recv());
+        std::thread::sleep(Duration::from_millis(20));
+        here.close().unwrap();
+        assert!(matches!(waiting.join().unwrap(), Err(RecvError::Disconnected)));
+    });
+    assert!(matches!(here.send(1), Err(SendError::Closed(1))));
+    assert!(matches!(here.recv(), Err(RecvError::Closed)));
+    assert!(here.is_closed());
+}
+
+#[test]
+fn waits_take_as_long_as_they_should() {
+    let (here, there) = pipe::<u8, u8>().unwrap();
+    let begin = Instant::now();
+    assert!(!there.poll(Duration::from_millis(30)).unwrap());
+    assert!(matches!(there.recv_timeout(Duration::from_millis(30)), Err(RecvError::Empty)));
+    assert!(begin.elapsed() >= Duration::from_millis(60));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            here.send(1).unwrap();
+        });
+        let begin = Instant::now();
+        assert_eq!(there.recv().unwrap(), 1);
+        let took = begin.elapsed();
+        assert!(took >= Duration::from_millis(40) && took < Duration::from_millis(200), "{took:?}");
+    });
+}
+
+#[test]
+fn two_threads_send_and_two_receive_at_the_same_ends() {
+    let (here, there) = Connection::<u64, u64, Raw>::pair().unwrap();
+    let sum = std::thread::scope(|scope| {
+        for thread in 0..2u64 {
+            let here = here.clone();
+            scope.spawn(move || (0..50_000).for_each(|n| here.send(n * 2 + thread).unwrap()));
+        }
+        let receivers: Vec<_> = (0..2)
+            .map(|_| scope.spawn(|| (0..50_000).map(|_| there.recv().unwrap()).sum::<u64>()))
+            .collect();
+        receivers.into_iter().map(|one| one.join().unwrap()).sum::<u64>()
+    });
+    assert_eq!(sum, (0..100_000).sum());
+}
+
+#[test]
+fn without_the_kernels_barrier_it_works_too() {
+    polyproc_pipe::without_membarrier(true);
+    let (here, there) = Connection::<u64, u64, Raw>::pair().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..20_000 {
+                assert_eq!(there.recv().unwrap(), n);
+                there.send(n).unwrap();
+            }
+        });
+        for n in 0..20_000 {
+            here.send(n).unwrap();
+            assert_eq!(here.recv().unwrap(), n);
+        }
+    });
+    polyproc_pipe::without_membarrier(false);
+}
