@@ -393,7 +393,8 @@ impl<'de> Deserialize<'de> for Region {
     }
 }
 
-const IN_USE: &str = "a Connection travels between two messages only, while no other thread uses it, before it is closed";
+const IN_USE: &str =
+    "a Connection travels between two messages only, while no other thread uses it, before it is closed";
 
 /// Only in a hand-over: as an argument of a process, or in a message of another connection.
 impl<S, R, C: Codec<S> + Codec<R>> Serialize for Connection<S, R, C> {
@@ -411,7 +412,9 @@ impl<S, R, C: Codec<S> + Codec<R>> Serialize for Connection<S, R, C> {
 impl<'de, S, R, C: Codec<S> + Codec<R>> Deserialize<'de> for Connection<S, R, C> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Connection<S, R, C>, D::Error> {
         let (Region(object), socket, code, ticket) = <(Region, u32, u8, Ticket)>::deserialize(deserializer)?;
-        if code != <C as Codec<S>>::CODE || ticket.kinds != kinds(<C as Codec<S>>::element(), <C as Codec<R>>::element()) {
+        if code != <C as Codec<S>>::CODE
+            || ticket.kinds != kinds(<C as Codec<S>>::element(), <C as Codec<R>>::element())
+        {
             return Err(D::Error::custom("a connection with another codec, or messages of another size"));
         }
         let socket = handover::descriptor(socket).map_err(D::Error::custom)?;

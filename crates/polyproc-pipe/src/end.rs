@@ -111,7 +111,14 @@ pub(crate) fn shape(capacity: u64, code: u8) -> Option<Shape> {
         return None;
     }
     let payload = Layout::from_size_align(2 * size_of::<Control>() + 2 * size, 128).ok()?;
-    Some(Shape { kind: Kind::new("pipe"), code, element: Layout::new::<u8>(), count: capacity, payload, lock: false })
+    Some(Shape {
+        kind: Kind::new("pipe"),
+        code,
+        element: Layout::new::<u8>(),
+        count: capacity,
+        payload,
+        lock: false,
+    })
 }
 
 fn places(object: &Object) -> [Place; 2] {
@@ -388,14 +395,23 @@ impl End {
         Ok(())
     }
 
-    fn wait_for_room(&self, sending: &mut Sending, length: usize, deadline: Deadline) -> Result<(), SendRefusal> {
+    fn wait_for_room(
+        &self,
+        sending: &mut Sending,
+        length: usize,
+        deadline: Deadline,
+    ) -> Result<(), SendRefusal> {
         loop {
             if sending.ring.has_room(length)? {
                 return Ok(());
             }
             if deadline != Deadline::PAST {
                 let ring = &mut sending.ring;
-                if self.room.look(|| ring.has_room(length).is_ok_and(|has_room| has_room).then_some(())).is_some() {
+                if self
+                    .room
+                    .look(|| ring.has_room(length).is_ok_and(|has_room| has_room).then_some(()))
+                    .is_some()
+                {
                     return Ok(());
                 }
             }

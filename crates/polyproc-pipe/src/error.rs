@@ -86,8 +86,12 @@ impl<T> fmt::Debug for SendError<T> {
             SendError::Full(_) => f.write_str("Full(..)"),
             SendError::Disconnected(_) => f.write_str("Disconnected(..)"),
             SendError::Closed(_) => f.write_str("Closed(..)"),
-            SendError::TooLarge { most, .. } => f.debug_struct("TooLarge").field("most", most).finish_non_exhaustive(),
-            SendError::Encode { error, .. } => f.debug_struct("Encode").field("error", error).finish_non_exhaustive(),
+            SendError::TooLarge { most, .. } => {
+                f.debug_struct("TooLarge").field("most", most).finish_non_exhaustive()
+            }
+            SendError::Encode { error, .. } => {
+                f.debug_struct("Encode").field("error", error).finish_non_exhaustive()
+            }
             SendError::Corrupt(_) => f.write_str("Corrupt(..)"),
             SendError::Io { error, .. } => f.debug_struct("Io").field("error", error).finish_non_exhaustive(),
         }
@@ -110,7 +114,8 @@ impl<T> fmt::Display for SendError<T> {
     }
 }
 
-const CORRUPT: &str = "the connection is corrupt: the other side has written what cannot be, or two processes use this end";
+const CORRUPT: &str =
+    "the connection is corrupt: the other side has written what cannot be, or two processes use this end";
 
 impl<T> Error for SendError<T> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {

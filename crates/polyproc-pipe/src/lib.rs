@@ -1,4 +1,72 @@
-//! Typed duplex connections between processes.
+//! Typed duplex connections between processes that survive their peer and do not trust it.
+//!
+//! [`pipe`] makes two ends. What one sends, the other receives, whole and in order; each can be given to another process.
+//! It is `socketpair` with types and without system calls, and Python's `multiprocessing.Pipe`.
+//!
+//! ```
+//! use polyproc_pipe::pipe;
+//!
+//! let (here, there) = pipe::<String, u64>()?;
+//! std::thread::spawn(move || {
+//!     for text in there.iter() {
+//!         there.send(text.unwrap().len() as u64).unwrap();
+//!     }
+//! });
+//! here.send("hello".to_owned())?;
+//! assert_eq!(here.recv()?, 5);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What there is
+//!
+//! | | |
+//! |---|---|
+//! | [`pipe`], [`Connection`] | sends one type, receives another |
+//! | [`simplex`], [`Sender`], [`Receiver`] | one direction |
+//! | [`wait`] | for several connections and processes at once |
+//! | [`Postcard`], [`Raw`], [`Bytes`] | how messages become bytes: serde's types, plain data as it is, byte vectors |
+//!
+//! Handles of shared memory may be in messages, other connections too: their descriptors travel beside the bytes.
+//!
+//! # How it works
+//!
+//! Two rings in shared memory, one for each direction, each with one sender and one receiver, without locks. A socket pair
+//! beside them wakes who sleeps, brings descriptors, and says when the last copy of the other end is gone, however that
+//! came about. As long as both sides are awake there is no system call, and no instruction that locks the memory bus.
+//!
+//! # What it blocks
+//!
+//! `recv` waits for a message, and `send` for room: 128 KiB a direction, unless [`pipe_with_capacity`] says otherwise. Both
+//! look for a few microseconds before they sleep. Each has a `try_` form that does not wait, and forms that wait until a
+//! time. A message that is larger than half the ring passes in parts, while the other side takes them.
+//!
+//! # What a death does
+//!
+//! - A process that is killed while it sends has sent the message, whole, or nothing.
+//! - When the last process that has an end is gone, the other end receives what was sent, and then
+//!   [`Disconnected`](RecvError::Disconnected), at once. Sending to it fails, and gives the message back.
+//! - A process that is stopped costs the others only what they are willing to wait.
+//!
+//! An end that is given away is to be dropped by who gives it, which Rust does with what is moved into the arguments of a
+//! process. As long as a clone is kept there, the other side sees no end.
+//!
+//! # The other side is not trusted
+//!
+//! It maps the same rings and may write anything there, at any time. Every position and length is copied out and
+//! compared with what can be; payloads are copied before they are decoded; a message takes memory only as its bytes
+//! arrive, and at most 1 GiB. The worst that comes of it is [`Corrupt`](RecvError::Corrupt), and messages whose contents are
+//! the other side's to choose anyway. A peer can keep a receiver busy, but not past its deadline.
+//!
+//! # Limits
+//!
+//! - One process at a time uses an end. Threads of one process take turns; two processes that use the same end, after a
+//!   `fork` or by a kept clone, make it [`Corrupt`](RecvError::Corrupt) at the latest when the second one sends or receives much.
+//! - A send that comes within some ten microseconds after the other end was killed may succeed, and in a burst of messages
+//!   the next seven: as with any pipe, that it was sent does not mean that it was received.
+//! - Where membarrier(2) is missing (Linux before 4.16, some sandboxes), a send costs a memory barrier more, and who
+//!   sleeps looks every millisecond.
+//! - A process that is killed between publishing a message and ringing the bell, while another process keeps a clone of
+//!   the same end, leaves a sleeping receiver asleep until the next message.
 
 #![deny(unsafe_code)]
 
@@ -17,11 +85,20 @@ mod gate;
 mod pulse;
 #[allow(unsafe_code, reason = "the ring in the mapping")]
 mod ring;
+mod simplex;
 #[allow(unsafe_code, reason = "system calls")]
 mod socket;
+mod wait;
 
 #[doc(hidden)]
 pub use barrier::without_membarrier;
 pub use connection::{Connection, pipe, pipe_with_capacity};
 pub use error::{RecvError, SendError};
 pub use polyproc_memory::codec::{Bytes, Codec, DecodeError, EncodeError, Postcard, Raw};
+pub use simplex::{Receiver, Sender, simplex};
+pub use wait::{Waitable, wait};
+
+/// The README's example runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

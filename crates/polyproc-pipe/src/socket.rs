@@ -106,9 +106,8 @@ pub(crate) fn poll_all(polled: &mut [libc::pollfd], deadline: Deadline) -> io::R
     });
     let timeout = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
     // SAFETY: so many entries are there, and the timeout is null or a live timespec.
-    let count = unsafe {
-        libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout, core::ptr::null())
-    };
+    let count =
+        unsafe { libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout, core::ptr::null()) };
     if count >= 0 {
         return Ok(count as usize);
     }
@@ -132,7 +131,9 @@ pub(crate) fn send_descriptors(
         while let Err(error) = send_packet(socket, serial, packet) {
             match error.kind() {
                 io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock if deadline.has_passed() => return Err(io::ErrorKind::TimedOut.into()),
+                io::ErrorKind::WouldBlock if deadline.has_passed() => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
                 io::ErrorKind::WouldBlock => {
                     poll(socket, libc::POLLOUT, deadline)?;
                 }

@@ -157,9 +157,8 @@ fn two_threads_send_and_two_receive_at_the_same_ends() {
             let here = here.clone();
             scope.spawn(move || (0..50_000).for_each(|n| here.send(n * 2 + thread).unwrap()));
         }
-        let receivers: Vec<_> = (0..2)
-            .map(|_| scope.spawn(|| (0..50_000).map(|_| there.recv().unwrap()).sum::<u64>()))
-            .collect();
+        let receivers: Vec<_> =
+            (0..2).map(|_| scope.spawn(|| (0..50_000).map(|_| there.recv().unwrap()).sum::<u64>())).collect();
         receivers.into_iter().map(|one| one.join().unwrap()).sum::<u64>()
     });
     assert_eq!(sum, (0..100_000).sum());

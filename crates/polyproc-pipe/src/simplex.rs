@@ -1,0 +1,147 @@
+//! [`Sender`] and [`Receiver`]: a pipe in one direction.
+
+use crate::connection::Connection;
+use crate::error::{RecvError, SendError};
+use polyproc_memory::codec::{Codec, Postcard};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// A pipe in one direction. When the last copy of the sender is gone, the receiver sees the end after the last message;
+/// when the receiver is gone, sending fails.
+///
+/// # Errors
+///
+/// Out of memory, or of descriptors.
+///
+/// # Example
+///
+/// ```
+/// let (sender, receiver) = polyproc_pipe::simplex::<u32>()?;
+/// sender.send(1)?;
+/// drop(sender);
+/// assert_eq!(receiver.iter().map(Result::unwrap).collect::<Vec<_>>(), [1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn simplex<T>() -> io::Result<(Sender<T>, Receiver<T>)> {
+    let (sender, receiver) = Connection::pair()?;
+    Ok((Sender(sender), Receiver(receiver)))
+}
+
+/// The end of a [`simplex`] pipe that sends. A handle, as [`Connection`] is.
+#[derive(Serialize, Deserialize)]
+#[serde(bound(serialize = "C: Codec<T> + Codec<()>", deserialize = "C: Codec<T> + Codec<()>"))]
+pub struct Sender<T, C = Postcard>(pub(crate) Connection<T, (), C>);
+
+/// The end of a [`simplex`] pipe that receives. A handle, as [`Connection`] is.
+#[derive(Serialize, Deserialize)]
+#[serde(bound(serialize = "C: Codec<T> + Codec<()>", deserialize = "C: Codec<T> + Codec<()>"))]
+pub struct Receiver<T, C = Postcard>(pub(crate) Connection<(), T, C>);
+
+impl<T, C: Codec<T>> Sender<T, C> {
+    /// As [`Connection::send`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`], with the message.
+    pub fn send(&self, message: T) -> Result<(), SendError<T>> {
+        self.0.send(message)
+    }
+
+    /// As [`Connection::try_send`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`], with the message.
+    pub fn try_send(&self, message: T) -> Result<(), SendError<T>> {
+        self.0.try_send(message)
+    }
+
+    /// As [`Connection::send_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`], with the message.
+    pub fn send_timeout(&self, message: T, timeout: Duration) -> Result<(), SendError<T>> {
+        self.0.send_timeout(message, timeout)
+    }
+}
+
+impl<T, C: Codec<T>> Receiver<T, C> {
+    /// As [`Connection::recv`].
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    pub fn recv(&self) -> Result<T, RecvError> {
+        self.0.recv()
+    }
+
+    /// As [`Connection::try_recv`].
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    pub fn try_recv(&self) -> Result<T, RecvError> {
+        self.0.try_recv()
+    }
+
+    /// As [`Connection::recv_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvError> {
+        self.0.recv_timeout(timeout)
+    }
+
+    /// As [`Connection::poll`].
+    ///
+    /// # Errors
+    ///
+    /// What poll(2) says.
+    pub fn poll(&self, timeout: Duration) -> io::Result<bool> {
+        self.0.poll(timeout)
+    }
+
+    /// As [`Connection::iter`].
+    pub fn iter(&self) -> impl Iterator<Item = Result<T, RecvError>> {
+        self.0.iter()
+    }
+}
+
+macro_rules! both {
+    ($($name:ident)*) => {$(
+        impl<T, C> $name<T, C> {
+            /// As [`Connection::close`].
+            ///
+            /// # Errors
+            ///
+            /// Out of descriptors.
+            pub fn close(&self) -> io::Result<()> {
+                self.0.close()
+            }
+        }
+
+        impl<T, C> Clone for $name<T, C> {
+            fn clone(&self) -> $name<T, C> {
+                $name(self.0.clone())
+            }
+        }
+
+        impl<T, C> core::fmt::Debug for $name<T, C> {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.debug_tuple(stringify!($name)).field(&self.0).finish()
+            }
+        }
+
+        impl<T, C> AsFd for $name<T, C> {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.0.as_fd()
+            }
+        }
+    )*};
+}
+
+both!(Sender Receiver);
