@@ -154,7 +154,7 @@ impl<S, R, C: Codec<S>> Connection<S, R, C> {
     ///
     /// # Errors
     ///
-    /// [`SendError`], with the message. If nobody is left at the other end, a message that is sent more than some ten
+    /// [`SendError`], with the message. If nobody is left at the other end, a message that is sent more than some thirty
     /// microseconds later is refused; for a burst of messages it may be the eighth.
     #[inline]
     pub fn send(&self, message: S) -> Result<(), SendError<S>> {

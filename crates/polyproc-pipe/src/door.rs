@@ -20,6 +20,8 @@ const PACKETS: usize = 64;
 struct State {
     /// Whether somebody waits at the socket.
     is_attended: bool,
+    /// Whether somebody waits for that one.
+    has_others: bool,
     has_ended: bool,
     inbox: VecDeque<(u64, OwnedFd)>,
     /// Descriptors came that nobody has announced, more than are kept.
@@ -54,6 +56,7 @@ impl Door {
             return Ok(false);
         }
         if state.is_attended {
+            state.has_others = true;
             let _state = match deadline.remaining() {
                 Some(left) => {
                     let waited = self.turn.wait_timeout(state, left);
@@ -65,16 +68,25 @@ impl Door {
         }
         state.is_attended = true;
         drop(state);
-        // The backstop is for a thread that closes the end meanwhile.
-        let waited = socket::wait_readable(socket, deadline.or_backstop());
+        let packet = Door::wait_for_packet(socket, deadline);
         let mut state = self.state();
         state.is_attended = false;
-        let taken = state.take_packets(socket);
+        let has_others = core::mem::take(&mut state.has_others);
+        let result = packet.map(|packet| state.take(packet));
         drop(state);
-        self.turn.notify_all();
-        taken?;
-        waited?;
-        Ok(true)
+        if has_others {
+            self.turn.notify_all();
+        }
+        result.map(|()| true)
+    }
+
+    fn wait_for_packet(socket: BorrowedFd<'_>, deadline: Deadline) -> io::Result<Packet> {
+        if deadline == Deadline::NEVER {
+            return socket::receive(socket, true);
+        }
+        // The backstop is for a thread that closes the end meanwhile.
+        socket::wait_readable(socket, deadline.or_backstop())?;
+        socket::receive(socket, false)
     }
 
     /// Takes what has come, without waiting. Whether the other end is gone.
@@ -82,8 +94,11 @@ impl Door {
         let mut state = self.state();
         state.take_packets(socket)?;
         let has_ended = state.has_ended;
+        let has_others = core::mem::take(&mut state.has_others);
         drop(state);
-        self.turn.notify_all();
+        if has_others {
+            self.turn.notify_all();
+        }
         Ok(has_ended)
     }
 
@@ -119,22 +134,29 @@ impl Door {
 impl State {
     fn take_packets(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
         for _ in 0..PACKETS {
-            match socket::receive(socket)? {
+            match socket::receive(socket, false)? {
                 Packet::Nothing => break,
-                Packet::Bell => {}
                 Packet::End => {
                     self.has_ended = true;
                     break;
                 }
-                Packet::Descriptors(serial, descriptors) => {
-                    self.inbox.extend(descriptors.into_iter().map(|descriptor| (serial, descriptor)));
-                    if self.inbox.len() > KEPT {
-                        self.inbox.clear();
-                        self.is_flooded = true;
-                    }
-                }
+                packet => self.take(packet),
             }
         }
         Ok(())
+    }
+
+    fn take(&mut self, packet: Packet) {
+        match packet {
+            Packet::Nothing | Packet::Bell => {}
+            Packet::End => self.has_ended = true,
+            Packet::Descriptors(serial, descriptors) => {
+                self.inbox.extend(descriptors.into_iter().map(|descriptor| (serial, descriptor)));
+                if self.inbox.len() > KEPT {
+                    self.inbox.clear();
+                    self.is_flooded = true;
+                }
+            }
+        }
     }
 }

@@ -422,20 +422,15 @@ impl End {
                 return Ok(());
             }
             let until = if is_prompt { deadline } else { deadline.min(Deadline::after(SLICE)) };
-            let ended = self.door.look(self.socket()).map_err(SendRefusal::Io)?;
             if self.is_closed() {
                 return Err(SendRefusal::Closed);
             }
-            if ended {
+            if self.door.has_ended() || socket::is_gone(self.socket()) {
                 return Err(SendRefusal::Disconnected);
             }
             if deadline.has_passed() {
                 sending.ring.is_awake();
                 return Err(SendRefusal::Full);
-            }
-            // The bell that was just taken may have been this one's.
-            if sending.ring.has_room(length)? {
-                return Ok(());
             }
             self.door.wait(self.socket(), until, || !sending.ring.is_asleep()).map_err(SendRefusal::Io)?;
             sending.ring.is_awake();
@@ -590,15 +585,18 @@ impl End {
                 }
             }
             self.publish_head(receiving);
-            receiving.ring.falls_asleep();
-            let is_prompt = barrier::heavy();
-            let front = receiving.ring.front()?;
-            if front != Front::Nothing {
-                receiving.ring.is_awake();
-                return Ok(front);
+            let mut is_prompt = false;
+            if deadline != Deadline::PAST {
+                receiving.ring.falls_asleep();
+                is_prompt = barrier::heavy();
             }
-            let ended = self.door.look(self.socket()).map_err(RecvRefusal::Io)?;
-            // What was published before the end, or before the bell that was just taken, is here.
+            // Who does not sleep asks the socket now; who sleeps does so there, and comes back.
+            let ended = if deadline == Deadline::PAST {
+                self.door.look(self.socket()).map_err(RecvRefusal::Io)?
+            } else {
+                self.door.has_ended()
+            };
+            // What was published before the end is here.
             let front = receiving.ring.front()?;
             if front != Front::Nothing {
                 receiving.ring.is_awake();
@@ -615,7 +613,8 @@ impl End {
                 return Err(RecvRefusal::Empty);
             }
             let until = if is_prompt { deadline } else { deadline.min(Deadline::after(SLICE)) };
-            self.door.wait(self.socket(), until, || !receiving.ring.is_asleep()).map_err(RecvRefusal::Io)?;
+            let is_awake = || !receiving.ring.is_asleep();
+            self.door.wait(self.socket(), until, is_awake).map_err(RecvRefusal::Io)?;
             receiving.ring.is_awake();
         }
     }

@@ -61,7 +61,7 @@
 //!
 //! - One process at a time uses an end. Threads of one process take turns; two processes that use the same end, after a
 //!   `fork` or by a kept clone, make it [`Corrupt`](RecvError::Corrupt) at the latest when the second one sends or receives much.
-//! - A send that comes within some ten microseconds after the other end was killed may succeed, and in a burst of messages
+//! - A send that comes within some thirty microseconds after the other end was killed may succeed, and in a burst of messages
 //!   the next seven: as with any pipe, that it was sent does not mean that it was received.
 //! - Where membarrier(2) is missing (Linux before 4.16, some sandboxes), a send costs a memory barrier more, and who
 //!   sleeps looks every millisecond.

@@ -1,10 +1,10 @@
 //! [`Pulse`]: when a sender asks whether anybody is left to receive.
 //!
 //! Only the kernel knows, and asking it costs more than a message. So a sender that has asked does not ask again for some
-//! ten microseconds, and one that sends in a burst does not even look at the clock for each message.
+//! thirty microseconds, and one that sends in a burst does not even look at the clock for each message.
 
-/// Some ten microseconds, in ticks of 0.3 to 1 ns.
-const FRESH: u64 = 20_000;
+/// Some thirty microseconds, in ticks of 0.3 to 1 ns.
+const FRESH: u64 = 100_000;
 /// Messages between two looks at the clock, in a burst.
 const BURST: u32 = 7;
 /// Sends that are less than so many ticks apart are a burst.

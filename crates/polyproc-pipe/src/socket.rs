@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// The most descriptors that a packet can carry: the kernel's `SCM_MAX_FD`.
 pub(crate) const PACKET_DESCRIPTORS: usize = 253;
+/// How long a [`receive`] that waits does so: for a thread that closes the end meanwhile.
+const PATIENCE: Duration = polyproc_sys::deadline::BACKSTOP;
 const BELL: u8 = b'b';
 const COURIER: u8 = b'd';
 
@@ -42,6 +44,22 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let first = unsafe { OwnedFd::from_raw_fd(ends[0]) };
     // SAFETY: as above.
     let second = unsafe { OwnedFd::from_raw_fd(ends[1]) };
+    for end in [&first, &second] {
+        let patience = libc::timeval { tv_sec: 0, tv_usec: PATIENCE.subsec_micros().into() };
+        // SAFETY: a timeval is there, as the size says.
+        let result = unsafe {
+            libc::setsockopt(
+                end.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVTIMEO,
+                (&raw const patience).cast(),
+                size_of_val(&patience) as libc::socklen_t,
+            )
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
     Ok((first, second))
 }
 
@@ -179,8 +197,9 @@ fn send_packet(socket: BorrowedFd<'_>, serial: u64, descriptors: &[BorrowedFd<'_
     Ok(())
 }
 
-/// The next packet, without waiting. Descriptors that come unexpectedly are closed.
-pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Packet> {
+/// The next packet; [`Packet::Nothing`] if there is none, at once or, if it `waits`, after [`PATIENCE`]. Descriptors that
+/// come unexpectedly are closed.
+pub(crate) fn receive(socket: BorrowedFd<'_>, waits: bool) -> io::Result<Packet> {
     let mut bytes = [0u8; 16];
     let mut control = Control([0; 1_040]);
     let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -190,7 +209,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Packet> {
     message.msg_iovlen = 1;
     message.msg_control = control.0.as_mut_ptr().cast();
     message.msg_controllen = control.0.len();
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let flags = libc::MSG_CMSG_CLOEXEC | if waits { 0 } else { libc::MSG_DONTWAIT };
     // SAFETY: there is room for what the message says.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
     if length < 0 {
