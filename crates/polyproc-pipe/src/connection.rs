@@ -47,10 +47,11 @@ pub fn pipe<A, B>() -> io::Result<(Connection<A, B>, Connection<B, A>)> {
 /// # Errors
 ///
 /// As for [`pipe`].
+#[expect(clippy::type_complexity, reason = "a pair of ends, each the mirror of the other")]
 pub fn pipe_with_capacity<A, B, C>(bytes: usize) -> io::Result<(Connection<A, B, C>, Connection<B, A, C>)> {
     let range = crate::end::CAPACITY;
     let bytes = bytes.clamp(*range.start(), *range.end()).next_power_of_two();
-    let shape = shape(bytes as u64, 0).expect("a power of two in the range");
+    let shape = shape(bytes as u64, 0).ok_or(io::ErrorKind::InvalidInput)?;
     let (first, second) = End::pair(&shape)?;
     Ok((Connection::new(first), Connection::new(second)))
 }

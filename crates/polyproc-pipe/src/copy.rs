@@ -78,12 +78,16 @@ pub(crate) unsafe fn from_shared(place: NonNull<u8>, to: *mut u8, length: usize)
         // SAFETY: mapped and aligned, as the caller says.
         let bytes = unsafe { word(place, index).as_ref() }.load(Ordering::Relaxed).to_ne_bytes();
         // SAFETY: within the room at `to`.
-        unsafe { to.add(index * 8).copy_from_nonoverlapping(bytes.as_ptr(), 8) };
+        let to = unsafe { to.add(index * 8) };
+        // SAFETY: there is room for eight more.
+        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), 8) };
     }
-    if length % 8 != 0 {
+    if !length.is_multiple_of(8) {
         // SAFETY: as above; the rounding up leaves a whole word.
         let bytes = unsafe { word(place, length / 8).as_ref() }.load(Ordering::Relaxed).to_ne_bytes();
+        // SAFETY: within the room at `to`.
+        let to = unsafe { to.add(length / 8 * 8) };
         // SAFETY: the last few bytes of the room.
-        unsafe { to.add(length / 8 * 8).copy_from_nonoverlapping(bytes.as_ptr(), length % 8) };
+        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), length % 8) };
     }
 }

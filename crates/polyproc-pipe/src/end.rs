@@ -216,7 +216,7 @@ impl End {
         let is_sane = ticket.side < 2
             && ticket.capacity == object.count()
             && on_their_way <= ticket.capacity
-            && [ticket.tail, ticket.head_seen, ticket.head].iter().all(|position| position % 8 == 0)
+            && [ticket.tail, ticket.head_seen, ticket.head].iter().all(|position| position.is_multiple_of(8))
             && socket::is_ours(socket.as_fd());
         is_sane.then(|| End::new(object, socket, ticket))
     }

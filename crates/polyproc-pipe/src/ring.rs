@@ -208,7 +208,7 @@ impl Sender {
         // Acquire: what is free has been read.
         let head = self.place.control().receiver.position.load(Ordering::Acquire);
         let gone_on = head.wrapping_sub(self.head_seen);
-        if gone_on > self.tail.wrapping_sub(self.head_seen) || head % 8 != 0 {
+        if gone_on > self.tail.wrapping_sub(self.head_seen) || !head.is_multiple_of(8) {
             return Err(Broken);
         }
         self.head_seen = head;
@@ -385,7 +385,10 @@ impl Receiver {
         }
         // Forwards, and no further than there is room after what this side has published.
         let ahead = tail.wrapping_sub(self.published);
-        if ahead > self.place.capacity || ahead < self.head.wrapping_sub(self.published) || tail % 8 != 0 {
+        if ahead > self.place.capacity
+            || ahead < self.head.wrapping_sub(self.published)
+            || !tail.is_multiple_of(8)
+        {
             return Err(Broken);
         }
         self.tail_seen = tail;

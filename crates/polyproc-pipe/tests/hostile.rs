@@ -72,9 +72,11 @@ fn a_scribbler_is_an_error_and_no_deadline_is_missed() {
             loop {
                 let index =
                     if everywhere { random.next() as usize % count } else { random.next() as usize % 128 };
-                // SAFETY: within the mapping, which this process may write to; what that does to the other is the test.
-                unsafe { words.add(index).write_volatile(nonsense(&mut random)) };
-                if random.next() % 64 == 0 {
+                // SAFETY: within the mapping.
+                let word = unsafe { words.add(index) };
+                // SAFETY: this process may write to it; what that does to the other is the test.
+                unsafe { word.write_volatile(nonsense(&mut random)) };
+                if random.next().is_multiple_of(64) {
                     let byte = [0u8; 9];
                     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
                     let length = random.next() as usize % 10;

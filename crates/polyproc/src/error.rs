@@ -69,6 +69,12 @@ pub enum Error {
     /// More tasks were said to be done than were put.
     #[cfg(feature = "queue")]
     TaskDone(crate::TaskDoneError),
+    /// Nothing was sent through a connection. The message is left behind.
+    #[cfg(feature = "pipe")]
+    Send(crate::SendError<()>),
+    /// Nothing was received from a connection.
+    #[cfg(feature = "pipe")]
+    Recv(crate::RecvError),
     /// An index or a range outside an array, or a wrong length.
     #[cfg(feature = "value")]
     Array(crate::ArrayError),
@@ -112,6 +118,10 @@ impl fmt::Display for Error {
             Error::Get(error) => error.fmt(f),
             #[cfg(feature = "queue")]
             Error::TaskDone(error) => error.fmt(f),
+            #[cfg(feature = "pipe")]
+            Error::Send(error) => error.fmt(f),
+            #[cfg(feature = "pipe")]
+            Error::Recv(error) => error.fmt(f),
             #[cfg(feature = "value")]
             Error::Array(error) => error.fmt(f),
             #[cfg(feature = "value")]
@@ -136,6 +146,10 @@ impl std::error::Error for Error {
             Error::Put(error) => error.source(),
             #[cfg(feature = "queue")]
             Error::Get(error) => error.source(),
+            #[cfg(feature = "pipe")]
+            Error::Send(error) => error.source(),
+            #[cfg(feature = "pipe")]
+            Error::Recv(error) => error.source(),
             #[allow(unreachable_patterns, reason = "without features there are no others")]
             _ => None,
         }
@@ -248,6 +262,24 @@ mod barrier {
     impl From<BrokenBarrier> for Error {
         fn from(error: BrokenBarrier) -> Error {
             Error::Barrier(WaitError::Broken(error))
+        }
+    }
+}
+
+#[cfg(feature = "pipe")]
+mod pipe {
+    use super::Error;
+    use crate::{RecvError, SendError};
+
+    impl<T> From<SendError<T>> for Error {
+        fn from(error: SendError<T>) -> Error {
+            Error::Send(error.map(drop))
+        }
+    }
+
+    impl From<RecvError> for Error {
+        fn from(error: RecvError) -> Error {
+            Error::Recv(error)
         }
     }
 }

@@ -40,6 +40,7 @@
 //! | `polyproc-process` | `process` | [`Process`], [`Builder`], [`init`], [`current_process`], [`active_children`], [`cpu_count`] |
 //! | `polyproc-value` | `value` | [`Value`], [`Array`], their atomic forms [`RawValue`] and [`RawArray`], their run-time typed forms [`AnyValue`] and [`AnyArray`] |
 //! | `polyproc-queue` | `queue` | [`Queue`], [`JoinableQueue`] |
+//! | `polyproc-pipe` | `pipe` | [`pipe()`], [`Connection`], [`simplex`], [`wait`] |
 //! | `polyproc-mutex` | `mutex` | [`Mutex`], [`RLock`] |
 //! | `polyproc-rwlock` | `rwlock` | [`RwLock`] |
 //! | `polyproc-condition` | `condition` | [`Condition`] |
@@ -68,6 +69,9 @@
 //! | `Queue()`, `Queue(maxsize=n)` | [`Queue::new`], [`Queue::bounded`]; `close` ends it for the consumers too |
 //! | `q.put_nowait(x)`, `queue.Full` | [`try_put`](Queue::try_put), [`PutError::Full`], which has the message |
 //! | `JoinableQueue()` | [`JoinableQueue`] |
+//! | `Pipe()`, `Pipe(duplex=False)` | [`pipe()`], [`simplex`], with a type for each direction |
+//! | `connection.recv()`, `EOFError` | [`recv`](Connection::recv), [`RecvError::Disconnected`] |
+//! | `multiprocessing.connection.wait([…])` | [`wait`] |
 
 #![forbid(unsafe_code)]
 
@@ -88,10 +92,16 @@ pub use polyproc_barrier::{Barrier, BarrierWait, BrokenBarrier, BrokenCause, Wai
 pub use polyproc_condition::{Condition, WaitTimeoutResult};
 #[cfg(feature = "event")]
 pub use polyproc_event::Event;
+#[cfg(any(feature = "queue", feature = "pipe"))]
+pub use polyproc_memory::codec::{Bytes, Codec, DecodeError, EncodeError, Postcard, Raw};
 #[cfg(feature = "mutex")]
 pub use polyproc_mutex::{
     LockTimeoutError, Mutex, MutexGuard, NestedError, PoisonCause, PoisonError, RLock, RLockGuard,
     TryLockError,
+};
+#[cfg(feature = "pipe")]
+pub use polyproc_pipe::{
+    Connection, Receiver, RecvError, SendError, Sender, Waitable, pipe, pipe_with_capacity, simplex, wait,
 };
 #[cfg(feature = "process")]
 pub use polyproc_process::{
@@ -100,8 +110,8 @@ pub use polyproc_process::{
 };
 #[cfg(feature = "queue")]
 pub use polyproc_queue::{
-    Bytes, Claim, Codec, DecodeError, EncodeError, GetError, GetManyError, JoinableQueue, MessageRef,
-    Postcard, PutError, PutManyError, Queue, Raw, Reservation, TaskDoneError, TryGetError, TryPutError,
+    Claim, GetError, GetManyError, JoinableQueue, MessageRef, PutError, PutManyError, Queue, Reservation,
+    TaskDoneError, TryGetError, TryPutError,
 };
 #[cfg(feature = "rwlock")]
 pub use polyproc_rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};

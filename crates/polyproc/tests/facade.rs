@@ -192,3 +192,33 @@ fn a_killed_child_poisons_what_it_held_and_is_named() -> polyproc::Result<()> {
     assert_eq!(value.get()?, 1);
     Ok(())
 }
+
+#[test]
+fn connections_reach_a_child_and_bring_handles() -> polyproc::Result<()> {
+    fn add(connection: polyproc::Connection<i32, (Value<i32>, i32)>) {
+        for message in connection.iter() {
+            let (value, n) = message.unwrap();
+            value.update(|value| *value += n).unwrap();
+            connection.send(value.get().unwrap()).unwrap();
+        }
+    }
+    let (here, there) = polyproc::pipe::<(Value<i32>, i32), i32>()?;
+    let child = Process::spawn(add, (there,))?;
+    let value = Value::new(40)?;
+    here.send((value.clone(), 2))?;
+    assert_eq!(here.recv()?, 42);
+    assert_eq!(value.get()?, 42);
+    here.close()?;
+    child.join()?;
+
+    // The child's process and its connection, whichever is first.
+    let (here, there) = polyproc::pipe::<u8, u8>()?;
+    let child = Process::spawn(|there: polyproc::Connection<u8, u8>| drop(there.recv()), (there,))?;
+    assert!(polyproc::wait(&[(&here).into(), child.sentinel().into()], Some(Duration::ZERO))?.is_empty());
+    child.kill()?;
+    assert!(!polyproc::wait(&[(&here).into(), child.sentinel().into()], None)?.is_empty());
+    assert!(matches!(here.recv().map_err(Error::from), Err(Error::Recv(polyproc::RecvError::Disconnected))));
+    assert!(matches!(here.send(1).map_err(Error::from), Err(Error::Send(_))));
+    child.join().unwrap_err();
+    Ok(())
+}
