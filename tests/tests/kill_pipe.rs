@@ -1,0 +1,165 @@
+//! Kills a process at every instruction of what it does with a connection.
+//!
+//! ```sh
+//! cargo test --release -p polyproc-tests --test kill_pipe -- --nocapture
+//! POLYPROC_KILL_FULL=1 cargo test --release -p polyproc-tests --test kill_pipe -- --nocapture
+//! ```
+//!
+//! The victim makes the pipe and sends one end to a peer, so that nobody else has a copy. Whatever it is killed at, the
+//! peer receives what was sent, whole and in order, then hears that nobody is left, and sleeps no longer than that.
+
+use polyproc_pipe::{Bytes, Connection, Receiver, RecvError, SendError, Sender, pipe_with_capacity, simplex};
+use polyproc_sys::atomic::{AtomicU32, Ordering};
+use polyproc_tests::kill::{Operation, Outcome};
+use polyproc_tests::shared::{Cues, Shared};
+use polyproc_tests::system::one_at_a_time;
+use std::time::Duration;
+
+type End = Connection<Vec<u8>, Vec<u8>, Bytes>;
+
+struct Scene {
+    courier: Sender<End>,
+    at_courier: Receiver<End>,
+    /// How many messages the peer has received or sent.
+    passed: Shared<AtomicU32>,
+    /// How many peers have come to their end.
+    ended: Shared<AtomicU32>,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let (courier, at_courier) = simplex().unwrap();
+        Scene { courier, at_courier, passed: Shared::new(), ended: Shared::new() }
+    }
+
+    /// As the victim, before it begins: its end of a pipe, of which the peer gets the other. Looking was in vain so often
+    /// that whoever waits sleeps at once.
+    fn end(&self) -> End {
+        let (own, given) = pipe_with_capacity(4096).unwrap();
+        for _ in 0..10 {
+            assert!(matches!(own.recv_timeout(Duration::from_micros(20)), Err(RecvError::Empty)));
+        }
+        own.send_bytes(&message(0, 16)).unwrap();
+        self.courier.send(given).unwrap();
+        own
+    }
+
+    /// As a survivor: how many messages passed. The peer has come to its end.
+    fn survey(&self, phases: &[&'static str]) -> &'static str {
+        assert_eq!(self.ended.load(Ordering::Relaxed), 1, "the peer has not come to its end");
+        phases[self.passed.load(Ordering::Relaxed) as usize - 1]
+    }
+}
+
+fn message(number: u8, length: usize) -> Vec<u8> {
+    vec![number; length]
+}
+
+/// A peer that receives until nobody is left.
+fn receiver(length: usize) -> impl Fn(&Scene, &Cues) {
+    move |scene, _| {
+        let end = scene.at_courier.recv().unwrap();
+        for number in 0.. {
+            match end.recv() {
+                Ok(got) => {
+                    let length = if number == 0 { 16 } else { length };
+                    assert!(got == message(number, length), "message {number} is damaged");
+                    scene.passed.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(RecvError::Disconnected) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(matches!(end.send(vec![1]), Err(SendError::Disconnected(bytes)) if bytes == [1]));
+        scene.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A peer that sends until nobody is left.
+fn sender(length: usize) -> impl Fn(&Scene, &Cues) {
+    move |scene, _| {
+        let end = scene.at_courier.recv().unwrap();
+        assert_eq!(end.recv().unwrap(), message(0, 16));
+        for number in 1u8.. {
+            match end.send(message(number, length)) {
+                Ok(()) => {}
+                Err(SendError::Disconnected(back)) => {
+                    assert_eq!(back, message(number, length));
+                    break;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        scene.passed.store(1, Ordering::Relaxed);
+        scene.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The victim sends one message of this length.
+fn sends(length: usize) -> Operation<Scene> {
+    let phases: &[&str] = &["unsent", "sent"];
+    Operation::new(format!("send {length} bytes"), Scene::new)
+        .victim(move |scene, stage| {
+            let end = scene.end();
+            let message = message(1, length);
+            stage.begin();
+            end.send_bytes(&message).unwrap();
+            stage.end();
+        })
+        .peer(receiver(length))
+        .check(phases, |scene, _: &Outcome<'_>| scene.survey(&["unsent", "sent"]))
+}
+
+#[test]
+fn a_send_to_a_sleeping_receiver() {
+    let _turn = one_at_a_time();
+    sends(16).run().assert_clean();
+    sends(0).run().assert_clean();
+}
+
+#[test]
+fn a_send_in_parts() {
+    let _turn = one_at_a_time();
+    // Each byte of a long copy is a step.
+    sends(6_000).thinly(997).run().assert_clean();
+}
+
+#[test]
+fn a_receive_and_the_room_that_it_makes() {
+    let _turn = one_at_a_time();
+    // Each byte of a long copy is a step.
+    for (length, every) in [(24, 1), (1_500, 67), (6_000, 1_499)] {
+        Operation::new(format!("receive {length} bytes"), Scene::new)
+            .victim(move |scene, stage| {
+                let end = scene.end();
+                // The peer is at its first message, or waits for room.
+                stage.begin();
+                for number in 1..3 {
+                    assert!(end.recv().unwrap() == message(number, length));
+                }
+                stage.end();
+            })
+            .peer(sender(length))
+            .check(&["told"], |scene, _| scene.survey(&["told"]))
+            .thinly(every)
+            .run()
+            .assert_clean();
+    }
+}
+
+#[test]
+fn a_close_and_a_drop() {
+    let _turn = one_at_a_time();
+    Operation::new("close, drop", Scene::new)
+        .victim(|scene, stage| {
+            let end = scene.end();
+            stage.begin();
+            end.close().unwrap();
+            drop(end);
+            stage.end();
+        })
+        .peer(receiver(0))
+        .check(&["told"], |scene, _| scene.survey(&["told"]))
+        .run()
+        .assert_clean();
+}
