@@ -41,7 +41,8 @@ impl Door {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the bell, unless `ready`. `Ok(true)` if it is to look again, `Ok(false)` after the deadline.
+    /// Waits for the bell, unless `ready`, or until the deadline. `Ok(false)` if nothing came, only the backstop: who finds
+    /// news then was forgotten.
     pub(crate) fn wait(
         &self,
         socket: BorrowedFd<'_>,
@@ -53,7 +54,7 @@ impl Door {
             return Ok(true);
         }
         if deadline.has_passed() {
-            return Ok(false);
+            return Ok(true);
         }
         if state.is_attended {
             state.has_others = true;
@@ -72,12 +73,13 @@ impl Door {
         let mut state = self.state();
         state.is_attended = false;
         let has_others = core::mem::take(&mut state.has_others);
+        let is_forgotten = deadline == Deadline::NEVER && matches!(packet, Ok(Packet::Nothing));
         let result = packet.map(|packet| state.take(packet));
         drop(state);
         if has_others {
             self.turn.notify_all();
         }
-        result.map(|()| true)
+        result.map(|()| !is_forgotten)
     }
 
     fn wait_for_packet(socket: BorrowedFd<'_>, deadline: Deadline) -> io::Result<Packet> {

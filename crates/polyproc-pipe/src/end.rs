@@ -12,6 +12,7 @@ use polyproc_memory::{Kind, Object, Shape, handover};
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::backoff::Patience;
 use polyproc_sys::deadline::Deadline;
+use polyproc_sys::futex;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -401,8 +402,12 @@ impl End {
         length: usize,
         deadline: Deadline,
     ) -> Result<(), SendRefusal> {
+        let mut is_forgotten = false;
         loop {
             if sending.ring.has_room(length)? {
+                if is_forgotten {
+                    futex::count_backstop_rescue();
+                }
                 return Ok(());
             }
             if deadline != Deadline::PAST {
@@ -432,7 +437,8 @@ impl End {
                 sending.ring.is_awake();
                 return Err(SendRefusal::Full);
             }
-            self.door.wait(self.socket(), until, || !sending.ring.is_asleep()).map_err(SendRefusal::Io)?;
+            let is_awake = || !sending.ring.is_asleep();
+            is_forgotten = !self.door.wait(self.socket(), until, is_awake).map_err(SendRefusal::Io)?;
             sending.ring.is_awake();
         }
     }
@@ -566,6 +572,7 @@ impl End {
     }
 
     fn wait_for_news(&self, receiving: &mut Receiving, deadline: Deadline) -> Result<Front, RecvRefusal> {
+        let mut is_forgotten = false;
         loop {
             if self.is_closed() {
                 return Err(RecvRefusal::Closed);
@@ -575,6 +582,9 @@ impl End {
             }
             let front = receiving.ring.front()?;
             if front != Front::Nothing {
+                if is_forgotten {
+                    futex::count_backstop_rescue();
+                }
                 return Ok(front);
             }
             if deadline != Deadline::PAST {
@@ -614,7 +624,7 @@ impl End {
             }
             let until = if is_prompt { deadline } else { deadline.min(Deadline::after(SLICE)) };
             let is_awake = || !receiving.ring.is_asleep();
-            self.door.wait(self.socket(), until, is_awake).map_err(RecvRefusal::Io)?;
+            is_forgotten = !self.door.wait(self.socket(), until, is_awake).map_err(RecvRefusal::Io)?;
             receiving.ring.is_awake();
         }
     }

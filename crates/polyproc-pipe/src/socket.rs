@@ -215,7 +215,9 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, waits: bool) -> io::Result<Packet>
     if length < 0 {
         let error = io::Error::last_os_error();
         return match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(Packet::Nothing),
+            io::ErrorKind::WouldBlock => Ok(Packet::Nothing),
+            // A signal handler ran: a reason to look again.
+            io::ErrorKind::Interrupted => Ok(Packet::Bell),
             io::ErrorKind::ConnectionReset => Ok(Packet::End),
             _ => Err(error),
         };
