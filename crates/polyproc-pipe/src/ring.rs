@@ -484,3 +484,162 @@ impl Receiver {
         self.place.control().receiver.farewells.fetch_add(1, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPACITY: u64 = 4096;
+
+    /// A ring in private memory, and both sides of it.
+    struct Rig {
+        place: Place,
+        sender: Sender,
+        receiver: Receiver,
+    }
+
+    fn rig() -> Rig {
+        let words = vec![0u128; (256 + CAPACITY as usize + 128) / 16].leak();
+        let start = words.as_mut_ptr().cast::<u8>();
+        // SAFETY: within the words, which are 128 bytes more than is needed.
+        let start = NonNull::new(unsafe { start.add(start.align_offset(128)) }).unwrap();
+        // SAFETY: behind the control words.
+        let bytes = unsafe { start.add(256) };
+        // SAFETY: zeroed, aligned, large enough, and never freed.
+        let place = unsafe { Place::new(start.cast(), bytes, CAPACITY) };
+        let sender = Sender::new(place, START, START);
+        sender.initialise();
+        Rig { place, sender, receiver: Receiver::new(place, START) }
+    }
+
+    impl Rig {
+        fn send(&mut self, bytes: &[u8]) {
+            assert_eq!(self.sender.has_room(bytes.len()), Ok(true));
+            self.sender.write(bytes, 0);
+            self.sender.publish().unwrap();
+        }
+
+        fn tail(&self) -> &AtomicU64 {
+            &self.place.control().sender.position
+        }
+    }
+
+    #[test]
+    fn positions_wrap_and_records_split() {
+        let mut rig = rig();
+        let mut got = Vec::new();
+        for n in 0..2_000u32 {
+            let message = vec![n as u8; (n * 7 % 1_900) as usize];
+            rig.send(&message);
+            let front = rig.receiver.front().unwrap();
+            assert_eq!(front, Front::Whole(message.len(), 0));
+            got.clear();
+            rig.receiver.take_into(front, &mut got);
+            assert_eq!(got, message);
+            if rig.receiver.has_to_publish() {
+                rig.receiver.publish().unwrap();
+            }
+        }
+        assert!(rig.sender.positions().0 < START, "the positions have not wrapped");
+    }
+
+    #[test]
+    fn a_tail_that_cannot_be_is_refused() {
+        for tail in [START - 8, START + CAPACITY + 8, START + 4, START.wrapping_add(1 << 63), 0] {
+            let mut rig = rig();
+            rig.tail().store(tail, Ordering::Relaxed);
+            assert_eq!(rig.receiver.front(), Err(Broken), "{tail:#x}");
+        }
+    }
+
+    #[test]
+    fn a_tail_that_goes_back_is_refused() {
+        let mut rig = rig();
+        rig.send(b"12345678");
+        let front = rig.receiver.front().unwrap();
+        rig.receiver.take_into(front, &mut Vec::new());
+        rig.tail().store(START, Ordering::Relaxed);
+        assert_eq!(rig.receiver.front(), Err(Broken));
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_is_refused() {
+        let headers = [
+            9, // One more than was published, padded.
+            CAPACITY,
+            1 << 39,
+            LENGTH,
+            ABORT,        // Of nothing.
+            ABORT | MORE, // As well.
+            MORE,         // Without room for its total.
+            MORE | 7,
+        ];
+        for header in headers {
+            let mut rig = rig();
+            rig.send(b"12345678");
+            rig.place.header(START).store(header, Ordering::Relaxed);
+            assert_eq!(rig.receiver.front(), Err(Broken), "{header:#x}");
+        }
+    }
+
+    #[test]
+    fn a_total_that_cannot_be_is_refused() {
+        for total in [0, 8, MESSAGE_MAX as u64 + 1, 1 << 63, u64::MAX] {
+            let mut rig = rig();
+            rig.sender.write_first(total as usize, b"12345678", 0);
+            rig.sender.publish().unwrap();
+            assert_eq!(rig.receiver.front(), Err(Broken), "{total:#x}");
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_add_up_are_refused() {
+        // Too much, too little at the end, nothing at all, and one that is not over.
+        for (bytes, is_last) in [(24, true), (8, true), (0, false), (16, false), (4_000, false)] {
+            let mut rig = rig();
+            rig.sender.write_first(24, b"12345678", 0);
+            rig.sender.publish().unwrap();
+            let front = rig.receiver.front().unwrap();
+            assert_eq!(front, Front::First(24, 0));
+            let mut got = Vec::new();
+            rig.receiver.take_into(front, &mut got);
+            rig.sender.write_next(&vec![1; bytes], is_last);
+            rig.sender.publish().unwrap();
+            assert_eq!(rig.receiver.front(), Err(Broken), "{bytes} {is_last}");
+        }
+    }
+
+    #[test]
+    fn a_claim_of_a_gigabyte_takes_no_gigabyte() {
+        let mut rig = rig();
+        rig.sender.write_first(MESSAGE_MAX, b"12345678", 0);
+        rig.sender.publish().unwrap();
+        let front = rig.receiver.front().unwrap();
+        let mut got = Vec::new();
+        rig.receiver.take_into(front, &mut got);
+        assert!(got.capacity() <= 8 << 20, "{}", got.capacity());
+    }
+
+    #[test]
+    fn a_head_that_cannot_be_is_refused() {
+        for head in [START - 8, START + 512, START + 4, 0] {
+            let mut rig = rig();
+            for _ in 0..3 {
+                rig.send(&[1; 100]);
+            }
+            rig.place.control().receiver.position.store(head, Ordering::Relaxed);
+            let most = CAPACITY as usize - 3 * 112 - 8;
+            assert_eq!(rig.sender.has_room(most), Err(Broken), "{head:#x}");
+        }
+    }
+
+    #[test]
+    fn a_position_that_somebody_else_moved_is_noticed() {
+        let mut rig = rig();
+        rig.tail().store(START + 8, Ordering::Relaxed);
+        rig.sender.write(b"1", 0);
+        assert_eq!(rig.sender.publish(), Err(Broken));
+        rig.place.control().receiver.position.store(START + 8, Ordering::Relaxed);
+        assert_eq!(rig.receiver.publish(), Err(Broken));
+    }
+}
