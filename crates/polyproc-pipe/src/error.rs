@@ -1,6 +1,7 @@
 //! What can go wrong.
 
-use crate::end::{RecvRefusal, SendRefusal};
+use crate::receiving::RecvRefusal;
+use crate::sending::SendRefusal;
 use core::fmt;
 use polyproc_memory::codec::{DecodeError, EncodeError};
 use std::error::Error;

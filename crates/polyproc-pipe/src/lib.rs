@@ -83,8 +83,10 @@ mod error;
 mod gate;
 #[allow(unsafe_code, reason = "the clock")]
 mod pulse;
+mod receiving;
 #[allow(unsafe_code, reason = "the ring in the mapping")]
 mod ring;
+mod sending;
 mod simplex;
 #[allow(unsafe_code, reason = "system calls")]
 mod socket;
