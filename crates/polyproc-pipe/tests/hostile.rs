@@ -62,7 +62,7 @@ fn a_scribbler_is_an_error_and_no_deadline_is_missed() {
         let child = Child::run(|| {
             here.close().unwrap();
             let (words, count) = mapping();
-            let mut random = Random(round * 0x9e37_79b9_7f4a_7c15);
+            let mut random = Random(round.wrapping_mul(0x9e37_79b9_7f4a_7c15));
             // Some begin honestly.
             for _ in 0..random.next() % 50 {
                 let _ = there.send_timeout(vec![1; (random.next() % 3000) as usize], Duration::ZERO);
