@@ -75,6 +75,11 @@ pub trait Codec<T> {
     /// returned: it does that, and nothing else.
     fn copy(bytes: &[u8]) -> Self::Copied;
 
+    /// What [`copy`](Codec::copy) makes of bytes that have been copied already.
+    fn own(bytes: Vec<u8>) -> Self::Copied {
+        Self::copy(&bytes)
+    }
+
     /// Makes a message of the bytes.
     ///
     /// # Errors
@@ -153,6 +158,11 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Postcard {
     }
 
     #[inline]
+    fn own(bytes: Vec<u8>) -> Vec<u8> {
+        bytes
+    }
+
+    #[inline]
     fn decode(copied: Vec<u8>) -> Result<T, DecodeError> {
         match postcard::take_from_bytes(&copied) {
             Ok((message, [])) => {
@@ -211,6 +221,11 @@ impl Codec<Vec<u8>> for Bytes {
     #[inline(always)]
     fn copy(bytes: &[u8]) -> Vec<u8> {
         bytes.to_vec()
+    }
+
+    #[inline(always)]
+    fn own(bytes: Vec<u8>) -> Vec<u8> {
+        bytes
     }
 
     #[inline(always)]

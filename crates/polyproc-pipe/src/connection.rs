@@ -283,9 +283,9 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
         let received = self.end.recv(&mut bytes, usize::MAX, deadline);
         let descriptors = received.map_err(|refusal| RecvError::new(refusal, usize::MAX))?;
         let decoded = if is_plain::<R, C>() {
-            C::decode(C::copy(&bytes))
+            C::decode(C::own(bytes))
         } else {
-            handover::receive(descriptors, || C::decode(C::copy(&bytes)))
+            handover::receive(descriptors, || C::decode(C::own(bytes)))
         };
         decoded.map_err(RecvError::Decode)
     }

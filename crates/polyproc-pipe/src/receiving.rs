@@ -117,7 +117,8 @@ impl End {
                     return Ok(descriptors);
                 }
                 Front::First(_, descriptors) => {
-                    receiving.torso = Vec::new();
+                    // The caller's memory, if it has some to spare: fresh memory costs more than the copy.
+                    receiving.torso = if to.is_empty() { core::mem::take(to) } else { Vec::new() };
                     receiving.descriptors = descriptors;
                     receiving.take_part(front);
                 }
