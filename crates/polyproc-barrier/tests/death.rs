@@ -137,12 +137,9 @@ fn parties_killed_at_any_moment_strand_nobody() {
         dying.kill();
         // It may have died between two rounds: then the others wait for somebody who comes.
         let stranger = Child::run(go);
+        let before = rounds.get();
         wait_until("a death is told or a stranger has joined", || {
-            told.get() != 0 || {
-                let before = rounds.get();
-                std::thread::yield_now();
-                rounds.get() > before + 30
-            }
+            told.get() != 0 || rounds.get() > before + 30
         });
         if told.get() == 0 {
             barrier.abort();
