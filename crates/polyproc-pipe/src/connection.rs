@@ -137,7 +137,7 @@ impl<S, R, C> Connection<S, R, C> {
     ///
     /// What recvmsg(2) says.
     pub fn prepare_wait(&self) -> io::Result<bool> {
-        self.end.prepares_wait()
+        Ok(self.end.prepares_wait()?.unwrap_or(false))
     }
 
     /// Rings the bell for messages that were sent by `send_quietly`, if the other side sleeps.
@@ -349,7 +349,7 @@ impl<S> Connection<S, Vec<u8>, Bytes> {
 
 /// Whether no handle can be in a message, so that nothing travels beside it.
 #[inline(always)]
-fn is_plain<T, C: Codec<T>>() -> bool {
+pub(crate) fn is_plain<T, C: Codec<T>>() -> bool {
     C::CODE == b'r' || C::CODE == b'b'
 }
 

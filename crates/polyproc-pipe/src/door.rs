@@ -3,6 +3,9 @@
 //! The bell does not say for whom it rings: a message, or room. If two threads waited at the socket, one could take the
 //! bell of the other. So one waits at the socket, and the others wait for that one: when it has taken anything from the
 //! socket, all look again at what they wait for.
+//!
+//! Whoever passes by without waiting leaves the bell to the one who waits. Tasks of a runtime, which wait for the socket
+//! elsewhere, leave their wakers here: what they wait for may be gone from the socket before they hear of it.
 
 use crate::socket::{self, Packet};
 use polyproc_sys::deadline::Deadline;
@@ -10,11 +13,20 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
 
 /// The most descriptors that are kept for messages that have not come yet.
 const KEPT: usize = 1 << 17;
 /// The most packets that are taken at a time: a peer that rings without end keeps nobody past a deadline.
 const PACKETS: usize = 64;
+/// How long somebody who is awake may take to fetch the packets that lie before a message's descriptors.
+const ATTENDANCE: Duration = Duration::from_secs(1);
+
+/// A direction, as [`park`](Door::park) takes it.
+pub(crate) const SENDING: usize = 0;
+/// The other one.
+pub(crate) const RECEIVING: usize = 1;
 
 #[derive(Default)]
 struct State {
@@ -22,6 +34,10 @@ struct State {
     is_attended: bool,
     /// Whether somebody waits for that one.
     has_others: bool,
+    /// Whether a thread that is about to wait is inside the gate of this direction.
+    parked: [bool; 2],
+    /// Tasks that wait for the socket by themselves, each with its own number.
+    tasks: Vec<(i32, Waker)>,
     has_ended: bool,
     inbox: VecDeque<(u64, OwnedFd)>,
     /// Descriptors came that nobody has announced, more than are kept.
@@ -72,13 +88,9 @@ impl Door {
         let packet = Door::wait_for_packet(socket, deadline);
         let mut state = self.state();
         state.is_attended = false;
-        let has_others = core::mem::take(&mut state.has_others);
         let is_forgotten = deadline == Deadline::NEVER && matches!(packet, Ok(Packet::Nothing));
         let result = packet.map(|packet| state.take(packet));
-        drop(state);
-        if has_others {
-            self.turn.notify_all();
-        }
+        self.let_others_look(state);
         result.map(|()| !is_forgotten)
     }
 
@@ -94,14 +106,60 @@ impl Door {
     /// Takes what has come, without waiting. Whether the other end is gone.
     pub(crate) fn look(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
         let mut state = self.state();
-        state.take_packets(socket)?;
+        let has_taken = state.take_packets(socket)?;
         let has_ended = state.has_ended;
+        if has_taken {
+            self.let_others_look(state);
+        }
+        Ok(has_ended)
+    }
+
+    /// After something was taken from the socket that others may wait for, or the end was closed.
+    fn let_others_look(&self, mut state: MutexGuard<'_, State>) {
         let has_others = core::mem::take(&mut state.has_others);
+        let tasks = core::mem::take(&mut state.tasks);
         drop(state);
         if has_others {
             self.turn.notify_all();
         }
-        Ok(has_ended)
+        tasks.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// A thread is about to wait inside a gate: tasks that find it closed are woken when the thread has left it.
+    pub(crate) fn park(&self, direction: usize) {
+        self.state().parked[direction] = true;
+    }
+
+    /// It has left the gate, and nobody is announced as asleep by now.
+    pub(crate) fn unpark(&self, direction: usize) {
+        let mut state = self.state();
+        state.parked[direction] = false;
+        self.let_others_look(state);
+    }
+
+    /// Whether a thread that is inside the gate of this direction has said that it waits.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_parked(&self, direction: usize) -> bool {
+        self.state().parked[direction]
+    }
+
+    /// When the end was closed, or a message sent of which a part was under way: all are to look again.
+    pub(crate) fn wake_all(&self) {
+        self.let_others_look(self.state());
+    }
+
+    /// A task is to be woken when anybody has taken anything from the socket. Instead of what it left under this number.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn enlist(&self, number: i32, waker: &Waker) {
+        let mut state = self.state();
+        state.tasks.retain(|(of, _)| *of != number);
+        state.tasks.push((number, waker.clone()));
+    }
+
+    /// The task waits no longer.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn strike(&self, number: i32) {
+        self.state().tasks.retain(|(of, _)| *of != number);
     }
 
     /// Whether the other end was seen to be gone.
@@ -114,8 +172,36 @@ impl Door {
         self.state().is_flooded
     }
 
-    /// The descriptors of the message with this serial number; those of earlier ones are closed. As many as are there.
-    pub(crate) fn take_descriptors(&self, serial: u64) -> Vec<OwnedFd> {
+    /// So many descriptors of the message with this serial number, or as many as are there; those of earlier ones are
+    /// closed.
+    pub(crate) fn fetch_descriptors(
+        &self,
+        socket: BorrowedFd<'_>,
+        serial: u64,
+        count: usize,
+    ) -> io::Result<Vec<OwnedFd>> {
+        let patience = Deadline::after(ATTENDANCE);
+        for _ in 0..=count.div_ceil(socket::PACKET_DESCRIPTORS) {
+            self.look(socket)?;
+            // One who waits is about to take the bell that lies before them.
+            while !self.has_descriptors(serial, count) && self.state().is_attended && !patience.has_passed() {
+                std::thread::yield_now();
+                self.look(socket)?;
+            }
+        }
+        let mut descriptors = self.take_descriptors(serial);
+        // The first ones may be of an attempt to send it that ran into its deadline.
+        let stale = descriptors.len().saturating_sub(count);
+        descriptors.drain(..stale);
+        Ok(descriptors)
+    }
+
+    fn has_descriptors(&self, serial: u64, count: usize) -> bool {
+        let state = self.state();
+        state.is_flooded || state.inbox.iter().filter(|(of, _)| *of == serial).count() >= count
+    }
+
+    fn take_descriptors(&self, serial: u64) -> Vec<OwnedFd> {
         let mut state = self.state();
         let mut taken = Vec::new();
         while state.inbox.front().is_some_and(|(of, _)| *of <= serial) {
@@ -134,18 +220,24 @@ impl Door {
 }
 
 impl State {
-    fn take_packets(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+    /// Whether there was anything that others may wait for.
+    fn take_packets(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        let mut has_taken = false;
         for _ in 0..PACKETS {
-            match socket::receive(socket, false)? {
-                Packet::Nothing => break,
-                Packet::End => {
-                    self.has_ended = true;
-                    break;
-                }
-                packet => self.take(packet),
+            // The one who waits sleeps in the kernel until it has taken something itself: a bell is left to it, also one that
+            // comes in this moment.
+            if self.is_attended && !socket::is_courier_next(socket) {
+                break;
+            }
+            let packet = socket::receive(socket, false)?;
+            let is_last = matches!(packet, Packet::Nothing | Packet::End);
+            has_taken |= !matches!(packet, Packet::Nothing);
+            self.take(packet);
+            if is_last {
+                break;
             }
         }
-        Ok(())
+        Ok(has_taken)
     }
 
     fn take(&mut self, packet: Packet) {

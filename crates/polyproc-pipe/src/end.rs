@@ -118,6 +118,8 @@ impl End {
                 pulse: Pulse::new(),
                 serial: ticket.serial_sent,
                 is_broken: false,
+                is_under_way: false,
+                has_parked: false,
             }),
             receiving: Gate::new(Receiving {
                 ring: Receiver::new(places[1 - own], ticket.head),
@@ -125,6 +127,7 @@ impl End {
                 descriptors: 0,
                 serial: ticket.serial_received,
                 is_broken: false,
+                has_parked: false,
             }),
             object: ManuallyDrop::new(object),
             socket: ManuallyDrop::new(Arc::new(socket)),
@@ -141,7 +144,7 @@ impl End {
         let sending = self.sending.enter(Deadline::PAST)?;
         let mut receiving = self.receiving.enter(Deadline::PAST)?;
         let head = receiving.ring.position()?;
-        if !self.door.is_empty() || self.is_closed() {
+        if !self.door.is_empty() || sending.is_under_way || self.is_closed() {
             return None;
         }
         // Whoever goes on with it takes it from what is published.
@@ -188,7 +191,9 @@ impl End {
     /// of this process that wait here notice within the backstop's time.
     pub(crate) fn close(&self) -> io::Result<()> {
         if self.is_closed.swap(1, Ordering::SeqCst) == 0 {
-            socket::let_go(self.socket())?;
+            let result = socket::let_go(self.socket());
+            self.door.wake_all();
+            result?;
             self.say_farewell();
         }
         Ok(())

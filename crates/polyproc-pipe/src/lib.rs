@@ -34,6 +34,37 @@
 //! beside them wakes who sleeps, brings descriptors, and says when the last copy of the other end is gone, however that
 //! came about. As long as both sides are awake there is no system call, and no instruction that locks the memory bus.
 //!
+//! # With a runtime
+//!
+//! With the feature `tokio`, `recv_async` and `send_async` wait as tasks of that runtime. For others, and for `poll` and
+//! `epoll`, a connection has a [descriptor](std::os::fd::AsFd) that is readable when there is something to look at:
+//!
+//! ```
+//! use polyproc_pipe::{Connection, RecvError};
+//! use std::os::fd::AsFd;
+//!
+//! fn next<S>(connection: &Connection<S, u32>, sleep_until_readable: impl Fn(std::os::fd::BorrowedFd<'_>)) -> Result<u32, RecvError> {
+//!     loop {
+//!         match connection.try_recv() {
+//!             Err(RecvError::Empty) => {}
+//!             received => return received,
+//!         }
+//!         // Asks for the bell, and looks once more: what came meanwhile did not ring.
+//!         if !connection.prepare_wait().map_err(RecvError::Io)? {
+//!             sleep_until_readable(connection.as_fd());
+//!         }
+//!     }
+//! }
+//! # let (here, there) = polyproc_pipe::pipe::<u32, u32>().unwrap();
+//! # let sender = std::thread::spawn(move || {
+//! #     std::thread::sleep(std::time::Duration::from_millis(20));
+//! #     there.send(7).unwrap();
+//! # });
+//! # let poll = |_: std::os::fd::BorrowedFd<'_>| assert!(here.poll(std::time::Duration::from_secs(10)).unwrap());
+//! # assert_eq!(next(&here, poll).unwrap(), 7);
+//! # sender.join().unwrap();
+//! ```
+//!
 //! # What it blocks
 //!
 //! `recv` waits for a message, and `send` for room: 128 KiB a direction, unless [`pipe_with_capacity`] says otherwise. Both
@@ -65,8 +96,11 @@
 //!   the next seven: as with any pipe, that it was sent does not mean that it was received.
 //! - Where membarrier(2) is missing (Linux before 4.16, some sandboxes), a send costs a memory barrier more, and who
 //!   sleeps looks every millisecond.
+//! - A task that sends a long message in parts keeps others from sending meanwhile. If it is neither polled nor dropped, it
+//!   does so for ever.
 //! - A process that is killed between publishing a message and ringing the bell, while another process keeps a clone of
-//!   the same end, leaves a sleeping receiver asleep until the next message.
+//!   the same end, leaves a sleeping receiver asleep until the next message, or until it looks by itself after a quarter of a
+//!   second.
 
 #![deny(unsafe_code)]
 
@@ -90,6 +124,9 @@ mod sending;
 mod simplex;
 #[allow(unsafe_code, reason = "system calls")]
 mod socket;
+#[cfg(feature = "tokio")]
+#[allow(unsafe_code, reason = "a descriptor that stays the same")]
+mod tasks;
 mod wait;
 
 #[doc(hidden)]

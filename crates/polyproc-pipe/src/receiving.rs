@@ -1,7 +1,9 @@
 //! What an [`End`] does to receive.
 
 use crate::barrier;
+use crate::door::RECEIVING;
 use crate::end::{End, SLICE};
+use crate::gate::Inside;
 use crate::ring::{Broken, Front, Receiver};
 use crate::socket;
 use polyproc_sys::deadline::Deadline;
@@ -34,6 +36,8 @@ pub(crate) struct Receiving {
     pub(crate) descriptors: usize,
     pub(crate) serial: u64,
     pub(crate) is_broken: bool,
+    /// Whoever is inside has said at the door that it waits.
+    pub(crate) has_parked: bool,
 }
 
 impl End {
@@ -92,7 +96,17 @@ impl End {
         if let Err(RecvRefusal::Corrupt) = result {
             receiving.is_broken = true;
         }
+        self.leave_receiving(receiving);
         result
+    }
+
+    /// Lets the tasks look that found somebody inside who waited.
+    fn leave_receiving(&self, mut receiving: Inside<'_, Receiving>) {
+        let has_parked = core::mem::take(&mut receiving.has_parked);
+        drop(receiving);
+        if has_parked {
+            self.door.unpark(RECEIVING);
+        }
     }
 
     fn recv_records(
@@ -152,13 +166,10 @@ impl End {
         if count == 0 {
             return Ok(Vec::new());
         }
-        // They were sent before the message was published.
-        let packets = count.div_ceil(socket::PACKET_DESCRIPTORS);
-        for _ in 0..=packets {
-            self.door.look(self.socket()).map_err(RecvRefusal::Io)?;
-        }
         receiving.serial += 1;
-        let descriptors = self.door.take_descriptors(receiving.serial);
+        // They were sent before the message was published.
+        let fetched = self.door.fetch_descriptors(self.socket(), receiving.serial, count);
+        let descriptors = fetched.map_err(RecvRefusal::Io)?;
         if descriptors.len() == count && !self.door.is_flooded() {
             Ok(descriptors)
         } else {
@@ -192,6 +203,8 @@ impl End {
             self.publish_head(receiving);
             let mut is_prompt = false;
             if deadline != Deadline::PAST {
+                receiving.has_parked = true;
+                self.door.park(RECEIVING);
                 receiving.ring.falls_asleep();
                 is_prompt = barrier::heavy();
             }
@@ -204,7 +217,9 @@ impl End {
             // What was published before the end is here.
             let front = receiving.ring.front()?;
             if front != Front::Nothing {
-                receiving.ring.is_awake();
+                if deadline != Deadline::PAST {
+                    receiving.ring.is_awake();
+                }
                 return Ok(front);
             }
             if self.is_closed() {
@@ -212,6 +227,10 @@ impl End {
             }
             if ended {
                 return Err(RecvRefusal::Disconnected);
+            }
+            if deadline == Deadline::PAST {
+                // A task may be asleep.
+                return Err(RecvRefusal::Empty);
             }
             if deadline.has_passed() {
                 receiving.ring.is_awake();
@@ -227,7 +246,9 @@ impl End {
     /// Waits until there is something to receive, or will never be: both are `true`. `false` after the deadline.
     pub(crate) fn poll(&self, deadline: Deadline) -> io::Result<bool> {
         let Some(mut receiving) = self.receiving.enter(deadline) else { return Ok(false) };
-        match self.wait_for_news(&mut receiving, deadline) {
+        let news = self.wait_for_news(&mut receiving, deadline);
+        self.leave_receiving(receiving);
+        match news {
             Err(RecvRefusal::Empty) => Ok(false),
             Err(RecvRefusal::Io(error)) => Err(error),
             _ => Ok(true),
@@ -235,17 +256,17 @@ impl End {
     }
 
     /// Before somebody waits at the socket in ways of his own: whether there is something to receive, or will never be.
-    /// If not, the next message makes the socket readable.
-    pub(crate) fn prepares_wait(&self) -> io::Result<bool> {
-        let Some(mut receiving) = self.receiving.enter(Deadline::PAST) else { return Ok(false) };
+    /// If not, the next message makes the socket readable. `None` if another thread is inside.
+    pub(crate) fn prepares_wait(&self) -> io::Result<Option<bool>> {
+        let Some(mut receiving) = self.receiving.enter(Deadline::PAST) else { return Ok(None) };
         self.door.look(self.socket())?;
         if self.is_closed() || receiving.is_broken || self.door.has_ended() {
-            return Ok(true);
+            return Ok(Some(true));
         }
         self.publish_head(&mut receiving);
         receiving.ring.falls_asleep();
         barrier::heavy();
-        Ok(receiving.ring.front() != Ok(Front::Nothing))
+        Ok(Some(receiving.ring.front() != Ok(Front::Nothing)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What an [`End`] does to send.
 
 use crate::barrier;
+use crate::door::SENDING;
 use crate::end::{End, SLICE};
 use crate::gate::Inside;
 use crate::pulse::Pulse;
@@ -35,6 +36,10 @@ pub(crate) struct Sending {
     /// Of the next message with descriptors.
     pub(crate) serial: u64,
     pub(crate) is_broken: bool,
+    /// A task has sent a part of a message, and will send the rest.
+    pub(crate) is_under_way: bool,
+    /// Whoever is inside has said at the door that it waits.
+    pub(crate) has_parked: bool,
 }
 
 impl End {
@@ -45,13 +50,14 @@ impl End {
         if bytes.len() <= sending.ring.most()
             && sending.ring.has_room(bytes.len()).is_ok_and(|has_room| has_room)
             && !sending.is_broken
+            && !sending.is_under_way
             && !self.is_closed()
         {
             self.check_pulse(&mut sending)?;
             sending.ring.write(bytes, 0);
             return self.publish(&mut sending, quietly);
         }
-        self.send_otherwise(&mut sending, bytes, &[], deadline)
+        self.send_otherwise(sending, bytes, &[], deadline)
     }
 
     /// Sends one message with descriptors.
@@ -61,8 +67,8 @@ impl End {
         descriptors: &[BorrowedFd<'_>],
         deadline: Deadline,
     ) -> Result<(), SendRefusal> {
-        let mut sending = self.enter_sending(deadline)?;
-        self.send_otherwise(&mut sending, bytes, descriptors, deadline)
+        let sending = self.enter_sending(deadline)?;
+        self.send_otherwise(sending, bytes, descriptors, deadline)
     }
 
     #[inline(always)]
@@ -113,12 +119,41 @@ impl End {
 
     #[cold]
     #[inline(never)]
-    fn send_otherwise(
-        &self,
-        sending: &mut Sending,
+    fn send_otherwise<'a>(
+        &'a self,
+        mut sending: Inside<'a, Sending>,
         bytes: &[u8],
         descriptors: &[BorrowedFd<'_>],
         deadline: Deadline,
+    ) -> Result<(), SendRefusal> {
+        while sending.is_under_way {
+            drop(sending);
+            if deadline.has_passed() {
+                return Err(SendRefusal::Full);
+            }
+            std::thread::sleep(SLICE);
+            sending = self.enter_sending(deadline)?;
+        }
+        let result = self
+            .may_send(&mut sending, bytes.len(), descriptors.len())
+            .and_then(|()| self.send_records(&mut sending, bytes, descriptors, deadline));
+        if let Err(SendRefusal::Corrupt) = result {
+            sending.is_broken = true;
+        }
+        let has_parked = core::mem::take(&mut sending.has_parked);
+        drop(sending);
+        if has_parked {
+            self.door.unpark(SENDING);
+        }
+        result
+    }
+
+    /// Refuses what cannot be sent.
+    pub(crate) fn may_send(
+        &self,
+        sending: &mut Sending,
+        length: usize,
+        descriptors: usize,
     ) -> Result<(), SendRefusal> {
         if self.is_closed() {
             return Err(SendRefusal::Closed);
@@ -126,18 +161,13 @@ impl End {
         if sending.is_broken {
             return Err(SendRefusal::Corrupt);
         }
-        if bytes.len() > MESSAGE_MAX {
+        if length > MESSAGE_MAX {
             return Err(SendRefusal::TooLarge(MESSAGE_MAX));
         }
-        if descriptors.len() > DESCRIPTORS_MAX {
+        if descriptors > DESCRIPTORS_MAX {
             return Err(SendRefusal::TooLarge(DESCRIPTORS_MAX));
         }
-        self.take_pulse(sending)?;
-        let result = self.send_records(sending, bytes, descriptors, deadline);
-        if let Err(SendRefusal::Corrupt) = result {
-            sending.is_broken = true;
-        }
-        result
+        self.take_pulse(sending)
     }
 
     fn send_records(
@@ -147,40 +177,72 @@ impl End {
         descriptors: &[BorrowedFd<'_>],
         deadline: Deadline,
     ) -> Result<(), SendRefusal> {
-        let is_whole = bytes.len() <= sending.ring.most();
-        // A part is small enough that both sides work at the same time.
-        let part = if is_whole { bytes.len() } else { self.capacity() as usize / 8 };
-        let (first, mut rest) = bytes.split_at(part);
-        self.wait_for_room(sending, part + 8, deadline)?;
-        if !descriptors.is_empty() {
-            sending.serial += 1;
-            let sent = socket::send_descriptors(self.socket(), sending.serial, descriptors, deadline);
-            sent.map_err(|error| match error.kind() {
+        let mut sent = 0;
+        loop {
+            if let Err(refusal) = self.wait_for_room(sending, self.next_part(sending, bytes, sent), deadline)
+            {
+                if sent != 0 && matches!(refusal, SendRefusal::Full | SendRefusal::Closed) {
+                    self.take_back(sending)?;
+                }
+                return Err(refusal);
+            }
+            if self.send_part(sending, bytes, descriptors, &mut sent, deadline)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How long a part is if the message passes in parts: small enough that both sides work at the same time.
+    fn part(&self) -> usize {
+        self.capacity() as usize / 8
+    }
+
+    /// For how many bytes there must be room.
+    pub(crate) fn next_part(&self, sending: &Sending, bytes: &[u8], sent: usize) -> usize {
+        match sent {
+            0 if bytes.len() <= sending.ring.most() => bytes.len(),
+            // With the length of all.
+            0 => self.part() + 8,
+            _ => self.part().min(bytes.len() - sent),
+        }
+    }
+
+    /// Sends the message, or the next part of it, for which there is room. Whether it is whole now.
+    pub(crate) fn send_part(
+        &self,
+        sending: &mut Sending,
+        bytes: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+        sent: &mut usize,
+        deadline: Deadline,
+    ) -> Result<bool, SendRefusal> {
+        let is_whole = *sent == 0 && bytes.len() <= sending.ring.most();
+        let part = if is_whole { bytes } else { &bytes[*sent..][..self.part().min(bytes.len() - *sent)] };
+        if *sent == 0 && !descriptors.is_empty() {
+            // The number is used up only by a message that comes: the receiver counts those.
+            let packets = socket::send_descriptors(self.socket(), sending.serial + 1, descriptors, deadline);
+            packets.map_err(|error| match error.kind() {
                 io::ErrorKind::TimedOut => SendRefusal::Full,
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => SendRefusal::Disconnected,
                 _ => SendRefusal::Io(error),
             })?;
+            sending.serial += 1;
         }
-        if is_whole {
-            sending.ring.write(first, descriptors.len());
-            return self.publish(sending, false);
+        let is_last = *sent + part.len() == bytes.len();
+        match *sent {
+            _ if is_whole => sending.ring.write(part, descriptors.len()),
+            0 => sending.ring.write_first(bytes.len(), part, descriptors.len()),
+            _ => sending.ring.write_next(part, is_last),
         }
-        sending.ring.write_first(bytes.len(), first, descriptors.len());
+        *sent += part.len();
         self.publish(sending, false)?;
-        while !rest.is_empty() {
-            let (next, after) = rest.split_at(part.min(rest.len()));
-            if let Err(refusal) = self.wait_for_room(sending, next.len(), deadline) {
-                if matches!(refusal, SendRefusal::Full | SendRefusal::Closed) {
-                    sending.ring.write_abort();
-                    self.publish(sending, false)?;
-                }
-                return Err(refusal);
-            }
-            sending.ring.write_next(next, after.is_empty());
-            self.publish(sending, false)?;
-            rest = after;
-        }
-        Ok(())
+        Ok(is_last)
+    }
+
+    /// Takes back a message of which a part was sent.
+    pub(crate) fn take_back(&self, sending: &mut Sending) -> Result<(), SendRefusal> {
+        sending.ring.write_abort();
+        self.publish(sending, false)
     }
 
     fn wait_for_room(
@@ -197,36 +259,43 @@ impl End {
                 }
                 return Ok(());
             }
-            if deadline != Deadline::PAST {
-                let ring = &mut sending.ring;
-                if self
-                    .room
-                    .look(|| ring.has_room(length).is_ok_and(|has_room| has_room).then_some(()))
-                    .is_some()
-                {
-                    return Ok(());
-                }
+            if deadline == Deadline::PAST {
+                self.refuses()?;
+                return Err(SendRefusal::Full);
             }
+            let ring = &mut sending.ring;
+            let look = || ring.has_room(length).is_ok_and(|has_room| has_room).then_some(());
+            if self.room.look(look).is_some() {
+                return Ok(());
+            }
+            sending.has_parked = true;
+            self.door.park(SENDING);
             sending.ring.falls_asleep();
             let is_prompt = barrier::heavy();
             if sending.ring.has_room(length)? {
                 sending.ring.is_awake();
                 return Ok(());
             }
-            let until = if is_prompt { deadline } else { deadline.min(Deadline::after(SLICE)) };
-            if self.is_closed() {
-                return Err(SendRefusal::Closed);
-            }
-            if self.door.has_ended() || socket::is_gone(self.socket()) {
-                return Err(SendRefusal::Disconnected);
-            }
+            self.refuses()?;
             if deadline.has_passed() {
                 sending.ring.is_awake();
                 return Err(SendRefusal::Full);
             }
+            let until = if is_prompt { deadline } else { deadline.min(Deadline::after(SLICE)) };
             let is_awake = || !sending.ring.is_asleep();
             is_forgotten = !self.door.wait(self.socket(), until, is_awake).map_err(SendRefusal::Io)?;
             sending.ring.is_awake();
+        }
+    }
+
+    /// Whether waiting for room makes no sense.
+    pub(crate) fn refuses(&self) -> Result<(), SendRefusal> {
+        if self.is_closed() {
+            Err(SendRefusal::Closed)
+        } else if self.door.has_ended() || socket::is_gone(self.socket()) {
+            Err(SendRefusal::Disconnected)
+        } else {
+            Ok(())
         }
     }
 }

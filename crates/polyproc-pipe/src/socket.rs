@@ -235,6 +235,15 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, waits: bool) -> io::Result<Packet>
     }
 }
 
+/// Whether a packet is there that is no bell, or the end. It stays there.
+pub(crate) fn is_courier_next(socket: BorrowedFd<'_>) -> bool {
+    let mut bytes = [0u8; 2];
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: there is room for two bytes.
+    let length = unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), flags) };
+    length == 0 || length == 2
+}
+
 /// The descriptors that came with a message.
 fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
     let mut descriptors = Vec::new();

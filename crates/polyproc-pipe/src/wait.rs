@@ -88,7 +88,7 @@ pub fn wait(waitables: &[Waitable<'_>], timeout: Option<Duration>) -> io::Result
         let mut ready = vec![false; waitables.len()];
         for (is_ready, waitable) in ready.iter_mut().zip(waitables) {
             if let What::End(end) = waitable.0 {
-                *is_ready = end.prepares_wait()?;
+                *is_ready = end.prepares_wait()?.unwrap_or(false);
             }
         }
         let until = if ready.contains(&true) { Deadline::PAST } else { deadline };
@@ -97,7 +97,7 @@ pub fn wait(waitables: &[Waitable<'_>], timeout: Option<Duration>) -> io::Result
         for ((is_ready, waitable), polled) in ready.iter_mut().zip(waitables).zip(&polled) {
             if polled.revents != 0 {
                 *is_ready |= match waitable.0 {
-                    What::End(end) => end.prepares_wait()?,
+                    What::End(end) => end.prepares_wait()?.unwrap_or(false),
                     What::Descriptor(_) => true,
                 };
             }

@@ -1,6 +1,8 @@
 //! Ends in other processes, and what becomes of them when those die.
 
-use polyproc_pipe::{Bytes, Connection, Raw, RecvError, SendError, pipe, pipe_with_capacity, simplex, wait};
+use polyproc_pipe::{
+    Bytes, Connection, Postcard, Raw, RecvError, SendError, pipe, pipe_with_capacity, simplex, wait,
+};
 use polyproc_testing::{Child, Slot, Watchdog, signal, watchdog};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -237,4 +239,63 @@ fn hundreds_are_waited_for_at_once() {
     assert!(begin.elapsed() >= Duration::from_millis(30));
     child.kill();
     assert_eq!(wait(&waitables, None).unwrap().len(), ends.len());
+}
+
+/// Sends a handle until there is no more room for descriptors on their way.
+#[test]
+fn descriptors_that_find_no_room_cost_only_their_own_message() {
+    let _alone = alone();
+    type Handle = Connection<u8, u8>;
+    let (here, there) = pipe_with_capacity::<(u32, Option<Handle>), u8, Postcard>(1 << 20).unwrap();
+    let (handle, _other) = pipe::<u8, u8>().unwrap();
+    let handles = |n| (n, Some(handle.clone()));
+    let mut sent = 0;
+    let refused = loop {
+        match here.try_send(handles(sent)) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+        assert!(sent < 100_000, "there always is room");
+    };
+    assert!(matches!(refused, SendError::Full(_) | SendError::Io { .. }), "{refused:?}");
+    here.send((sent, None)).unwrap();
+    for n in 0..=sent {
+        let (number, handle) = there.recv().unwrap();
+        assert_eq!((number, handle.is_some()), (n, n < sent));
+    }
+    // The descriptors of the next message are its own.
+    for n in 0..10 {
+        here.send(handles(n)).unwrap();
+        assert_eq!(there.recv().unwrap().0, n);
+    }
+}
+
+/// One thread waits for room, another asks for messages that are not there, at the same end.
+#[test]
+fn who_passes_by_does_not_take_the_bell_of_who_waits() {
+    let _alone = alone();
+    polyproc_testing::woken_in_time(|| {
+        let (here, there) = pipe_with_capacity::<u64, u64, Raw>(4096).unwrap();
+        let before = polyproc_sys::futex::backstop_rescues();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..20_000).for_each(|n| here.send(n).unwrap());
+                is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+            });
+            scope.spawn(|| {
+                while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+                    assert!(matches!(here.try_recv(), Err(RecvError::Empty)));
+                }
+            });
+            for n in 0..20_000 {
+                if n % 500 == 0 {
+                    // The sender falls asleep meanwhile.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                assert_eq!(there.recv().unwrap(), n);
+            }
+        });
+        polyproc_sys::futex::backstop_rescues() - before
+    });
 }

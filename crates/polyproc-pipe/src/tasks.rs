@@ -1,0 +1,264 @@
+//! What a task of tokio does to wait.
+//!
+//! A task tries, and if there is nothing for it, asks for the bell and waits for two things: that its own descriptor of the
+//! socket becomes readable, and that anybody of this process takes something from the socket, which may have been for
+//! the task. It is enlisted for both before it tries.
+//!
+//! If another thread is inside the gate, the task has asked for nothing. It tries again as soon as the runtime lets it;
+//! but if that thread has said that it waits there, it wakes the tasks when it has left.
+
+use crate::barrier;
+use crate::connection::{Connection, is_plain};
+use crate::door::{Door, RECEIVING, SENDING};
+use crate::end::End;
+use crate::error::{RecvError, SendError};
+use crate::sending::{SendRefusal, Sending};
+use core::future::poll_fn;
+use core::task::Poll;
+use polyproc_memory::codec::Codec;
+use polyproc_memory::handover;
+use polyproc_sys::deadline::Deadline;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::task::{Context, ready};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// What came of trying.
+enum Attempt<T> {
+    Done(T),
+    /// Somebody will ring, or wake the tasks.
+    Asleep,
+    /// Another thread is inside.
+    Busy,
+}
+
+/// One who waits at the door as a task, until dropped.
+struct Waiting<'a> {
+    door: &'a Door,
+    /// A descriptor of its own: a runtime takes each number only once.
+    socket: AsyncFd<OwnedFd>,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(end: &'a End) -> io::Result<Waiting<'a>> {
+        let socket = end.socket().try_clone_to_owned()?;
+        // SAFETY: the descriptor stays open and the same until the registration drops it.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        Ok(Waiting { door: &end.door, socket })
+    }
+
+    /// Nobody else's of this process as long as the descriptor is open.
+    fn number(&self) -> i32 {
+        self.socket.get_ref().as_raw_fd()
+    }
+
+    /// Ready when the socket was readable since the last time. In any case, nothing is missed from here on.
+    fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.door.enlist(self.number(), context.waker());
+        ready!(self.socket.poll_read_ready(context))?.clear_ready();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.door.strike(self.number());
+    }
+}
+
+/// Tries until it is done. If it cannot wait, `failed` makes something of that.
+async fn until_done<T>(
+    end: &End,
+    direction: usize,
+    mut attempt: impl FnMut() -> Attempt<T>,
+    failed: impl FnOnce(io::Error) -> T,
+) -> T {
+    if let Attempt::Done(done) = attempt() {
+        return done;
+    }
+    let waiting = match Waiting::new(end) {
+        Ok(waiting) => waiting,
+        Err(error) => return failed(error),
+    };
+    let done = poll_fn(|context| {
+        loop {
+            let readable = waiting.poll(context);
+            if let Poll::Ready(Err(error)) = readable {
+                return Poll::Ready(Err(error));
+            }
+            match attempt() {
+                Attempt::Done(done) => return Poll::Ready(Ok(done)),
+                Attempt::Asleep => {}
+                Attempt::Busy if end.door.is_parked(direction) => {}
+                Attempt::Busy => context.waker().wake_by_ref(),
+            }
+            if readable.is_pending() {
+                return Poll::Pending;
+            }
+        }
+    });
+    done.await.unwrap_or_else(failed)
+}
+
+impl<S, R, C: Codec<R>> Connection<S, R, C> {
+    /// [`recv`](Connection::recv), as a task of tokio: does not block the thread.
+    ///
+    /// Dropped before it is ready, it has received nothing, and nothing is lost. Several tasks and threads may wait at the
+    /// same connection.
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](Connection::recv).
+    ///
+    /// # Panics
+    ///
+    /// If it has to wait outside of a runtime that has its I/O driver enabled.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    /// let (here, there) = polyproc_pipe::pipe::<u32, String>()?;
+    /// runtime.block_on(async {
+    ///     let answer = async { there.send_async(there.recv_async().await.unwrap().to_string()).await.unwrap() };
+    ///     let question = async {
+    ///         here.send_async(7).await.unwrap();
+    ///         assert_eq!(here.recv_async().await.unwrap(), "7");
+    ///     };
+    ///     tokio::join!(answer, question);
+    /// });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn recv_async(&self) -> Result<R, RecvError> {
+        let attempt = || {
+            loop {
+                match self.try_recv() {
+                    Err(RecvError::Empty) => match self.end.prepares_wait() {
+                        Ok(Some(true)) => {}
+                        Ok(Some(false)) => return Attempt::Asleep,
+                        Ok(None) => return Attempt::Busy,
+                        Err(error) => return Attempt::Done(Err(RecvError::Io(error))),
+                    },
+                    received => return Attempt::Done(received),
+                }
+            }
+        };
+        until_done(&self.end, RECEIVING, attempt, |error| Err(RecvError::Io(error))).await
+    }
+}
+
+impl<S, R, C: Codec<S>> Connection<S, R, C> {
+    /// [`send`](Connection::send), as a task of tokio: does not block the thread while there is no room.
+    ///
+    /// Dropped before it is ready, it has sent nothing: the other side never sees a part of a message, and this one is
+    /// dropped. While a part of a long message is under way, others who send wait for the rest.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Connection::send).
+    ///
+    /// # Panics
+    ///
+    /// If it has to wait outside of a runtime that has its I/O driver enabled.
+    pub async fn send_async(&self, message: S) -> Result<(), SendError<S>> {
+        let put = |bytes: &[u8]| bytes.to_vec();
+        let (encoded, descriptors) = if is_plain::<S, C>() {
+            (C::encode(&message, put), Vec::new())
+        } else {
+            handover::send(|| C::encode(&message, put))
+        };
+        let bytes = match encoded {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(SendError::Encode { message, error }),
+        };
+        let mut outgoing = Outgoing { end: &self.end, sent: 0, is_under_way: false };
+        let attempt = || {
+            let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+            outgoing.go_on(&bytes, &borrowed)
+        };
+        let sent = until_done(&self.end, SENDING, attempt, |error| Err(SendRefusal::Io(error))).await;
+        sent.map_err(|refusal| SendError::new(message, refusal))
+    }
+}
+
+/// A message on its way. Taken back if it is dropped half-way.
+struct Outgoing<'a> {
+    end: &'a End,
+    sent: usize,
+    is_under_way: bool,
+}
+
+impl Outgoing<'_> {
+    /// Whether there is room. If not, the bell rings when there is.
+    fn prepares_wait(&self, sending: &mut Sending, need: usize) -> Result<bool, SendRefusal> {
+        if sending.ring.has_room(need)? {
+            return Ok(true);
+        }
+        self.end.door.look(self.end.socket()).map_err(SendRefusal::Io)?;
+        sending.ring.falls_asleep();
+        barrier::heavy();
+        if sending.ring.has_room(need)? {
+            return Ok(true);
+        }
+        self.end.refuses()?;
+        Ok(false)
+    }
+
+    /// Sends what there is room for.
+    fn go_on(&mut self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Attempt<Result<(), SendRefusal>> {
+        let end = self.end;
+        let Some(mut sending) = end.sending.enter(Deadline::PAST) else { return Attempt::Busy };
+        if sending.is_under_way && !self.is_under_way {
+            return Attempt::Asleep;
+        }
+        let result = loop {
+            if let Err(refusal) = end.may_send(&mut sending, bytes.len(), descriptors.len()) {
+                break Err(refusal);
+            }
+            let need = end.next_part(&sending, bytes, self.sent);
+            match self.prepares_wait(&mut sending, need) {
+                Ok(true) => {}
+                Ok(false) => return Attempt::Asleep,
+                Err(refusal) => break Err(refusal),
+            }
+            match end.send_part(&mut sending, bytes, descriptors, &mut self.sent, Deadline::PAST) {
+                Ok(true) => break Ok(()),
+                Ok(false) => {
+                    self.is_under_way = true;
+                    sending.is_under_way = true;
+                }
+                // No room for descriptors: the socket does not tell when there is some.
+                Err(SendRefusal::Full) => return Attempt::Busy,
+                Err(refusal) => break Err(refusal),
+            }
+        };
+        if let Err(SendRefusal::Corrupt) = result {
+            sending.is_broken = true;
+        }
+        if core::mem::take(&mut self.is_under_way) {
+            sending.is_under_way = false;
+            if matches!(result, Err(SendRefusal::Closed)) {
+                _ = end.take_back(&mut sending);
+            }
+            drop(sending);
+            end.door.wake_all();
+        }
+        Attempt::Done(result)
+    }
+}
+
+impl Drop for Outgoing<'_> {
+    fn drop(&mut self) {
+        if !self.is_under_way {
+            return;
+        }
+        if let Some(mut sending) = self.end.sending.enter(Deadline::NEVER) {
+            sending.is_under_way = false;
+            if self.end.take_back(&mut sending).is_err() {
+                sending.is_broken = true;
+            }
+        }
+        self.end.door.wake_all();
+    }
+}

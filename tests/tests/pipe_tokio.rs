@@ -1,0 +1,261 @@
+//! Connections that tasks of tokio wait at. They have no backstop: a wake-up that is lost hangs, and the watchdog sees it.
+
+use polyproc_pipe::{Bytes, Connection, Raw, RecvError, SendError, pipe, pipe_with_capacity};
+use polyproc_testing::{Child, Watchdog, wait_for_the_end, watchdog};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
+
+/// A forked child keeps the ends of other tests alive.
+fn alone() -> (MutexGuard<'static, ()>, Watchdog) {
+    static TURN: Mutex<()> = Mutex::new(());
+    (TURN.lock().unwrap_or_else(PoisonError::into_inner), watchdog())
+}
+
+fn one_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn four_threads() -> Runtime {
+    Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap()
+}
+
+type Numbers = Connection<u64, u64, Raw>;
+type Messages = Connection<Vec<u8>, Vec<u8>, Bytes>;
+
+/// Every length from nothing to several times the ring.
+fn message(n: u64) -> Vec<u8> {
+    (0..n * 7919 % 20_000).map(|at| (at + n) as u8).collect()
+}
+
+#[test]
+fn both_directions_at_once_and_longer_than_the_ring() {
+    let _alone = alone();
+    for runtime in [one_thread(), four_threads()] {
+        let (here, there): (Messages, Messages) = pipe_with_capacity(4096).unwrap();
+        let run = async |end: Messages| {
+            let receiver = end.clone();
+            let received = tokio::spawn(async move {
+                for n in 0..500 {
+                    assert!(receiver.recv_async().await.unwrap() == message(n), "message {n}");
+                }
+            });
+            for n in 0..500 {
+                end.send_async(message(n)).await.unwrap();
+            }
+            received.await.unwrap();
+        };
+        runtime.block_on(async { tokio::join!(run(here), run(there)) });
+    }
+}
+
+#[test]
+fn tasks_and_threads_at_the_same_end_get_every_message_once() {
+    let _alone = alone();
+    let runtime = four_threads();
+    const EACH: u64 = 20_000;
+    let (here, there): (Numbers, Numbers) = pipe_with_capacity(4096).unwrap();
+    let sum = Arc::new(Mutex::new(Vec::new()));
+    let receive = |n: Result<u64, RecvError>, sum: &Mutex<Vec<u64>>| match n {
+        Ok(n) => {
+            sum.lock().unwrap().push(n);
+            true
+        }
+        Err(RecvError::Disconnected) => false,
+        Err(error) => panic!("{error}"),
+    };
+    let receivers: Vec<_> = (0..3)
+        .map(|_| {
+            let (there, sum) = (there.clone(), Arc::clone(&sum));
+            runtime.spawn(async move { while receive(there.recv_async().await, &sum) {} })
+        })
+        .collect();
+    let receiving = std::thread::spawn({
+        let (there, sum) = (there.clone(), Arc::clone(&sum));
+        move || while receive(there.recv(), &sum) {}
+    });
+    let senders: Vec<_> = (0..3)
+        .map(|sender| {
+            let here = here.clone();
+            runtime.spawn(async move {
+                for n in 0..EACH {
+                    here.send_async(sender * EACH + n).await.unwrap();
+                    if n % 1_000 == 0 {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                }
+            })
+        })
+        .collect();
+    (0..EACH).for_each(|n| here.send(3 * EACH + n).unwrap());
+    runtime.block_on(async {
+        for sender in senders {
+            sender.await.unwrap();
+        }
+        drop(here);
+        for receiver in receivers {
+            receiver.await.unwrap();
+        }
+    });
+    receiving.join().unwrap();
+    let mut received = core::mem::take(&mut *sum.lock().unwrap());
+    received.sort_unstable();
+    assert!(received.into_iter().eq(0..4 * EACH), "each message once");
+}
+
+#[test]
+fn a_send_that_is_given_up_is_never_seen() {
+    let _alone = alone();
+    let (here, there): (Messages, Messages) = pipe_with_capacity(4096).unwrap();
+    one_thread().block_on(async {
+        let start = Instant::now();
+        let patience = Duration::from_millis(20);
+        tokio::time::timeout(patience, here.send_async(vec![1; 100_000])).await.unwrap_err();
+        assert!(start.elapsed() >= patience);
+        let whole = here.send_async(vec![2; 100_000]);
+        let received = async { there.recv_async().await.unwrap() };
+        let (sent, received) = tokio::join!(whole, received);
+        sent.unwrap();
+        assert!(received == vec![2; 100_000]);
+    });
+}
+
+#[test]
+fn while_a_task_sends_in_parts_others_wait_for_the_rest() {
+    let _alone = alone();
+    let (here, there): (Messages, Messages) = pipe_with_capacity(4096).unwrap();
+    let runtime = four_threads();
+    let long = runtime.spawn({
+        let here = here.clone();
+        async move { here.send_async(vec![1; 100_000]).await.unwrap() }
+    });
+    while here.try_send(vec![2]).is_ok() {
+        there.recv().unwrap();
+    }
+    assert!(matches!(here.try_send(Vec::new()), Err(SendError::Full(_))));
+    let short = std::thread::spawn(move || here.send(vec![3]).unwrap());
+    let received: Vec<_> = (0..2).map(|_| there.recv().unwrap()).collect();
+    assert!(received == [vec![1; 100_000], vec![3]]);
+    runtime.block_on(long).unwrap();
+    short.join().unwrap();
+}
+
+#[test]
+fn a_task_hears_of_a_death_and_of_a_close() {
+    let _alone = alone();
+    let runtime = one_thread();
+    let (here, there) = pipe::<u8, u8>().unwrap();
+    let child = Child::run(|| {
+        there.send(7).unwrap();
+        wait_for_the_end();
+    });
+    drop(there);
+    let patience = Duration::from_millis(30);
+    let killing = async {
+        tokio::time::sleep(patience).await;
+        tokio::task::spawn_blocking(|| child.kill()).await.unwrap();
+    };
+    let waiting = async {
+        assert_eq!(here.recv_async().await.unwrap(), 7);
+        let start = Instant::now();
+        (here.recv_async().await, start.elapsed())
+    };
+    let ((), (received, took)) = runtime.block_on(async { tokio::join!(killing, waiting) });
+    assert!(matches!(received, Err(RecvError::Disconnected)), "{received:?}");
+    assert!(took > patience / 2 && took < Duration::from_secs(1), "{took:?}");
+    let sent = runtime.block_on(here.send_async(1));
+    assert!(matches!(sent, Err(SendError::Disconnected(1))), "{sent:?}");
+
+    let (here, _there) = pipe::<u8, u8>().unwrap();
+    let closing = async {
+        tokio::time::sleep(patience).await;
+        here.close().unwrap();
+    };
+    let start = Instant::now();
+    let (received, ()) = runtime.block_on(async { tokio::join!(here.recv_async(), closing) });
+    assert!(matches!(received, Err(RecvError::Closed)), "{received:?}");
+    assert!(start.elapsed() >= patience && start.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn nothing_gets_between_the_parts_even_if_there_is_room() {
+    let _alone = alone();
+    let (here, there): (Messages, Messages) = pipe_with_capacity(4096).unwrap();
+    one_thread().block_on(async {
+        let mut long = Box::pin(here.send_async(vec![1; 100_000]));
+        tokio::time::timeout(Duration::from_millis(5), &mut long).await.unwrap_err();
+        // Takes the parts that are there, so that there is room for something short.
+        assert!(matches!(there.try_recv(), Err(RecvError::Empty)));
+        assert!(matches!(here.try_send(vec![2]), Err(SendError::Full(_))));
+        let (sent, received) = tokio::join!(long, there.recv_async());
+        sent.unwrap();
+        assert!(received.unwrap() == vec![1; 100_000]);
+        here.try_send(vec![2]).unwrap();
+        assert_eq!(there.try_recv().unwrap(), [2]);
+    });
+}
+
+/// A thread and a task wait for one message each. Whoever wakes up first must leave the other one waiting properly.
+#[test]
+fn a_thread_that_has_waited_wakes_the_tasks_when_it_goes() {
+    let _alone = alone();
+    let runtime = four_threads();
+    let (here, there): (Numbers, Numbers) = pipe_with_capacity(4096).unwrap();
+    for round in 0..3_000 {
+        let task = runtime.spawn({
+            let there = there.clone();
+            async move { there.recv_async().await.unwrap() }
+        });
+        let thread = runtime.spawn_blocking({
+            let there = there.clone();
+            move || there.recv().unwrap()
+        });
+        // Late enough that they sleep, now and then.
+        if round % 3 != 0 {
+            std::thread::sleep(Duration::from_micros(round % 200));
+        }
+        here.send(round).unwrap();
+        std::thread::sleep(Duration::from_micros(round % 50));
+        here.send(round).unwrap();
+        let received = runtime.block_on(async { (task.await.unwrap(), thread.await.unwrap()) });
+        assert_eq!(received, (round, round));
+    }
+}
+
+/// Somebody asks for a message in the moment in which one comes, while a task sleeps: that it finds one, or none, does not
+/// take the task's bell away.
+#[test]
+fn who_asks_in_between_does_not_silence_the_bell() {
+    let _alone = alone();
+    let runtime = four_threads();
+    let (here, there): (Numbers, Numbers) = pipe_with_capacity(4096).unwrap();
+    let (received, news) = std::sync::mpsc::channel();
+    let task = runtime.spawn({
+        let there = there.clone();
+        async move {
+            while let Ok(n) = there.recv_async().await {
+                received.send(n).unwrap();
+            }
+        }
+    });
+    for round in 0..3_000u64 {
+        let start = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                start.wait();
+                (0..20).find_map(|_| there.try_recv().ok())
+            });
+            start.wait();
+            (0..round % 64).for_each(|_| std::hint::spin_loop());
+            here.send(2 * round).unwrap();
+            let found = asking.join().unwrap();
+            if found.is_none() {
+                assert_eq!(news.recv().unwrap(), 2 * round);
+            }
+        });
+        here.send(2 * round + 1).unwrap();
+        assert_eq!(news.recv().unwrap(), 2 * round + 1);
+    }
+    drop(here);
+    runtime.block_on(task).unwrap();
+}
