@@ -113,6 +113,10 @@ mod door;
 #[allow(unsafe_code, reason = "places in the mapping")]
 mod end;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+#[allow(unsafe_code, reason = "places in memory of its own")]
+pub mod fuzz;
 #[allow(unsafe_code, reason = "one thread at a time")]
 mod gate;
 #[allow(unsafe_code, reason = "the clock")]

@@ -1,0 +1,175 @@
+//! A ring between this side and one that does what a fuzzer says.
+
+use crate::ring::{Broken, Control, Front, Place, Receiver, START, Sender};
+use core::ptr::NonNull;
+use polyproc_sys::atomic::{AtomicU64, Ordering};
+
+const CAPACITY: u64 = 4096;
+const CONTROL: usize = size_of::<Control>();
+/// How many words of eight bytes the ring and its control words have.
+const WORDS: usize = (CONTROL + CAPACITY as usize) / 8;
+/// Where each side says how far it is.
+const TAIL: usize = 0;
+const HEAD: usize = CONTROL / 2 / 8;
+
+/// What of a script is left.
+struct Script<'a>(&'a [u8]);
+
+impl Script<'_> {
+    /// So many bytes as a number.
+    fn next(&mut self, bytes: usize) -> Option<u64> {
+        let (now, later) = self.0.split_at_checked(bytes)?;
+        self.0 = later;
+        Some(now.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    }
+}
+
+/// Memory that the other side can write to as it likes.
+struct Memory {
+    words: Vec<AtomicU64>,
+    start: usize,
+}
+
+impl Memory {
+    fn new() -> Memory {
+        let words: Vec<_> = (0..WORDS + 16).map(|_| AtomicU64::new(0)).collect();
+        let start = words.as_ptr().align_offset(align_of::<Control>());
+        Memory { words, start }
+    }
+
+    fn word(&self, index: usize) -> &AtomicU64 {
+        &self.words[self.start + index % WORDS]
+    }
+
+    /// Where the header of a record is that begins there.
+    fn record(&self, position: u64) -> &AtomicU64 {
+        self.word(CONTROL / 8 + (position % CAPACITY) as usize / 8)
+    }
+
+    fn place(&self) -> Place {
+        let control = NonNull::from(self.word(0)).cast();
+        let bytes = NonNull::from(self.word(CONTROL / 8)).cast();
+        // SAFETY: zeroed, aligned, large enough; nobody has the place when the memory is freed.
+        unsafe { Place::new(control, bytes, CAPACITY) }
+    }
+}
+
+/// Sends and receives, with a peer that does in between what the script says: writes records that make sense and such that do
+/// not, anywhere.
+///
+/// # Panics
+///
+/// If something comes of it that may not: more bytes than were published, or an end that goes on after it found the
+/// other one out.
+pub fn ring(script: &[u8]) {
+    let mut script = Script(script);
+    let memory = Memory::new();
+    let mut sender = Sender::new(memory.place(), START, START);
+    sender.initialise();
+    let mut receiver = Receiver::new(memory.place(), START);
+    let mut tail = START;
+    let (mut message, mut published) = (Vec::new(), 0);
+    while let Some(step) = script.next(1) {
+        let Some(()) = (match step % 8 {
+            0 => step_of_a_sender(&mut sender, &mut script, &mut tail),
+            1 => script.next(2).zip(script.next(8)).map(|(index, value)| {
+                memory.word(index as usize).store(value, Ordering::SeqCst);
+            }),
+            // A record of any kind, with a length and a total that may be, where the next one begins.
+            2 => script.next(6).map(|what| {
+                let length = what & 0x3ff;
+                let header = length | (what >> 16 & 3) << 60 | (what >> 18 & 7) << 40;
+                memory.record(tail).store(header, Ordering::SeqCst);
+                memory.record(tail.wrapping_add(8)).store(what >> 24 << (what >> 21 & 7), Ordering::SeqCst);
+                tail = tail.wrapping_add(8 + length.next_multiple_of(8));
+                memory.word(TAIL).store(tail, Ordering::SeqCst);
+            }),
+            3 | 4 => script.next(2).map(|ahead| {
+                tail =
+                    if step % 8 == 3 { tail.wrapping_add(ahead) } else { tail.wrapping_sub(ahead & 0xff8) };
+                memory.word(TAIL).store(tail, Ordering::SeqCst);
+            }),
+            5 => script.next(8).map(|value| memory.word(TAIL).store(value, Ordering::SeqCst)),
+            6 => script.next(8).map(|value| memory.word(HEAD).store(value, Ordering::SeqCst)),
+            _ => {
+                if receive(&mut receiver, &mut message, &mut published) == Err(Broken) {
+                    return;
+                }
+                Some(())
+            }
+        }) else {
+            break;
+        };
+    }
+    _ = receive(&mut receiver, &mut message, &mut published);
+}
+
+/// A message by the rules, if it has room.
+fn step_of_a_sender(sender: &mut Sender, script: &mut Script<'_>, tail: &mut u64) -> Option<()> {
+    let length = script.next(2)? as usize % sender.most();
+    match sender.has_room(length) {
+        Ok(true) => {
+            sender.write(&vec![length as u8; length], 0);
+            if sender.publish().is_ok() {
+                *tail = sender.positions().0;
+            }
+        }
+        Ok(false) => {}
+        Err(Broken) => {
+            assert_eq!(sender.has_room(CAPACITY as usize), Err(Broken), "it has found the other one out")
+        }
+    }
+    Some(())
+}
+
+/// Takes all that is there.
+fn receive(receiver: &mut Receiver, message: &mut Vec<u8>, taken: &mut u64) -> Result<(), Broken> {
+    // A ring has no more records than that; whoever writes on is not waited for.
+    for _ in 0..=CAPACITY / 8 {
+        let front = receiver.front()?;
+        if let Front::Nothing = front {
+            return if receiver.has_to_publish() { receiver.publish().map(drop) } else { Ok(()) };
+        }
+        let before = message.len();
+        receiver.take_into(front, message);
+        let more = (message.len() - before) as u64;
+        assert!(more <= CAPACITY, "more than the ring has");
+        *taken += more;
+        if let Front::Whole(..) | Front::Last(_) | Front::Abort = front {
+            message.clear();
+            message.shrink_to(CAPACITY as usize);
+        }
+        assert!(message.capacity() as u64 <= (4 << 20) + 2 * CAPACITY + 2 * *taken, "memory for a claim");
+    }
+    panic!("more records than the ring has room for");
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_the_other_side_does(script in prop::collection::vec(any::<u8>(), 0..600)) {
+            super::ring(&script);
+        }
+
+        /// Mostly by the rules, so that it gets far.
+        #[test]
+        fn one_lie_among_truths(
+            steps in prop::collection::vec((prop::sample::select(vec![0u8, 0, 2, 2, 7, 7, 4]), any::<[u8; 6]>()), 0..200),
+            lie in any::<[u8; 10]>(),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let mut script: Vec<u8> = steps.iter().flat_map(|(step, rest)| {
+                let length = match step { 7 => 0, 2 => 6, _ => 2 };
+                std::iter::once(*step).chain(rest[..length].iter().copied())
+            }).collect();
+            let at = at.index(script.len() + 1);
+            script.splice(at..at, lie);
+            super::ring(&script);
+        }
+    }
+}
