@@ -72,13 +72,19 @@ pub(crate) fn light() {
     }
 }
 
+/// The frequent side's half, of threads of one process that all are registered.
+#[inline(always)]
+pub(crate) fn light_here() {
+    compiler_fence(Ordering::SeqCst);
+}
+
 /// The rare side's half, against processes. `false` if the frequent side has to be looked at again and again.
 pub(crate) fn heavy() -> bool {
     fence(Ordering::SeqCst);
     is_registered() && membarrier(GLOBAL_EXPEDITED)
 }
 
-/// The rare side's half, against the threads of this process, all of which use [`light`].
+/// The rare side's half, against the threads of this process, all of which use [`light_here`].
 pub(crate) fn heavy_here() {
     fence(Ordering::SeqCst);
     if is_registered() {

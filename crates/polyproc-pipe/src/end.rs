@@ -202,8 +202,8 @@ impl End {
     fn say_farewell(&self) {
         let places = places(&self.object);
         let own = usize::from(self.side & 1);
-        Sender::new(places[own], 0, 0).say_farewell();
-        Receiver::new(places[1 - own], 0).say_farewell();
+        Sender::new(places[own], 0, 0).line().say_farewell();
+        Receiver::new(places[1 - own], 0).line().say_farewell();
     }
 }
 

@@ -105,43 +105,68 @@
 #![deny(unsafe_code)]
 
 #[allow(unsafe_code, reason = "membarrier(2)")]
+#[cfg_attr(any(polyproc_loom, polyproc_shuttle), path = "model/barrier.rs")]
 mod barrier;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 mod connection;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[allow(unsafe_code, reason = "copies to and from memory that others write")]
 mod copy;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 mod door;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[allow(unsafe_code, reason = "places in the mapping")]
 mod end;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 mod error;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 #[allow(unsafe_code, reason = "places in memory of its own")]
 pub mod fuzz;
 #[allow(unsafe_code, reason = "one thread at a time")]
 mod gate;
+#[cfg_attr(any(polyproc_loom, polyproc_shuttle), allow(dead_code, reason = "the models use a part of it"))]
+mod line;
+#[cfg(any(polyproc_loom, polyproc_shuttle))]
+pub mod model;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[allow(unsafe_code, reason = "the clock")]
 mod pulse;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 mod receiving;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[allow(unsafe_code, reason = "the ring in the mapping")]
 mod ring;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 mod sending;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 mod simplex;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[allow(unsafe_code, reason = "system calls")]
 mod socket;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[cfg(feature = "tokio")]
 #[allow(unsafe_code, reason = "a descriptor that stays the same")]
 mod tasks;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 mod wait;
 
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[doc(hidden)]
 pub use barrier::without_membarrier;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 pub use connection::{Connection, pipe, pipe_with_capacity};
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 pub use error::{RecvError, SendError};
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 pub use polyproc_memory::codec::{Bytes, Codec, DecodeError, EncodeError, Postcard, Raw};
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 pub use simplex::{Receiver, Sender, simplex};
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 pub use wait::{Waitable, wait};
 
 /// The README's example runs.
-#[cfg(doctest)]
+#[cfg(all(doctest, not(any(polyproc_loom, polyproc_shuttle))))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -205,7 +205,7 @@ impl End {
             if deadline != Deadline::PAST {
                 receiving.has_parked = true;
                 self.door.park(RECEIVING);
-                receiving.ring.falls_asleep();
+                receiving.ring.line().falls_asleep();
                 is_prompt = barrier::heavy();
             }
             // Who does not sleep asks the socket now; who sleeps does so there, and comes back.
@@ -218,7 +218,7 @@ impl End {
             let front = receiving.ring.front()?;
             if front != Front::Nothing {
                 if deadline != Deadline::PAST {
-                    receiving.ring.is_awake();
+                    receiving.ring.line().is_awake();
                 }
                 return Ok(front);
             }
@@ -233,13 +233,13 @@ impl End {
                 return Err(RecvRefusal::Empty);
             }
             if deadline.has_passed() {
-                receiving.ring.is_awake();
+                receiving.ring.line().is_awake();
                 return Err(RecvRefusal::Empty);
             }
             let until = if is_prompt { deadline } else { deadline.min(Deadline::after(SLICE)) };
-            let is_awake = || !receiving.ring.is_asleep();
+            let is_awake = || !receiving.ring.line().is_asleep();
             is_forgotten = !self.door.wait(self.socket(), until, is_awake).map_err(RecvRefusal::Io)?;
-            receiving.ring.is_awake();
+            receiving.ring.line().is_awake();
         }
     }
 
@@ -264,7 +264,7 @@ impl End {
             return Ok(Some(true));
         }
         self.publish_head(&mut receiving);
-        receiving.ring.falls_asleep();
+        receiving.ring.line().falls_asleep();
         barrier::heavy();
         Ok(Some(receiving.ring.front() != Ok(Front::Nothing)))
     }

@@ -23,10 +23,8 @@
 //! room: so a line that the other side works with changes hands rarely. The sender therefore relies on three quarters of
 //! the ring, and waits for no more room than [`Sender::most`].
 //!
-//! Whoever goes to sleep says so in `asleep`, makes a [`heavy`](crate::barrier::heavy) barrier, and looks once more; who
-//! publishes looks at `asleep` afterwards, takes it back and rings the bell. If it dies in between, the socket's
-//! end-of-file wakes the sleeper, which finds what was published. Both can be asleep only if the ring is empty and
-//! nobody has to say anything: a receiver publishes `head` before it sleeps.
+//! Who sleeps and who wakes: see [`line`](crate::line). Both can be asleep only if the ring is empty and nobody has to say
+//! anything: a receiver publishes `head` before it sleeps.
 //!
 //! # The trust
 //!
@@ -36,10 +34,12 @@
 //! [`Broken`], for good. So is another value of one's own position than the one that was written: a peer has scribbled,
 //! or another process uses this end.
 
-use crate::barrier;
 use crate::copy;
+use crate::line::Line;
 use core::ptr::NonNull;
-use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering};
+use polyproc_sys::atomic::{AtomicU64, Ordering};
+
+pub(crate) use crate::line::Broken;
 
 /// The longest message: 1 GiB.
 pub(crate) const MESSAGE_MAX: usize = 1 << 30;
@@ -51,17 +51,6 @@ const MORE: u64 = 1 << 60;
 const ABORT: u64 = 1 << 61;
 const HEADER: u64 = 8;
 
-/// What one side says.
-#[repr(C, align(128))]
-pub(crate) struct Line {
-    /// How far it is.
-    position: AtomicU64,
-    /// 1 while it sleeps and wants to hear the bell.
-    asleep: AtomicU32,
-    /// Grows when a process lets go of this end: a reason to look whether anybody is left.
-    farewells: AtomicU32,
-}
-
 /// The control words of a ring.
 #[repr(C)]
 pub(crate) struct Control {
@@ -70,10 +59,6 @@ pub(crate) struct Control {
 }
 
 const _: () = assert!(size_of::<Control>() == 256 && align_of::<Control>() == 128);
-
-/// The peer, or another user of this end, has written what cannot be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Broken;
 
 /// Where a ring lies, in mapped memory that outlives whoever has this.
 #[derive(Clone, Copy)]
@@ -173,8 +158,8 @@ impl Sender {
 
     /// Writes the first position into a new ring.
     pub(crate) fn initialise(&self) {
-        self.place.control().sender.position.store(self.published, Ordering::Relaxed);
-        self.place.control().receiver.position.store(self.published, Ordering::Relaxed);
+        self.place.control().sender.begin_at(self.published);
+        self.place.control().receiver.begin_at(self.published);
     }
 
     pub(crate) fn positions(&self) -> (u64, u64) {
@@ -189,7 +174,7 @@ impl Sender {
     /// Whether a process has let go of the other end since the last call.
     #[inline(always)]
     pub(crate) fn hears_farewell(&mut self) -> bool {
-        let farewells = self.place.control().receiver.farewells.load(Ordering::Relaxed);
+        let farewells = self.place.control().receiver.farewells();
         core::mem::replace(&mut self.farewells_seen, farewells) != farewells
     }
 
@@ -205,8 +190,7 @@ impl Sender {
 
     #[cold]
     fn look_for_room(&mut self, need: u64) -> Result<bool, Broken> {
-        // Acquire: what is free has been read.
-        let head = self.place.control().receiver.position.load(Ordering::Acquire);
+        let head = self.place.control().receiver.position();
         let gone_on = head.wrapping_sub(self.head_seen);
         if gone_on > self.tail.wrapping_sub(self.head_seen) || !head.is_multiple_of(8) {
             return Err(Broken);
@@ -253,12 +237,7 @@ impl Sender {
     /// Publishes what was written. From here on it is sent.
     #[inline(always)]
     pub(crate) fn publish(&mut self) -> Result<(), Broken> {
-        let position = &self.place.control().sender.position;
-        if position.load(Ordering::Relaxed) != self.published {
-            return Err(Broken);
-        }
-        // Release: the records before the position that says so.
-        position.store(self.tail, Ordering::Release);
+        self.line().publish(self.published, self.tail)?;
         self.published = self.tail;
         Ok(())
     }
@@ -266,28 +245,13 @@ impl Sender {
     /// After [`publish`](Sender::publish): whether the receiver sleeps and has to hear the bell. It is told once.
     #[inline(always)]
     pub(crate) fn has_to_ring(&self) -> bool {
-        barrier::light();
-        let asleep = &self.place.control().receiver.asleep;
-        asleep.load(Ordering::Relaxed) != 0 && asleep.swap(0, Ordering::SeqCst) != 0
+        self.place.control().receiver.hears_of_sleep()
     }
 
-    /// Before a sleep: says that this side wants to hear of room. The barrier is the caller's.
-    pub(crate) fn falls_asleep(&self) {
-        self.place.control().sender.asleep.store(1, Ordering::SeqCst);
-    }
-
-    pub(crate) fn is_awake(&self) {
-        self.place.control().sender.asleep.store(0, Ordering::Relaxed);
-    }
-
-    /// Whether the bell has not been rung since.
-    pub(crate) fn is_asleep(&self) -> bool {
-        self.place.control().sender.asleep.load(Ordering::SeqCst) != 0
-    }
-
-    /// As one who lets go of this end.
-    pub(crate) fn say_farewell(&self) {
-        self.place.control().sender.farewells.fetch_add(1, Ordering::SeqCst);
+    /// What this side says.
+    #[inline(always)]
+    pub(crate) fn line(&self) -> &Line {
+        &self.place.control().sender
     }
 }
 
@@ -378,8 +342,7 @@ impl Receiver {
 
     #[inline(always)]
     fn look_for_more(&mut self) -> Result<bool, Broken> {
-        // Acquire: the records before the position.
-        let tail = self.place.control().sender.position.load(Ordering::Acquire);
+        let tail = self.place.control().sender.position();
         if tail == self.tail_seen {
             return Ok(false);
         }
@@ -445,43 +408,22 @@ impl Receiver {
     #[inline(always)]
     pub(crate) fn has_to_publish(&self) -> bool {
         self.head.wrapping_sub(self.published) >= self.place.capacity / 4
-            || (self.head == self.tail_seen
-                && self.place.control().sender.asleep.load(Ordering::Relaxed) != 0)
+            || (self.head == self.tail_seen && self.place.control().sender.wants_news())
     }
 
     /// Says how far it is. `true` if the sender sleeps and has to hear the bell; it is told once.
     #[cold]
     #[inline(never)]
     pub(crate) fn publish(&mut self) -> Result<bool, Broken> {
-        let control = self.place.control();
-        if control.receiver.position.load(Ordering::Relaxed) != self.published {
-            return Err(Broken);
-        }
-        // Release: what was read before the position that gives it free.
-        control.receiver.position.store(self.head, Ordering::Release);
+        self.line().publish(self.published, self.head)?;
         self.published = self.head;
-        barrier::light();
-        let asleep = &control.sender.asleep;
-        Ok(asleep.load(Ordering::Relaxed) != 0 && asleep.swap(0, Ordering::SeqCst) != 0)
+        Ok(self.place.control().sender.hears_of_sleep())
     }
 
-    /// Before a sleep: says that this side wants to hear of messages. The barrier is the caller's.
-    pub(crate) fn falls_asleep(&self) {
-        self.place.control().receiver.asleep.store(1, Ordering::SeqCst);
-    }
-
-    pub(crate) fn is_awake(&self) {
-        self.place.control().receiver.asleep.store(0, Ordering::Relaxed);
-    }
-
-    /// Whether the bell has not been rung since.
-    pub(crate) fn is_asleep(&self) -> bool {
-        self.place.control().receiver.asleep.load(Ordering::SeqCst) != 0
-    }
-
-    /// As one who lets go of this end.
-    pub(crate) fn say_farewell(&self) {
-        self.place.control().receiver.farewells.fetch_add(1, Ordering::SeqCst);
+    /// What this side says.
+    #[inline(always)]
+    pub(crate) fn line(&self) -> &Line {
+        &self.place.control().receiver
     }
 }
 
@@ -519,8 +461,8 @@ mod tests {
             self.sender.publish().unwrap();
         }
 
-        fn tail(&self) -> &AtomicU64 {
-            &self.place.control().sender.position
+        fn tail(&self) -> &Line {
+            &self.place.control().sender
         }
     }
 
@@ -547,7 +489,7 @@ mod tests {
     fn a_tail_that_cannot_be_is_refused() {
         for tail in [START - 8, START + CAPACITY + 8, START + 4, START.wrapping_add(1 << 63), 0] {
             let mut rig = rig();
-            rig.tail().store(tail, Ordering::Relaxed);
+            rig.tail().begin_at(tail);
             assert_eq!(rig.receiver.front(), Err(Broken), "{tail:#x}");
         }
     }
@@ -558,7 +500,7 @@ mod tests {
         rig.send(b"12345678");
         let front = rig.receiver.front().unwrap();
         rig.receiver.take_into(front, &mut Vec::new());
-        rig.tail().store(START, Ordering::Relaxed);
+        rig.tail().begin_at(START);
         assert_eq!(rig.receiver.front(), Err(Broken));
     }
 
@@ -627,7 +569,7 @@ mod tests {
             for _ in 0..3 {
                 rig.send(&[1; 100]);
             }
-            rig.place.control().receiver.position.store(head, Ordering::Relaxed);
+            rig.place.control().receiver.begin_at(head);
             let most = CAPACITY as usize - 3 * 112 - 8;
             assert_eq!(rig.sender.has_room(most), Err(Broken), "{head:#x}");
         }
@@ -636,10 +578,10 @@ mod tests {
     #[test]
     fn a_position_that_somebody_else_moved_is_noticed() {
         let mut rig = rig();
-        rig.tail().store(START + 8, Ordering::Relaxed);
+        rig.tail().begin_at(START + 8);
         rig.sender.write(b"1", 0);
         assert_eq!(rig.sender.publish(), Err(Broken));
-        rig.place.control().receiver.position.store(START + 8, Ordering::Relaxed);
+        rig.place.control().receiver.begin_at(START + 8);
         assert_eq!(rig.receiver.publish(), Err(Broken));
     }
 }

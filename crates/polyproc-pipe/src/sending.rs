@@ -270,21 +270,21 @@ impl End {
             }
             sending.has_parked = true;
             self.door.park(SENDING);
-            sending.ring.falls_asleep();
+            sending.ring.line().falls_asleep();
             let is_prompt = barrier::heavy();
             if sending.ring.has_room(length)? {
-                sending.ring.is_awake();
+                sending.ring.line().is_awake();
                 return Ok(());
             }
             self.refuses()?;
             if deadline.has_passed() {
-                sending.ring.is_awake();
+                sending.ring.line().is_awake();
                 return Err(SendRefusal::Full);
             }
             let until = if is_prompt { deadline } else { deadline.min(Deadline::after(SLICE)) };
-            let is_awake = || !sending.ring.is_asleep();
+            let is_awake = || !sending.ring.line().is_asleep();
             is_forgotten = !self.door.wait(self.socket(), until, is_awake).map_err(SendRefusal::Io)?;
-            sending.ring.is_awake();
+            sending.ring.line().is_awake();
         }
     }
 

@@ -196,7 +196,7 @@ impl Outgoing<'_> {
             return Ok(true);
         }
         self.end.door.look(self.end.socket()).map_err(SendRefusal::Io)?;
-        sending.ring.falls_asleep();
+        sending.ring.line().falls_asleep();
         barrier::heavy();
         if sending.ring.has_room(need)? {
             return Ok(true);

@@ -1,5 +1,7 @@
 //! A peer that writes anything anywhere: the worst that comes of it is an error.
 
+#![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+
 use polyproc_pipe::{Bytes, Connection, RecvError, SendError, pipe_with_capacity};
 use polyproc_testing::{Child, Slot, watchdog};
 use std::fs;

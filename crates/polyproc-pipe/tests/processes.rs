@@ -1,5 +1,7 @@
 //! Ends in other processes, and what becomes of them when those die.
 
+#![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+
 use polyproc_pipe::{
     Bytes, Connection, Postcard, Raw, RecvError, SendError, pipe, pipe_with_capacity, simplex, wait,
 };

@@ -1,5 +1,7 @@
 //! What a user does first.
 
+#![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+
 use polyproc_pipe::{Bytes, Connection, Raw, RecvError, SendError, pipe, pipe_with_capacity};
 use std::time::{Duration, Instant};
 
