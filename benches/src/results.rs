@@ -72,8 +72,8 @@ pub struct Machine {
     pub rustc: String,
     /// The commit, with `+` if files differ from it; `unknown` without git.
     pub commit: String,
-    /// The day, in Greenwich, as in `2026-11-24`.
-    pub date: String,
+    /// The end of the run, in Greenwich, as in `2026-11-24 09:30:00`.
+    pub time: String,
     /// How many threads wanted to run in the minute before: above a few tenths, the machine was not quiet.
     pub load: String,
 }
@@ -94,7 +94,7 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             rustc: env!("POLYPROC_RUSTC").to_owned(),
             commit: commit().unwrap_or_else(|| "unknown".to_owned()),
-            date: date(seconds / 86_400),
+            time: format!("{} {}", date(seconds / 86_400), time_of_day(seconds % 86_400)),
             load: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
         }
     }
@@ -130,6 +130,11 @@ fn date(days: u64) -> String {
         month += 1;
     }
     format!("{year}-{month:02}-{:02}", day + 1)
+}
+
+/// The time that is so many seconds after midnight.
+fn time_of_day(seconds: u64) -> String {
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 fn workspace() -> &'static Path {
@@ -216,6 +221,12 @@ mod tests {
         ] {
             assert_eq!(date(days), expected);
         }
+    }
+
+    #[test]
+    fn seconds_have_times() {
+        assert_eq!(time_of_day(86_399), "23:59:59");
+        assert_eq!(time_of_day(3_661), "01:01:01");
     }
 
     #[test]
