@@ -72,7 +72,7 @@ pub struct Machine {
     pub rustc: String,
     /// The commit, with `+` if files differ from it; `unknown` without git.
     pub commit: String,
-    /// The end of the run, in Greenwich, as in `2026-11-24 09:30:00`.
+    /// The end of the run, in Greenwich, as in `2026-11-24 09:30:00.250`.
     pub time: String,
     /// How many threads wanted to run in the minute before: above a few tenths, the machine was not quiet.
     pub load: String,
@@ -87,14 +87,14 @@ impl Machine {
             .lines()
             .find(|line| line.starts_with("model name"))
             .and_then(|line| line.split_once(": "));
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         Machine {
             cpu: cpu.map_or("unknown", |(_, name)| name).trim().to_owned(),
             cpus: crate::cpu_count(),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             rustc: env!("POLYPROC_RUSTC").to_owned(),
             commit: commit().unwrap_or_else(|| "unknown".to_owned()),
-            time: format!("{} {}", date(seconds / 86_400), time_of_day(seconds % 86_400)),
+            time: format!("{} {}", date(millis / DAY), time_of_day(millis % DAY)),
             load: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
         }
     }
@@ -132,9 +132,13 @@ fn date(days: u64) -> String {
     format!("{year}-{month:02}-{:02}", day + 1)
 }
 
-/// The time that is so many seconds after midnight.
-fn time_of_day(seconds: u64) -> String {
-    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+/// A day's milliseconds.
+const DAY: u64 = 86_400_000;
+
+/// The time that is so many milliseconds after midnight.
+fn time_of_day(millis: u64) -> String {
+    let seconds = millis / 1000;
+    format!("{:02}:{:02}:{:02}.{:03}", seconds / 3600, seconds / 60 % 60, seconds % 60, millis % 1000)
 }
 
 fn workspace() -> &'static Path {
@@ -224,9 +228,9 @@ mod tests {
     }
 
     #[test]
-    fn seconds_have_times() {
-        assert_eq!(time_of_day(86_399), "23:59:59");
-        assert_eq!(time_of_day(3_661), "01:01:01");
+    fn milliseconds_have_times() {
+        assert_eq!(time_of_day(DAY - 1), "23:59:59.999");
+        assert_eq!(time_of_day(3_661_002), "01:01:01.002");
     }
 
     #[test]

@@ -90,13 +90,18 @@ pub(crate) fn draw(path: &Path, area: &str, runs: &[Run]) -> Drawn {
     let canvas = SVGBackend::new(path, (WIDTH as u32, height as u32)).into_drawing_area();
     canvas.fill(&WHITE)?;
     write(&canvas, area, (20, 24), 24, INK, HPos::Left)?;
-    let legend = "time of an operation, as a ratio to the first line of each table: less is faster";
-    write(&canvas, legend, (20, 50), 14, GREY, HPos::Left)?;
-    let mut x = 640;
-    for (name, colour) in [("polyproc", OURS), ("limit, safe against nothing", LIMIT), ("others", OTHER)] {
+    let has_rows = runs.iter().any(|run| !run.rows.is_empty());
+    let has_spreads = runs.iter().any(|run| !run.spreads.is_empty());
+    let bars = "bars: median time as a ratio to the first line of a table, less is faster; thin lines: best to worst round";
+    let discs = "discs: median; strokes: 99 %, 99.9 %, longest";
+    let legend = [(has_rows, bars), (has_spreads, discs)].into_iter().filter(|(has, _)| *has);
+    let legend = legend.map(|(_, text)| text).collect::<Vec<_>>().join("; ");
+    write(&canvas, &legend, (20, 50), 12, GREY, HPos::Left)?;
+    let mut x = 720;
+    for (name, width, colour) in [("polyproc", 100, OURS), ("limit", 75, LIMIT), ("others", 0, OTHER)] {
         canvas.draw(&Rectangle::new([(x, 18), (x + 12, 30)], colour.filled()))?;
         write(&canvas, name, (x + 18, 25), 13, GREY, HPos::Left)?;
-        x += 40 + 7 * name.len() as i32;
+        x += width;
     }
     let mut top = HEAD;
     for run in runs {
@@ -160,6 +165,9 @@ fn rows(canvas: &Canvas<'_>, top: i32, rows: &[Row]) -> Drawn {
     let shown = |row: &Row| [row.ratio, extremes(row, &rows[0]).1.min(1.5 * most)];
     let Some(scale) = Scale::of(rows.iter().flat_map(shown)) else { return Ok(()) };
     axis(canvas, top, rows.len(), scale, tick)?;
+    for (name, column) in ["ratio", "median"].into_iter().zip(COLUMNS) {
+        write(canvas, name, (column, top - 8), 12, GREY, HPos::Right)?;
+    }
     let zero = x(scale, if scale.is_log() { 1.0 } else { 0.0 });
     for (index, row) in rows.iter().enumerate() {
         let y = top + LINE * index as i32 + LINE / 2;
