@@ -19,7 +19,7 @@ mod ring;
 
 pub use cpu::{cpu_count, pin_to};
 pub use processes::{Processes, Timed};
-use results::{Machine, Row, Run, Spread};
+use results::{Machine, Row, Run, Share, Spread};
 pub use ring::Ring;
 
 /// Whether the benches only show that they work: `cargo bench -- --test`.
@@ -122,8 +122,7 @@ impl<'a> Table<'a> {
             );
             rows.push(row);
         }
-        let machine = Machine::here();
-        Run { title: self.title.to_owned(), area: self.area, rows, spreads: Vec::new(), machine }.keep();
+        keep(self.title, self.area, |run| run.rows = rows);
     }
 }
 
@@ -161,8 +160,43 @@ pub fn spreads(title: &str, times: &[(&str, &[f64])]) {
         );
         all.push(spread);
     }
-    let (area, machine) = (results::area(), Machine::here());
-    Run { title: title.to_owned(), area, rows: Vec::new(), spreads: all, machine }.keep();
+    keep(title, results::area(), |run| run.spreads = all);
+}
+
+/// Prints how evenly things were shared, and [keeps](results) it.
+pub fn shares(title: &str, shares: Vec<Share>) {
+    println!("\n{title}");
+    println!(
+        "{:<44} {:>9} {:>10} {:>10} {:>16} {:>10}",
+        "", "luckiest", "unluckiest", "longest ms", "in worst round", "ns a turn"
+    );
+    for share in &shares {
+        println!(
+            "{:<44} {:>9.2} {:>10.2} {:>10.2} {:>16.2} {:>10.1}",
+            share.who,
+            share.luckiest,
+            share.unluckiest,
+            share.longest_ns / 1e6,
+            share.worst_longest_ns / 1e6,
+            share.turn_ns
+        );
+    }
+    keep(title, results::area(), |run| run.shares = shares);
+}
+
+/// Keeps a run, which `fill` fills.
+fn keep(title: &str, area: String, fill: impl FnOnce(&mut Run)) {
+    let machine = Machine::here();
+    let mut run = Run {
+        title: title.to_owned(),
+        area,
+        rows: Vec::new(),
+        spreads: Vec::new(),
+        shares: Vec::new(),
+        machine,
+    };
+    fill(&mut run);
+    run.keep();
 }
 
 /// The time of one of `count` repetitions of `f`, in nanoseconds.

@@ -21,6 +21,9 @@ pub struct Run {
     /// Single events, each timed by itself.
     #[serde(default)]
     pub spreads: Vec<Spread>,
+    /// Who got how much of what all wanted.
+    #[serde(default)]
+    pub shares: Vec<Share>,
     /// Where and when.
     pub machine: Machine,
 }
@@ -57,6 +60,23 @@ pub struct Spread {
     pub p999_ns: f64,
     /// None took longer.
     pub max_ns: f64,
+}
+
+/// How evenly something is shared, and how long one waits for it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Share {
+    /// What is shared.
+    pub who: String,
+    /// What the luckiest got, 1 being its fair part: the median of the rounds.
+    pub luckiest: f64,
+    /// What the unluckiest got, likewise.
+    pub unluckiest: f64,
+    /// The longest wait of anybody, in nanoseconds: the median of the rounds.
+    pub longest_ns: f64,
+    /// The longest wait of anybody in any round.
+    pub worst_longest_ns: f64,
+    /// How long one had it each time, and did not: nanoseconds a turn of all together, the median of the rounds.
+    pub turn_ns: f64,
 }
 
 /// Where and when a run was made, and of what.
@@ -260,6 +280,7 @@ mod tests {
             area: "queue".to_owned(),
             rows: vec![row],
             spreads: Vec::new(),
+            shares: Vec::new(),
             machine: Machine::here(),
         };
         run.save(&folder).unwrap();

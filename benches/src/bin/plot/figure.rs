@@ -6,7 +6,7 @@
 use crate::scale::Scale;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use polyproc_benches::results::{Machine, Row, Run, Spread};
+use polyproc_benches::results::{Machine, Row, Run, Share, Spread};
 use std::error::Error;
 use std::path::Path;
 
@@ -82,9 +82,13 @@ fn line(canvas: &Canvas<'_>, from: (i32, i32), to: (i32, i32), colour: RGBColor,
     Ok(())
 }
 
+fn lines(run: &Run) -> i32 {
+    (run.rows.len() + run.spreads.len() + run.shares.len()) as i32
+}
+
 /// Draws the figure of an area into a file.
 pub(crate) fn draw(path: &Path, area: &str, runs: &[Run]) -> Drawn {
-    let panel = |run: &Run| PANEL_HEAD + PANEL_FOOT + LINE * (run.rows.len() + run.spreads.len()) as i32;
+    let panel = |run: &Run| PANEL_HEAD + PANEL_FOOT + LINE * lines(run);
     let foot = machines(runs);
     let height = HEAD + runs.iter().map(panel).sum::<i32>() + FOOT_LINE * foot.len() as i32 + 16;
     let canvas = SVGBackend::new(path, (WIDTH as u32, height as u32)).into_drawing_area();
@@ -94,7 +98,10 @@ pub(crate) fn draw(path: &Path, area: &str, runs: &[Run]) -> Drawn {
     let has_spreads = runs.iter().any(|run| !run.spreads.is_empty());
     let bars = "bars: median time as a ratio to the first line of a table, less is faster; thin lines: best to worst round";
     let discs = "discs: median; strokes: 99 %, 99.9 %, longest";
-    let legend = [(has_rows, bars), (has_spreads, discs)].into_iter().filter(|(has, _)| *has);
+    let has_shares = runs.iter().any(|run| !run.shares.is_empty());
+    let parts = "from what the unluckiest got to what the luckiest got, 1 being a fair part";
+    let legend =
+        [(has_rows, bars), (has_spreads, discs), (has_shares, parts)].into_iter().filter(|(has, _)| *has);
     let legend = legend.map(|(_, text)| text).collect::<Vec<_>>().join("; ");
     write(&canvas, &legend, (20, 50), 12, GREY, HPos::Left)?;
     let mut x = 720;
@@ -111,6 +118,9 @@ pub(crate) fn draw(path: &Path, area: &str, runs: &[Run]) -> Drawn {
         }
         if !run.spreads.is_empty() {
             spreads(&canvas, top + PANEL_HEAD + LINE * run.rows.len() as i32, &run.spreads)?;
+        }
+        if !run.shares.is_empty() {
+            shares(&canvas, top + PANEL_HEAD, &run.shares)?;
         }
         top += panel(run);
     }
@@ -207,4 +217,25 @@ fn spreads(canvas: &Canvas<'_>, top: i32, spreads: &[Spread]) -> Drawn {
         write(canvas, &text, (COLUMNS[1], y), 13, GREY, HPos::Right)?;
     }
     Ok(())
+}
+
+/// What the unluckiest and the luckiest got: a bar between them, and the longest wait beside it.
+fn shares(canvas: &Canvas<'_>, top: i32, shares: &[Share]) -> Drawn {
+    let figures = shares.iter().flat_map(|share| [share.luckiest, share.unluckiest, 1.0]);
+    // In equal steps, whatever they are: parts of one whole.
+    let Some(scale) = Scale::from_nought(figures) else { return Ok(()) };
+    axis(canvas, top, shares.len(), scale, tick)?;
+    write(canvas, "longest wait", (COLUMNS[1], top - 8), 12, GREY, HPos::Right)?;
+    for (index, share) in shares.iter().enumerate() {
+        let y = top + LINE * index as i32 + LINE / 2;
+        let colour = colour(&share.who);
+        write(canvas, &share.who, (NAMES, y), 13, if colour == OURS { OURS } else { INK }, HPos::Right)?;
+        let (from, to) = (x(scale, share.unluckiest), x(scale, share.luckiest));
+        canvas.draw(&Rectangle::new([(from, y - 7), (to.max(from + 2), y + 7)], colour.filled()))?;
+        let parts = format!("{} to {}", short(share.unluckiest), short(share.luckiest));
+        write(canvas, &parts, (COLUMNS[0] + 25, y), 13, INK, HPos::Right)?;
+        write(canvas, &time(share.longest_ns), (COLUMNS[1], y), 13, GREY, HPos::Right)?;
+    }
+    let one = x(scale, 1.0);
+    line(canvas, (one, top), (one, top + LINE * shares.len() as i32), GREY, 1)
 }

@@ -23,6 +23,12 @@ impl Scale {
         Some(Scale { low, high, is_log })
     }
 
+    /// An axis in equal steps on which all of these find room; `None` without any.
+    pub(crate) fn from_nought(figures: impl Iterator<Item = f64>) -> Option<Scale> {
+        let most = figures.filter(|figure| figure.is_finite()).fold(0.0, f64::max);
+        (most > 0.0).then_some(Scale { low: 0.0, high: most * 1.05, is_log: false })
+    }
+
     pub(crate) fn is_log(self) -> bool {
         self.is_log
     }
