@@ -164,7 +164,7 @@ fn crossbeam_large<const N: usize>(count: u64) -> f64 {
 /// Large messages: by copy, and in place.
 fn large<const N: usize>(title: &'static str, count: u64) {
     let count = scaled(count).max(8);
-    let room = (4 * N as u64).max(8 << 20);
+    let room = (4 * N as u64).max(1 << 20);
     let queue = || Queue::<Vec<u8>, Bytes>::with_max_bytes(room).unwrap();
     Table::new(title)
         .subject("limit: a ring by hand", || {
