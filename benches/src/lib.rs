@@ -16,11 +16,13 @@ mod cpu;
 mod processes;
 pub mod results;
 mod ring;
+mod samples;
 
 pub use cpu::{cpu_count, pin_to};
 pub use processes::{Processes, Timed};
 use results::{Machine, Row, Run, Share, Spread};
 pub use ring::Ring;
+pub use samples::Samples;
 
 /// Whether the benches only show that they work: `cargo bench -- --test`.
 pub fn is_test() -> bool {
