@@ -40,7 +40,7 @@ pub fn scaled(full: u64) -> u64 {
     if is_test() { (full / 1000).max(1) } else { full }
 }
 
-/// One thing to measure. `run` returns the time of one operation in nanoseconds.
+/// One thing to measure. `run` returns the time of one operation in nanoseconds, or NaN if it failed.
 pub struct Subject<'a> {
     name: &'static str,
     run: Box<dyn FnMut() -> f64 + 'a>,
@@ -124,6 +124,8 @@ impl<'a> Table<'a> {
             );
             rows.push(row);
         }
+        // Who failed, and says so by what is no number, has no figure.
+        rows.retain(|row| row.ratio.is_finite() && row.rounds_ns.iter().all(|time| time.is_finite()));
         keep(self.title, self.area, |run| run.rows = rows);
     }
 }

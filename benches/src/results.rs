@@ -173,15 +173,19 @@ pub fn folder() -> PathBuf {
     }
 }
 
-/// The program's name, without what cargo adds to it.
+/// The program's name, without what cargo adds to it; behind the name of its package, if that is another than this one's.
 pub(crate) fn area() -> String {
     let program = std::env::current_exe().unwrap_or_default();
     let name = program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    match name.rsplit_once('-') {
-        Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|digit| digit.is_ascii_hexdigit()) => {
-            name.to_owned()
+    let name = match name.rsplit_once('-') {
+        Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|digit| digit.is_ascii_hexdigit()) => name,
+        _ => &name,
+    };
+    match std::env::var("CARGO_PKG_NAME") {
+        Ok(package) if package != env!("CARGO_PKG_NAME") => {
+            format!("{}-{name}", package.trim_start_matches("polyproc-"))
         }
-        _ => name,
+        _ => name.to_owned(),
     }
 }
 

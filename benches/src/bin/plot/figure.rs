@@ -131,7 +131,7 @@ pub(crate) fn draw(path: &Path, area: &str, runs: &[Run]) -> Drawn {
     Ok(())
 }
 
-/// A line for each machine, day and commit that the runs are of.
+/// A line for each machine, day and commit that the runs are of, and how busy it was otherwise, at the most.
 fn machines(runs: &[Run]) -> Vec<String> {
     let mut lines = Vec::new();
     for run in runs {
@@ -145,6 +145,9 @@ fn machines(runs: &[Run]) -> Vec<String> {
             lines.push(text);
         }
     }
+    let loads = runs.iter().filter_map(|run| run.machine.load.parse().ok());
+    let load: f64 = loads.fold(0.0, f64::max);
+    lines.push(format!("load of the machine, the bench itself included: up to {load:.1}"));
     lines
 }
 
