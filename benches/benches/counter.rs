@@ -1,11 +1,14 @@
 //! The counter job: processes that each increment one counter under one lock, beside threads with `parking_lot` and with
 //! `std`, and Python's `multiprocessing`.
 //!
+//! Then the same with sections that take 100 ns and 1 µs. Who gets how many of them is the bench `fairness`.
+//!
 //! Two of them are also measured pinned to two CPUs, where every hand-over crosses between them. The others are not
 //! pinned: there are more than CPUs, and the scheduler is part of the job.
 
 use polyproc::{Mutex, Value};
-use polyproc_benches::{Processes, Table, median, nanos, pin_to, rounds, scaled};
+use polyproc_benches::{Processes, Table, nanos, pin_to, scaled, time_each};
+use std::hint::black_box;
 use std::process::Command;
 use std::time::Instant;
 
@@ -55,8 +58,7 @@ fn value(processes: usize, place: Place) -> f64 {
     nanos(timed.total) / total as f64
 }
 
-fn threads(count: usize, place: Place, increment: impl Fn() + Sync) -> f64 {
-    let each = scaled(EACH);
+fn threads(count: usize, each: u64, place: Place, increment: impl Fn() + Sync) -> f64 {
     let increment = &increment;
     let start = Instant::now();
     std::thread::scope(|scope| {
@@ -95,35 +97,71 @@ print(seconds / (4 * each) * 1e9)
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
 
-/// How long a process waits for the lock at the most, and how unequal the processes' times are.
-fn fairness(processes: usize) {
-    let each = scaled(EACH) / 5;
-    let mut longest = Vec::new();
-    let mut spread = Vec::new();
-    for _ in 0..rounds() {
-        let counter = Mutex::new(0u64).expect("a mutex");
-        let timed = Processes::fork(processes, |_| {
-            let mut longest = 0;
-            for _ in 0..each {
-                let start = Instant::now();
-                let mut guard = counter.lock().unwrap();
-                longest = longest.max(start.elapsed().as_nanos() as u64);
-                *guard += 1;
-            }
-            longest
-        })
-        .run();
-        longest.push(*timed.figures.iter().max().unwrap() as f64 / 1e6);
-        let times = timed.each.iter().map(|time| nanos(*time));
-        spread.push(times.clone().fold(0.0, f64::max) / times.fold(f64::INFINITY, f64::min));
+/// Turns of a busy loop that take so many nanoseconds.
+fn turns(nanos: u64) -> u64 {
+    const MANY: u64 = 1_000_000;
+    // The fastest of some: what is measured while others run would make the sections too short.
+    let fastest = (0..7).map(|_| time_each(1, || work(MANY))).fold(f64::INFINITY, f64::min);
+    (nanos as f64 * MANY as f64 / fastest) as u64
+}
+
+/// A busy loop in registers, in which each turn waits for the one before; the same code for everybody.
+#[inline(never)]
+fn work(turns: u64) {
+    let mut number = black_box(1u64);
+    for _ in 0..turns {
+        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
     }
-    let worst = longest.iter().copied().fold(0.0, f64::max);
-    println!(
-        "{processes:>2} processes: longest wait for the lock {:.1} ms in the median round, {worst:.1} ms in the worst; \
-         slowest / fastest process {:.2}",
-        median(&longest),
-        median(&spread)
-    );
+    black_box(number);
+}
+
+/// Sections that take a while, one after another, of which each process has its part: the time of one, with what it takes to
+/// pass the lock on. Who comes again at once gives no time to anybody in between: that is the job at its worst.
+fn sections() {
+    for (nanos, name, total) in [(100, "100 ns", 400_000), (1000, "1 us", 60_000)] {
+        let turns = turns(nanos);
+        for count in [1, 2, 4, 8, 16] {
+            let each = (scaled(total) / count as u64).max(1);
+            let title: &'static str = format!("critical sections of {name}, by {count}").leak();
+            let std = std::sync::Mutex::new(0u64);
+            let parking_lot = parking_lot::Mutex::new(0u64);
+            let all = each * count as u64;
+            Table::new(title)
+                .subject("limit: one process, no lock", || time_each(all, || work(turns)))
+                .subject("parking_lot::Mutex, threads", || {
+                    threads(count, each, Place::Anywhere, || {
+                        let mut guard = parking_lot.lock();
+                        work(turns);
+                        *guard += 1;
+                    })
+                })
+                .subject("polyproc Mutex, processes", || {
+                    let counter = Mutex::new(0u64).expect("a mutex");
+                    let timed = Processes::fork(count, |_| {
+                        for _ in 0..each {
+                            let mut guard = counter.lock().unwrap();
+                            work(turns);
+                            *guard += 1;
+                        }
+                        0
+                    })
+                    .run();
+                    assert_eq!(*counter.lock().unwrap(), all);
+                    polyproc_benches::nanos(timed.total) / all as f64
+                })
+                .subject("std::sync::Mutex, threads", || {
+                    threads(count, each, Place::Anywhere, || {
+                        let mut guard = std.lock().unwrap();
+                        work(turns);
+                        *guard += 1;
+                    })
+                })
+                .run();
+            let total = *std.lock().unwrap();
+            assert_eq!(*parking_lot.lock(), total);
+            assert!(total.is_multiple_of(all) && total > 0);
+        }
+    }
 }
 
 fn main() {
@@ -136,10 +174,14 @@ fn main() {
         let parking_lot = parking_lot::Mutex::new(0u64);
         let std = std::sync::Mutex::new(0u64);
         let mut table = Table::new(title)
-            .subject("parking_lot::Mutex, threads", || threads(count, place, || *parking_lot.lock() += 1))
+            .subject("parking_lot::Mutex, threads", || {
+                threads(count, scaled(EACH), place, || *parking_lot.lock() += 1)
+            })
             .subject("polyproc Mutex, processes", || mutex(count, place))
             .subject("polyproc Value::update, processes", || value(count, place))
-            .subject("std::sync::Mutex, threads", || threads(count, place, || *std.lock().unwrap() += 1));
+            .subject("std::sync::Mutex, threads", || {
+                threads(count, scaled(EACH), place, || *std.lock().unwrap() += 1)
+            });
         if count == 4 {
             match python() {
                 Some(_) => {
@@ -151,8 +193,5 @@ fn main() {
         }
         table.run();
     }
-    println!("\nfairness, {} increments each", scaled(EACH) / 5);
-    for count in [2, 4, 8, 16] {
-        fairness(count);
-    }
+    sections();
 }

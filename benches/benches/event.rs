@@ -1,7 +1,9 @@
 //! Events: a token that two processes pass to and fro, both awake or both asleep, beside what the hardware and the kernel
 //! take for it; and what set, clear and a look cost when nobody waits.
 
-use polyproc_benches::{Processes, Table, is_test, median, nanos, pin_to, scaled, time_each};
+use polyproc_benches::{
+    Processes, Samples, Table, is_test, median, nanos, pin_to, scaled, spreads, time_each,
+};
 use polyproc_event::{Arena, Event};
 use polyproc_memory::{Kind, Object, Shape};
 use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -34,6 +36,21 @@ impl Flag for Event {
 /// A word in a cache line of its own.
 #[repr(C, align(128))]
 struct Line(AtomicU32);
+
+impl Flag for Line {
+    #[inline(always)]
+    fn set(&self) {
+        self.0.store(1, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn take(&self) {
+        while self.0.load(Ordering::Acquire) == 0 {
+            spin_loop();
+        }
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
 
 /// A word that is slept on: what the kernel takes.
 #[repr(C, align(128))]
@@ -102,6 +119,44 @@ fn round_trip<T: Flag>(pair: &[T; 2], cpus: [usize; 2], count: u64) -> f64 {
     .run();
     assert_eq!(timed.figures, [count, count]);
     nanos(timed.total) / count as f64
+}
+
+/// Every round trip by itself: what reading the clock takes, some tens of nanoseconds, is part of it. `pause` is how long the
+/// other side waits with its answer, which does not count: long enough for the first to have fallen asleep, or nothing.
+fn each_trip<T: Flag>(pair: &[T; 2], cpus: [usize; 2], count: u64, pause: Duration) -> Vec<f64> {
+    // The first ones warm up.
+    let warm = count / 10;
+    let samples = Samples::new(count as usize);
+    Processes::fork(2, |index| {
+        pin_to(cpus[index]);
+        let (mine, other) = (&pair[index], &pair[1 - index]);
+        for trip in 0..count + warm {
+            if index == 0 {
+                let start = Instant::now();
+                other.set();
+                mine.take();
+                let time = start.elapsed().saturating_sub(pause);
+                if trip >= warm {
+                    samples.note((trip - warm) as usize, time.as_nanos() as u64);
+                }
+            } else {
+                mine.take();
+                if !pause.is_zero() {
+                    let taken = Instant::now();
+                    while taken.elapsed() < pause {
+                        spin_loop();
+                    }
+                }
+                other.set();
+            }
+        }
+        assert_eq!(backstop_rescues(), 0);
+        0
+    })
+    .run();
+    let times = samples.nanos();
+    assert!(times.iter().all(|time| *time > 0.0), "a trip was not timed");
+    times
 }
 
 /// The same by two cache lines, that are looked at until they have the number of the round: what the hardware takes. Not
@@ -188,6 +243,27 @@ fn main() {
             .subject("limit: a futex", || one_way(Pair::<Word>::new().get(), count))
             .subject("polyproc Event", || one_way(&events(), count))
             .run();
+    }
+
+    let none = Duration::ZERO;
+    if several {
+        let count = scaled(200_000);
+        let lines = each_trip(Pair::<Line>::new().get(), [0, 1], count, none);
+        let ours = each_trip(&events(), [0, 1], count, none);
+        let title = "each round trip, two CPUs, both awake";
+        spreads(title, &[("limit: two cache lines, spinning", &lines), ("polyproc Event", &ours)]);
+    }
+    let count = scaled(50_000);
+    let words = each_trip(Pair::<Word>::new().get(), [0, 0], count, none);
+    let ours = each_trip(&events(), [0, 0], count, none);
+    let title = "each round trip, one CPU, so that each side sleeps";
+    spreads(title, &[("limit: two futexes", &words), ("polyproc Event", &ours)]);
+    if several {
+        let (count, pause) = (if is_test() { 20 } else { 2_000 }, Duration::from_micros(200));
+        let words = each_trip(Pair::<Word>::new().get(), [0, 1], count, pause);
+        let ours = each_trip(&events(), [0, 1], count, pause);
+        let title = "each round trip, two CPUs, asleep for 200 us in between";
+        spreads(title, &[("limit: two futexes", &words), ("polyproc Event", &ours)]);
     }
 
     pin_to(1);

@@ -1,7 +1,8 @@
 //! Messages from process to process: ours beside a hand-written ring, the limit, and crossbeam between threads.
 
-use polyproc_benches::{Processes, Ring, Table, nanos, pin_to, scaled};
+use polyproc_benches::{Processes, Ring, Table, nanos, pin_to, scaled, time_each};
 use polyproc_queue::{Bytes, Queue, Raw};
+use std::hint::black_box;
 use std::time::Instant;
 
 /// What message `number` looks like.
@@ -130,23 +131,53 @@ fn sizes<const N: usize>(title: &'static str, count: u64) {
         .run();
 }
 
-/// 1 MiB: by copy, and in place.
-fn large() {
-    const N: usize = 1 << 20;
-    let count = scaled(2_000).max(20);
-    let queue = || Queue::<Vec<u8>, Bytes>::with_max_bytes(8 << 20).unwrap();
-    Table::new("messages of 1 MiB, one producer, one consumer, two CPUs")
+/// As many bytes, all nought, without a way over the stack.
+fn zeroed<const N: usize>() -> Box<[u8; N]> {
+    vec![0; N].into_boxed_slice().try_into().expect("as long as it was made")
+}
+
+/// Messages that are passed on in a thread: the memory that carries the bytes is the channel's.
+fn crossbeam_large<const N: usize>(count: u64) -> f64 {
+    let (sender, receiver) = crossbeam_channel::bounded::<Vec<u8>>(4);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            pin_to(0);
+            let mut message = zeroed::<N>();
+            for number in 0..count {
+                message[..8].copy_from_slice(&number.to_le_bytes());
+                sender.send(message.to_vec()).unwrap();
+            }
+        });
+        scope.spawn(move || {
+            pin_to(1);
+            let mut got = zeroed::<N>();
+            for number in 0..count {
+                got.copy_from_slice(&receiver.recv().unwrap());
+                check(&got, number);
+            }
+        });
+    });
+    nanos(start.elapsed()) / count as f64
+}
+
+/// Large messages: by copy, and in place.
+fn large<const N: usize>(title: &'static str, count: u64) {
+    let count = scaled(count).max(8);
+    let room = (4 * N as u64).max(1 << 20);
+    let queue = || Queue::<Vec<u8>, Bytes>::with_max_bytes(room).unwrap();
+    Table::new(title)
         .subject("limit: a ring by hand", || {
-            let ring = Ring::<N>::new(4);
+            let ring = Ring::<N>::new(room / N as u64);
             let put = || {
-                let (mut ring, mut message) = (ring.clone(), Box::new([0; N]));
+                let (mut ring, mut message) = (ring.clone(), zeroed());
                 for number in 0..count {
                     message[..8].copy_from_slice(&number.to_le_bytes());
                     ring.put(&message);
                 }
             };
             let get = || {
-                let (mut ring, mut got) = (ring.clone(), Box::new([0; N]));
+                let (mut ring, mut got) = (ring.clone(), zeroed());
                 for number in 0..count {
                     ring.get(&mut got);
                     check(&got, number);
@@ -154,7 +185,7 @@ fn large() {
             };
             pair(count, put, get)
         })
-        .subject("polyproc Queue, put and get_into", || {
+        .subject("polyproc Queue, put_bytes and get_into", || {
             let queue = queue();
             let put = || {
                 let mut message = vec![0; N];
@@ -187,6 +218,18 @@ fn large() {
                 }
             };
             pair(count, put, get)
+        })
+        .subject("crossbeam bounded, threads", || crossbeam_large::<N>(count))
+        .subject("one copy, no queue", || {
+            let (mut message, mut got) = (vec![0u8; N], vec![0u8; N]);
+            let mut number = 0u64;
+            let time = time_each(count, || {
+                message[..8].copy_from_slice(&number.to_le_bytes());
+                black_box(&mut got).copy_from_slice(black_box(&message));
+                number += 1;
+            });
+            assert_eq!(got[..8], (count - 1).to_le_bytes());
+            time
         })
         .run();
 }
@@ -300,16 +343,25 @@ fn main() {
         sizes::<1024>("messages of 1 KiB, one producer, one consumer, two CPUs", 500_000);
     }
     if is_wanted("large") {
-        large();
+        large::<{ 64 << 10 }>("messages of 64 KiB, one producer, one consumer, two CPUs", 20_000);
+        large::<{ 1 << 20 }>("messages of 1 MiB, one producer, one consumer, two CPUs", 1_000);
+        large::<{ 16 << 20 }>("messages of 16 MiB, one producer, one consumer, two CPUs", 64);
     }
     if is_wanted("many") {
-        let count = scaled(1_000_000);
-        Table::new("messages of 64 bytes, many producers, many consumers, any CPU")
-            .subject("crossbeam bounded, 2 and 2 threads", || crossbeam_many(2, count))
+        let count = scaled(500_000).max(16);
+        Table::new("messages of 64 bytes, producers and consumers, any CPU")
             .subject("polyproc Queue, 1 and 1", || many(1, count))
             .subject("polyproc Queue, 2 and 2", || many(2, count))
+            .subject("polyproc Queue, 4 and 4", || many(4, count))
             .subject("polyproc Queue, 16 and 16", || many(16, count))
             .run();
+        for pairs in [2, 4, 16] {
+            let title = format!("messages of 64 bytes, {pairs} producers, {pairs} consumers, any CPU");
+            Table::new(title.leak())
+                .subject("crossbeam bounded, threads", || crossbeam_many(pairs, count))
+                .subject("polyproc Queue", || many(pairs, count))
+                .run();
+        }
     }
     if is_wanted("asleep") {
         asleep(true);

@@ -1,7 +1,7 @@
 //! A lock's holder is killed: how long until the process that waits for the lock has it?
 
 use polyproc::{Mutex, PoisonCause};
-use polyproc_benches::{is_test, pin_to};
+use polyproc_benches::{is_test, pin_to, spreads};
 use polyproc_memory::{Kind, Object, Shape};
 use polyproc_sys::atomic::{AtomicU64, Ordering};
 use polyproc_sys::deadline::Deadline;
@@ -103,12 +103,9 @@ fn main() {
         unsafe { libc::kill(holder, libc::SIGKILL) };
         reap(holder);
         Signals::hear(&signals.got, round);
-        times.push((signals.at.load(Ordering::SeqCst) - killed) as f64 / 1e3);
+        times.push((signals.at.load(Ordering::SeqCst) - killed) as f64);
     }
     assert_eq!(reap(waiter), 0, "the waiter failed");
 
-    times.sort_by(f64::total_cmp);
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-    println!("\na killed holder's lock reaches the waiter, {rounds} kills");
-    println!("p50 {:.0} µs, p99 {:.0} µs, max {:.0} µs", at(0.5), at(0.99), at(1.0));
+    spreads("a killed holder's lock reaches the waiter", &[("polyproc Mutex", &times)]);
 }

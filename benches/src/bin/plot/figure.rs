@@ -1,0 +1,244 @@
+//! One area's figure: a panel a table, a line a subject.
+//!
+//! A bar is the median ratio to the table's first subject; less is faster. The thin line over it goes from the best round
+//! to the worst. Where the ratios span decades, bars begin at 1, so that their length is a factor; else at nought.
+
+use crate::scale::Scale;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use polyproc_benches::results::{Machine, Row, Run, Share, Spread};
+use std::error::Error;
+use std::path::Path;
+
+const WIDTH: i32 = 1000;
+/// Where names end, where bars begin and end, and where the two columns of figures end.
+const NAMES: i32 = 330;
+const BARS: (i32, i32) = (340, 800);
+const COLUMNS: [i32; 2] = [875, 980];
+/// Heights of the figure's head, of a panel's head and foot, of a line, and of a line of the foot.
+const HEAD: i32 = 64;
+const PANEL_HEAD: i32 = 34;
+const PANEL_FOOT: i32 = 44;
+const LINE: i32 = 24;
+const FOOT_LINE: i32 = 18;
+
+const OURS: RGBColor = RGBColor(214, 90, 24);
+const LIMIT: RGBColor = RGBColor(72, 84, 99);
+const OTHER: RGBColor = RGBColor(160, 174, 190);
+const INK: RGBColor = RGBColor(28, 34, 42);
+const FAINT: RGBColor = RGBColor(226, 230, 235);
+const GREY: RGBColor = RGBColor(100, 110, 122);
+
+type Canvas<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type Drawn = Result<(), Box<dyn Error>>;
+
+/// The colour in which somebody is drawn.
+fn colour(who: &str) -> RGBColor {
+    if who.contains("polyproc") {
+        OURS
+    } else if who.starts_with("limit") {
+        LIMIT
+    } else {
+        OTHER
+    }
+}
+
+/// Nanoseconds in the unit that suits them.
+fn time(nanos: f64) -> String {
+    let (figure, unit) = match nanos {
+        n if n < 1e3 => (n, "ns"),
+        n if n < 1e6 => (n / 1e3, "µs"),
+        n if n < 1e9 => (n / 1e6, "ms"),
+        n => (n / 1e9, "s"),
+    };
+    format!("{} {unit}", short(figure))
+}
+
+/// Three digits that count.
+fn short(figure: f64) -> String {
+    match figure {
+        f if f >= 99.5 => format!("{f:.0}"),
+        f if f >= 9.95 => format!("{f:.1}"),
+        f if f >= 0.0995 => format!("{f:.2}"),
+        f => format!("{f:.4}"),
+    }
+}
+
+/// As [`short`], without zeros at its end: for an axis.
+fn tick(figure: f64) -> String {
+    let text = if figure >= 99.5 { format!("{figure:.0}") } else { format!("{figure:.4}") };
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+fn write(canvas: &Canvas<'_>, text: &str, at: (i32, i32), size: i32, colour: RGBColor, side: HPos) -> Drawn {
+    let style =
+        TextStyle::from(("sans-serif", size).into_font()).color(&colour).pos(Pos::new(side, VPos::Center));
+    canvas.draw_text(text, &style, at)?;
+    Ok(())
+}
+
+fn line(canvas: &Canvas<'_>, from: (i32, i32), to: (i32, i32), colour: RGBColor, width: u32) -> Drawn {
+    canvas.draw(&PathElement::new([from, to], colour.stroke_width(width)))?;
+    Ok(())
+}
+
+fn lines(run: &Run) -> i32 {
+    (run.rows.len() + run.spreads.len() + run.shares.len()) as i32
+}
+
+/// Draws the figure of an area into a file.
+pub(crate) fn draw(path: &Path, area: &str, runs: &[Run]) -> Drawn {
+    let panel = |run: &Run| PANEL_HEAD + PANEL_FOOT + LINE * lines(run);
+    let foot = machines(runs);
+    let height = HEAD + runs.iter().map(panel).sum::<i32>() + FOOT_LINE * foot.len() as i32 + 16;
+    let canvas = SVGBackend::new(path, (WIDTH as u32, height as u32)).into_drawing_area();
+    canvas.fill(&WHITE)?;
+    write(&canvas, area, (20, 24), 24, INK, HPos::Left)?;
+    let has_rows = runs.iter().any(|run| !run.rows.is_empty());
+    let has_spreads = runs.iter().any(|run| !run.spreads.is_empty());
+    let bars = "bars: median time as a ratio to the first line of a table, less is faster; thin lines: best to worst round";
+    let discs = "discs: median; strokes: 99 %, 99.9 %, longest";
+    let has_shares = runs.iter().any(|run| !run.shares.is_empty());
+    let parts = "from what the unluckiest got to what the luckiest got, 1 being a fair part";
+    let legend =
+        [(has_rows, bars), (has_spreads, discs), (has_shares, parts)].into_iter().filter(|(has, _)| *has);
+    let legend = legend.map(|(_, text)| text).collect::<Vec<_>>().join("; ");
+    write(&canvas, &legend, (20, 50), 12, GREY, HPos::Left)?;
+    let mut x = 720;
+    for (name, width, colour) in [("polyproc", 100, OURS), ("limit", 75, LIMIT), ("others", 0, OTHER)] {
+        canvas.draw(&Rectangle::new([(x, 18), (x + 12, 30)], colour.filled()))?;
+        write(&canvas, name, (x + 18, 25), 13, GREY, HPos::Left)?;
+        x += width;
+    }
+    let mut top = HEAD;
+    for run in runs {
+        write(&canvas, &run.title, (20, top + 16), 16, INK, HPos::Left)?;
+        if !run.rows.is_empty() {
+            rows(&canvas, top + PANEL_HEAD, &run.rows)?;
+        }
+        if !run.spreads.is_empty() {
+            spreads(&canvas, top + PANEL_HEAD + LINE * run.rows.len() as i32, &run.spreads)?;
+        }
+        if !run.shares.is_empty() {
+            shares(&canvas, top + PANEL_HEAD, &run.shares)?;
+        }
+        top += panel(run);
+    }
+    for (index, text) in foot.iter().enumerate() {
+        write(&canvas, text, (20, top + 8 + FOOT_LINE * index as i32), 12, GREY, HPos::Left)?;
+    }
+    canvas.present()?;
+    Ok(())
+}
+
+/// A line for each machine, day and commit that the runs are of, and how busy it was otherwise, at the most.
+fn machines(runs: &[Run]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for run in runs {
+        let Machine { cpu, cpus, kernel, rustc, commit, time, .. } = &run.machine;
+        let day = time.split(' ').next().unwrap_or_default();
+        let rustc = rustc.split(" (").next().unwrap_or_default();
+        let rounds =
+            run.rows.first().map(|row| format!(", {} rounds", row.rounds_ns.len())).unwrap_or_default();
+        let text = format!("{day}: {cpus} CPUs ({cpu}), Linux {kernel}, {rustc}, commit {commit}{rounds}");
+        if !lines.contains(&text) {
+            lines.push(text);
+        }
+    }
+    let loads = runs.iter().filter_map(|run| run.machine.load.parse().ok());
+    let load: f64 = loads.fold(0.0, f64::max);
+    lines.push(format!("load of the machine, the bench itself included: up to {load:.1}"));
+    lines
+}
+
+/// The axis below so many lines, and its grid.
+fn axis(canvas: &Canvas<'_>, top: i32, count: usize, scale: Scale, name: impl Fn(f64) -> String) -> Drawn {
+    let bottom = top + LINE * count as i32;
+    for figure in scale.ticks() {
+        let x = x(scale, figure);
+        line(canvas, (x, top), (x, bottom), FAINT, 1)?;
+        write(canvas, &name(figure), (x, bottom + 11), 12, GREY, HPos::Center)?;
+    }
+    Ok(())
+}
+
+fn x(scale: Scale, figure: f64) -> i32 {
+    BARS.0 + (f64::from(BARS.1 - BARS.0) * scale.place(figure)).round() as i32
+}
+
+/// The best and the worst round of somebody, as ratios to the first.
+fn extremes(row: &Row, first: &Row) -> (f64, f64) {
+    let ratios = row.rounds_ns.iter().zip(&first.rounds_ns).map(|(own, first)| own / first);
+    ratios.fold((f64::INFINITY, 0.0), |(low, high), ratio| (low.min(ratio), high.max(ratio)))
+}
+
+fn rows(canvas: &Canvas<'_>, top: i32, rows: &[Row]) -> Drawn {
+    let most = rows.iter().map(|row| row.ratio).fold(1.0, f64::max);
+    // One bad round is not to make all bars short: its line ends with the axis.
+    let shown = |row: &Row| [row.ratio, extremes(row, &rows[0]).1.min(1.5 * most)];
+    let Some(scale) = Scale::of(rows.iter().flat_map(shown)) else { return Ok(()) };
+    axis(canvas, top, rows.len(), scale, tick)?;
+    for (name, column) in ["ratio", "median"].into_iter().zip(COLUMNS) {
+        write(canvas, name, (column, top - 8), 12, GREY, HPos::Right)?;
+    }
+    let zero = x(scale, if scale.is_log() { 1.0 } else { 0.0 });
+    for (index, row) in rows.iter().enumerate() {
+        let y = top + LINE * index as i32 + LINE / 2;
+        let colour = colour(&row.who);
+        write(canvas, &row.who, (NAMES, y), 13, if colour == OURS { OURS } else { INK }, HPos::Right)?;
+        let end = x(scale, row.ratio);
+        // A bar without length is still to be seen.
+        let (from, to) = (zero.min(end) - i32::from(zero == end), zero.max(end) + i32::from(zero == end));
+        canvas.draw(&Rectangle::new([(from, y - 7), (to, y + 7)], colour.filled()))?;
+        let (best, worst) = extremes(row, &rows[0]);
+        if index > 0 && best < worst {
+            line(canvas, (x(scale, best), y), (x(scale, worst), y), INK, 1)?;
+        }
+        write(canvas, &short(row.ratio), (COLUMNS[0], y), 13, INK, HPos::Right)?;
+        write(canvas, &time(row.median_ns), (COLUMNS[1], y), 13, GREY, HPos::Right)?;
+    }
+    let one = x(scale, 1.0);
+    line(canvas, (one, top), (one, top + LINE * rows.len() as i32), GREY, 1)
+}
+
+/// Single events: a disc at the median, strokes at 99 %, 99.9 % and the longest.
+fn spreads(canvas: &Canvas<'_>, top: i32, spreads: &[Spread]) -> Drawn {
+    let figures = spreads.iter().flat_map(|spread| [spread.p50_ns, spread.max_ns]);
+    let Some(scale) = Scale::of(figures) else { return Ok(()) };
+    axis(canvas, top, spreads.len(), scale, |figure| format!("{} µs", tick(figure / 1e3)))?;
+    for (index, spread) in spreads.iter().enumerate() {
+        let y = top + LINE * index as i32 + LINE / 2;
+        let colour = colour(&spread.who);
+        write(canvas, &spread.who, (NAMES, y), 13, if colour == OURS { OURS } else { INK }, HPos::Right)?;
+        line(canvas, (x(scale, spread.p50_ns), y), (x(scale, spread.max_ns), y), colour, 2)?;
+        canvas.draw(&Circle::new((x(scale, spread.p50_ns), y), 5, colour.filled()))?;
+        for (figure, half) in [(spread.p99_ns, 7), (spread.p999_ns, 5), (spread.max_ns, 3)] {
+            let x = x(scale, figure);
+            line(canvas, (x, y - half), (x, y + half), colour, 2)?;
+        }
+        let text = format!("p50 {}, p99 {}", time(spread.p50_ns), time(spread.p99_ns));
+        write(canvas, &text, (COLUMNS[1], y), 13, GREY, HPos::Right)?;
+    }
+    Ok(())
+}
+
+/// What the unluckiest and the luckiest got: a bar between them, and the longest wait beside it.
+fn shares(canvas: &Canvas<'_>, top: i32, shares: &[Share]) -> Drawn {
+    let figures = shares.iter().flat_map(|share| [share.luckiest, share.unluckiest, 1.0]);
+    // In equal steps, whatever they are: parts of one whole.
+    let Some(scale) = Scale::from_nought(figures) else { return Ok(()) };
+    axis(canvas, top, shares.len(), scale, tick)?;
+    write(canvas, "longest wait", (COLUMNS[1], top - 8), 12, GREY, HPos::Right)?;
+    for (index, share) in shares.iter().enumerate() {
+        let y = top + LINE * index as i32 + LINE / 2;
+        let colour = colour(&share.who);
+        write(canvas, &share.who, (NAMES, y), 13, if colour == OURS { OURS } else { INK }, HPos::Right)?;
+        let (from, to) = (x(scale, share.unluckiest), x(scale, share.luckiest));
+        canvas.draw(&Rectangle::new([(from, y - 7), (to.max(from + 2), y + 7)], colour.filled()))?;
+        let parts = format!("{} to {}", short(share.unluckiest), short(share.luckiest));
+        write(canvas, &parts, (COLUMNS[0] + 25, y), 13, INK, HPos::Right)?;
+        write(canvas, &time(share.longest_ns), (COLUMNS[1], y), 13, GREY, HPos::Right)?;
+    }
+    let one = x(scale, 1.0);
+    line(canvas, (one, top), (one, top + LINE * shares.len() as i32), GREY, 1)
+}

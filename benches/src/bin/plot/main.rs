@@ -1,0 +1,48 @@
+//! Draws what the benches measured: `cargo run --release -p polyproc-benches --bin plot` makes one SVG an area in
+//! `benches/figures`, of the latest run in each file of [results](polyproc_benches::results). A folder given as an argument
+//! takes them instead.
+
+use polyproc_benches::results::{Run, folder, load};
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+mod figure;
+mod scale;
+
+/// The latest runs, by area, each area's in the order in which they were made.
+fn latest(folder: &Path) -> Result<BTreeMap<String, Vec<Run>>, Box<dyn Error>> {
+    let mut areas: BTreeMap<String, Vec<Run>> = BTreeMap::new();
+    let files = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    for file in files {
+        let path = file?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let mut runs = load(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        if let Some(run) = runs.pop() {
+            areas.entry(run.area.clone()).or_default().push(run);
+        }
+    }
+    for runs in areas.values_mut() {
+        runs.sort_by(|one, other| one.machine.time.cmp(&other.machine.time));
+    }
+    Ok(areas)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let figures = std::env::args_os()
+        .nth(1)
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("figures"), PathBuf::from);
+    let areas = latest(&folder())?;
+    if areas.is_empty() {
+        return Err(format!("no results in {}: run `cargo bench` first", folder().display()).into());
+    }
+    std::fs::create_dir_all(&figures)?;
+    for (area, runs) in &areas {
+        let path = figures.join(format!("{area}.svg"));
+        figure::draw(&path, area, runs)?;
+        println!("{}: {} tables", path.display(), runs.len());
+    }
+    Ok(())
+}
