@@ -3,7 +3,7 @@
 
 use crate::consumer::{Consumer, Front};
 use crate::error::{GetRefusal, PutRefusal};
-use crate::fast::write;
+use crate::fast::{Unusual, write};
 use crate::layout::HEADER;
 use crate::producer::{NoRoom, Producer};
 use crate::raw::{FOR_NEWS, FOR_ROOM, RawQueue};
@@ -167,37 +167,32 @@ impl RawQueue {
         }
     }
 
-    /// [`get`](RawQueue::get), where the lock was not free.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn get_later<R>(
+    /// Gets one message, where anything is not as [usual](RawQueue::take_usual).
+    #[inline(always)]
+    pub(crate) fn take_otherwise<R>(
         &self,
         deadline: Deadline,
+        unusual: Unusual,
         copy: impl FnOnce(&[u8]) -> R,
-        refusal: Refusal,
     ) -> Result<R, GetRefusal> {
-        if refusal != Refusal::WouldBlock {
-            return Err(refusal.into());
-        }
-        let consumer = self.consume(deadline)?;
-        self.get_otherwise(deadline, copy, consumer)
-    }
-
-    /// [`get`](RawQueue::get), where anything is not as usual.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn get_otherwise<R>(
-        &self,
-        deadline: Deadline,
-        copy: impl FnOnce(&[u8]) -> R,
-        consumer: Consumer<'_>,
-    ) -> Result<R, GetRefusal> {
-        let (mut consumer, front) = self.find_front(consumer, deadline)?;
+        let (mut consumer, front) = self.otherwise(deadline, unusual)?;
         // SAFETY: a message is in front as long as the lock is held.
         let copied = copy(unsafe { front.message() });
         consumer.take(&front);
         consumer.commit();
         Ok(copied)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn otherwise(&self, deadline: Deadline, unusual: Unusual) -> Result<(Consumer<'_>, Front), GetRefusal> {
+        let consumer = match unusual {
+            // SAFETY: locked by `usual_front`, and left to it.
+            Unusual::Locked => unsafe { Consumer::new(self) },
+            Unusual::Refused(Refusal::WouldBlock) => self.consume(deadline)?,
+            Unusual::Refused(refusal) => return Err(refusal.into()),
+        };
+        self.find_front(consumer, deadline)
     }
 
     /// Gets at least one message and at most so many, waiting for the first.

@@ -1,6 +1,7 @@
 //! [`Queue`]: the handle.
 
 use crate::error::{GetError, GetManyError, PutError, PutManyError};
+use crate::fast::Unusual;
 use crate::raw::RawQueue;
 use core::fmt;
 use core::marker::PhantomData;
@@ -234,12 +235,22 @@ impl<T, C: Codec<T>> Queue<T, C> {
         self.get_deadline(Deadline::at(deadline))
     }
 
-    #[inline(always)]
+    // Not a part of the caller: there, what an error is made of and the message would share their bytes, and the compiler
+    // would move the message in pieces.
+    #[inline(never)]
     fn get_deadline(&self, deadline: Deadline) -> Result<T, GetError> {
-        match self.raw.get(deadline, C::copy) {
-            Ok(copied) => Ok(C::decode(copied)?),
-            Err(refusal) => Err(refusal.into()),
-        }
+        let front = match self.raw.usual_front() {
+            Ok(front) => front,
+            Err(unusual) => return self.get_otherwise(deadline, unusual),
+        };
+        let copied = self.raw.take_usual(front, C::copy);
+        Ok(C::decode(copied)?)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn get_otherwise(&self, deadline: Deadline, unusual: Unusual) -> Result<T, GetError> {
+        Ok(C::decode(self.raw.take_otherwise(deadline, unusual, C::copy)?)?)
     }
 
     /// Gets the next messages, at most so many: waits for one as long as it takes, and takes with it what else is there,
@@ -310,10 +321,14 @@ impl<T, C: Codec<T>> Queue<T, C> {
     ///
     /// Any [`GetError`] but `Empty` and `Decode`.
     pub fn get_into(&self, buffer: &mut Vec<u8>) -> Result<usize, GetError> {
-        self.raw.get(Deadline::NEVER, |bytes| {
+        let copy = |bytes: &[u8]| {
             buffer.clear();
             buffer.extend_from_slice(bytes);
-        })?;
+        };
+        match self.raw.usual_front() {
+            Ok(front) => self.raw.take_usual(front, copy),
+            Err(unusual) => self.raw.take_otherwise(Deadline::NEVER, unusual, copy)?,
+        }
         Ok(buffer.len())
     }
 
