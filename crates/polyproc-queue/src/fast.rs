@@ -72,9 +72,11 @@ impl RawQueue {
         let (head, number) = header.taken.0.mark.get();
         let mut tail = consumers.tail_seen.load(Ordering::Relaxed);
         if tail == head {
+            consumers.chase.pause();
             // Acquire: pairs with the Release of `publish`.
             tail = header.put.0.position.load(Ordering::Acquire);
             consumers.tail_seen.store(tail, Ordering::Relaxed);
+            consumers.chase.learn(tail.wrapping_sub(head), self.most);
         }
         let index = consumers.segment.load(Ordering::Relaxed);
         let segment = header.segment(index);
