@@ -55,6 +55,10 @@ pub trait Codec<T> {
     /// Tells the codecs apart: a handle whose codec has another code does not attach.
     const CODE: u8;
 
+    /// Whether a message *is* its bytes: each has as many as a `T`, none fails to be encoded, and neither direction is more
+    /// than a copy. Then a channel does with many messages at once what it does with others one by one.
+    const IS_PLAIN: bool = false;
+
     /// What leaves the channel's memory, before it is decoded.
     type Copied;
 
@@ -196,6 +200,7 @@ fn wrong_size(bytes: Vec<u8>, size: usize) -> DecodeError {
 
 impl<T: Pod> Codec<T> for Raw {
     const CODE: u8 = b'r';
+    const IS_PLAIN: bool = true;
     type Copied = RawCopied<T>;
 
     fn element() -> Layout {

@@ -50,30 +50,36 @@ impl RawQueue {
         Ok(())
     }
 
-    /// Puts messages that lie one behind the other in `bytes` and end at `ends`. Returns how many were put, and why not
-    /// all.
+    /// Puts so many messages: `length` says how long each is, and `bytes` hands it over. Returns how many were put, and why
+    /// not all.
+    #[inline(always)]
     pub(crate) fn put_all(
         &self,
-        bytes: &[u8],
-        ends: &[usize],
+        count: usize,
         deadline: Deadline,
+        length: impl Fn(usize) -> usize,
+        bytes: impl Fn(usize, &mut dyn FnMut(&[u8])),
     ) -> (usize, Option<PutRefusal>) {
-        let (mut put, mut start) = (0, 0);
-        while put < ends.len() {
-            let (mut producer, mut place) = match self.produce_room(ends[put] - start, deadline) {
+        let mut put = 0;
+        while put < count {
+            let (mut producer, mut place) = match self.produce_room(length(put), deadline) {
                 Ok(producer) => producer,
                 Err(refusal) => return (put, Some(refusal)),
             };
             loop {
-                let message = &bytes[start..ends[put]];
-                // SAFETY: the place was reserved for so many bytes, and nobody else has it.
-                unsafe { write(message, place) };
-                producer.add(message.len());
-                start = ends[put];
+                let reserved = length(put);
+                bytes(put, &mut |message| {
+                    assert_eq!(message.len(), reserved, "a codec says that it is plain, and is not");
+                    // SAFETY: the place was reserved for so many bytes, and nobody else has it.
+                    unsafe { write(message, place) };
+                });
+                producer.add(reserved);
                 put += 1;
-                let Some(end) = ends.get(put) else { break };
+                if put == count {
+                    break;
+                }
                 // Whatever is the matter with the next one, it is found out again from the start.
-                let Ok(next) = producer.reserve(end - start) else { break };
+                let Ok(next) = producer.reserve(length(put)) else { break };
                 place = next;
             }
             producer.publish();
@@ -195,7 +201,8 @@ impl RawQueue {
         self.find_front(consumer, deadline)
     }
 
-    /// Gets at least one message and at most so many, waiting for the first.
+    /// Gets at least one message and at most so many, which are more than none, waiting for the first.
+    #[inline(always)]
     pub(crate) fn get_all(
         &self,
         most: usize,
@@ -203,10 +210,13 @@ impl RawQueue {
         mut copy: impl FnMut(&[u8]),
     ) -> Result<(), GetRefusal> {
         let (mut consumer, mut front) = self.consume_front(deadline)?;
-        for left in (0..most).rev() {
+        let mut left = most;
+        loop {
             // SAFETY: as in `get`.
             copy(unsafe { front.message() });
             consumer.take(&front);
+            left -= 1;
+            left -= consumer.take_run(left, &mut copy);
             match if left == 0 { None } else { consumer.front() } {
                 Some(next) => front = next,
                 None => break,
