@@ -55,6 +55,10 @@ pub trait Codec<T> {
     /// Tells the codecs apart: a handle whose codec has another code does not attach.
     const CODE: u8;
 
+    /// Whether a message *is* its bytes: each has as many as a `T`, none fails to be encoded, and neither direction is more
+    /// than a copy. Then a channel does with many messages at once what it does with others one by one.
+    const IS_PLAIN: bool = false;
+
     /// What leaves the channel's memory, before it is decoded.
     type Copied;
 
@@ -178,9 +182,26 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Postcard {
     }
 }
 
+/// A copied message of plain data, or other bytes.
+///
+/// Beside each other, and not one or the other: where the two share their bytes, the compiler moves the message in pieces
+/// as they suit the other, and a load that needs two pieces waits for both to be stored.
+#[derive(Debug)]
+pub struct RawCopied<T> {
+    message: T,
+    wrong: Option<Vec<u8>>,
+}
+
+#[cold]
+fn wrong_size(bytes: Vec<u8>, size: usize) -> DecodeError {
+    let length = bytes.len();
+    DecodeError::new(bytes, format!("{length} bytes where {size} make a message"))
+}
+
 impl<T: Pod> Codec<T> for Raw {
     const CODE: u8 = b'r';
-    type Copied = Result<T, Vec<u8>>;
+    const IS_PLAIN: bool = true;
+    type Copied = RawCopied<T>;
 
     fn element() -> Layout {
         Layout::new::<T>()
@@ -192,20 +213,22 @@ impl<T: Pod> Codec<T> for Raw {
     }
 
     #[inline(always)]
-    fn copy(bytes: &[u8]) -> Result<T, Vec<u8>> {
+    fn copy(bytes: &[u8]) -> RawCopied<T> {
+        let mut copied = RawCopied { message: T::zeroed(), wrong: None };
         if bytes.len() == size_of::<T>() {
-            Ok(bytemuck::pod_read_unaligned(bytes))
+            bytemuck::bytes_of_mut(&mut copied.message).copy_from_slice(bytes);
         } else {
-            Err(bytes.to_vec())
+            copied.wrong = Some(bytes.to_vec());
         }
+        copied
     }
 
     #[inline(always)]
-    fn decode(copied: Result<T, Vec<u8>>) -> Result<T, DecodeError> {
-        copied.map_err(|bytes| {
-            let (length, size) = (bytes.len(), size_of::<T>());
-            DecodeError::new(bytes, format!("{length} bytes where {size} make a message"))
-        })
+    fn decode(copied: RawCopied<T>) -> Result<T, DecodeError> {
+        match copied.wrong {
+            None => Ok(copied.message),
+            Some(bytes) => Err(wrong_size(bytes, size_of::<T>())),
+        }
     }
 }
 

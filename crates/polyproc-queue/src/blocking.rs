@@ -3,7 +3,7 @@
 
 use crate::consumer::{Consumer, Front};
 use crate::error::{GetRefusal, PutRefusal};
-use crate::fast::write;
+use crate::fast::{Unusual, write};
 use crate::layout::HEADER;
 use crate::producer::{NoRoom, Producer};
 use crate::raw::{FOR_NEWS, FOR_ROOM, RawQueue};
@@ -50,30 +50,36 @@ impl RawQueue {
         Ok(())
     }
 
-    /// Puts messages that lie one behind the other in `bytes` and end at `ends`. Returns how many were put, and why not
-    /// all.
+    /// Puts so many messages: `length` says how long each is, and `bytes` hands it over. Returns how many were put, and why
+    /// not all.
+    #[inline(always)]
     pub(crate) fn put_all(
         &self,
-        bytes: &[u8],
-        ends: &[usize],
+        count: usize,
         deadline: Deadline,
+        length: impl Fn(usize) -> usize,
+        bytes: impl Fn(usize, &mut dyn FnMut(&[u8])),
     ) -> (usize, Option<PutRefusal>) {
-        let (mut put, mut start) = (0, 0);
-        while put < ends.len() {
-            let (mut producer, mut place) = match self.produce_room(ends[put] - start, deadline) {
+        let mut put = 0;
+        while put < count {
+            let (mut producer, mut place) = match self.produce_room(length(put), deadline) {
                 Ok(producer) => producer,
                 Err(refusal) => return (put, Some(refusal)),
             };
             loop {
-                let message = &bytes[start..ends[put]];
-                // SAFETY: the place was reserved for so many bytes, and nobody else has it.
-                unsafe { write(message, place) };
-                producer.add(message.len());
-                start = ends[put];
+                let reserved = length(put);
+                bytes(put, &mut |message| {
+                    assert_eq!(message.len(), reserved, "a codec says that it is plain, and is not");
+                    // SAFETY: the place was reserved for so many bytes, and nobody else has it.
+                    unsafe { write(message, place) };
+                });
+                producer.add(reserved);
                 put += 1;
-                let Some(end) = ends.get(put) else { break };
+                if put == count {
+                    break;
+                }
                 // Whatever is the matter with the next one, it is found out again from the start.
-                let Ok(next) = producer.reserve(end - start) else { break };
+                let Ok(next) = producer.reserve(length(put)) else { break };
                 place = next;
             }
             producer.publish();
@@ -167,32 +173,15 @@ impl RawQueue {
         }
     }
 
-    /// [`get`](RawQueue::get), where the lock was not free.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn get_later<R>(
+    /// Gets one message, where anything is not as [usual](RawQueue::take_usual).
+    #[inline(always)]
+    pub(crate) fn take_otherwise<R>(
         &self,
         deadline: Deadline,
+        unusual: Unusual,
         copy: impl FnOnce(&[u8]) -> R,
-        refusal: Refusal,
     ) -> Result<R, GetRefusal> {
-        if refusal != Refusal::WouldBlock {
-            return Err(refusal.into());
-        }
-        let consumer = self.consume(deadline)?;
-        self.get_otherwise(deadline, copy, consumer)
-    }
-
-    /// [`get`](RawQueue::get), where anything is not as usual.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn get_otherwise<R>(
-        &self,
-        deadline: Deadline,
-        copy: impl FnOnce(&[u8]) -> R,
-        consumer: Consumer<'_>,
-    ) -> Result<R, GetRefusal> {
-        let (mut consumer, front) = self.find_front(consumer, deadline)?;
+        let (mut consumer, front) = self.otherwise(deadline, unusual)?;
         // SAFETY: a message is in front as long as the lock is held.
         let copied = copy(unsafe { front.message() });
         consumer.take(&front);
@@ -200,7 +189,20 @@ impl RawQueue {
         Ok(copied)
     }
 
-    /// Gets at least one message and at most so many, waiting for the first.
+    #[cold]
+    #[inline(never)]
+    fn otherwise(&self, deadline: Deadline, unusual: Unusual) -> Result<(Consumer<'_>, Front), GetRefusal> {
+        let consumer = match unusual {
+            // SAFETY: locked by `usual_front`, and left to it.
+            Unusual::Locked => unsafe { Consumer::new(self) },
+            Unusual::Refused(Refusal::WouldBlock) => self.consume(deadline)?,
+            Unusual::Refused(refusal) => return Err(refusal.into()),
+        };
+        self.find_front(consumer, deadline)
+    }
+
+    /// Gets at least one message and at most so many, which are more than none, waiting for the first.
+    #[inline(always)]
     pub(crate) fn get_all(
         &self,
         most: usize,
@@ -208,10 +210,13 @@ impl RawQueue {
         mut copy: impl FnMut(&[u8]),
     ) -> Result<(), GetRefusal> {
         let (mut consumer, mut front) = self.consume_front(deadline)?;
-        for left in (0..most).rev() {
+        let mut left = most;
+        loop {
             // SAFETY: as in `get`.
             copy(unsafe { front.message() });
             consumer.take(&front);
+            left -= 1;
+            left -= consumer.take_run(left, &mut copy);
             match if left == 0 { None } else { consumer.front() } {
                 Some(next) => front = next,
                 None => break,

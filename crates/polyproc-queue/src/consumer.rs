@@ -127,6 +127,43 @@ impl<'a> Consumer<'a> {
         }
     }
 
+    /// Takes what comes next, at most so many messages, as long as they are nothing special. Returns how many. Where it ends,
+    /// [`front`](Consumer::front) says why.
+    #[inline(always)]
+    pub(crate) fn take_run(&mut self, most: usize, copy: &mut impl FnMut(&[u8])) -> usize {
+        let consumers = &self.header.consumers;
+        if consumers.claims.load(Ordering::Relaxed) != 0 {
+            return 0;
+        }
+        let index = consumers.segment.load(Ordering::Relaxed);
+        let segment = self.header.segment(index);
+        let (base, end) = (segment.base.load(Ordering::Relaxed), segment.end.load(Ordering::Relaxed));
+        let tail = consumers.tail_seen.load(Ordering::Relaxed);
+        let (mut head, mut taken) = (self.head, 0);
+        while taken != most && head != tail && head != end {
+            let offset = head.wrapping_sub(base) & (segment_size(index) - 1);
+            // SAFETY: a record begins here, and the segment is memory at least up to the end of it.
+            let record = unsafe { self.queue.at_offset(index, offset) };
+            // SAFETY: a word in the ring, aligned as all records are.
+            let header = unsafe { word(record) }.load(Ordering::Relaxed);
+            if header & PADDING != 0 {
+                break;
+            }
+            let length = header & LENGTH;
+            // SAFETY: the record reaches beyond its header.
+            let place = unsafe { record.add(HEADER as usize) };
+            // SAFETY: so many bytes were written there before the message was published, and nobody writes them before it
+            // is freed.
+            copy(unsafe { core::slice::from_raw_parts(place.as_ptr(), length as usize) });
+            head = head.wrapping_add(HEADER + length.next_multiple_of(HEADER));
+            taken += 1;
+        }
+        self.head = head;
+        self.number = self.number.wrapping_add(taken as u64);
+        self.fresh += taken as u32;
+        taken
+    }
+
     /// The message in front is out of the queue, as soon as that is [committed](Consumer::commit).
     #[inline(always)]
     pub(crate) fn take(&mut self, front: &Front) {

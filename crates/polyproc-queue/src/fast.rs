@@ -4,12 +4,13 @@
 //! to it, with the lock held.
 
 use crate::consumer::Consumer;
-use crate::error::{GetRefusal, PutRefusal};
+use crate::error::PutRefusal;
 use crate::layout::{HEADER, LENGTH, PADDING};
 use crate::producer::Producer;
 use crate::raw::RawQueue;
 use crate::ring::{is_before, segment_size, word};
 use core::ptr::NonNull;
+use polyproc_mutex::Refusal;
 use polyproc_sys::atomic::Ordering;
 use polyproc_sys::deadline::Deadline;
 
@@ -59,21 +60,23 @@ impl RawQueue {
         Ok(())
     }
 
-    /// Gets one message, which `copy` copies out of its place.
+    /// Becomes the one who gets, with the message that comes next, if all is as usual.
     #[inline(always)]
-    pub(crate) fn get<R>(&self, deadline: Deadline, copy: impl FnOnce(&[u8]) -> R) -> Result<R, GetRefusal> {
+    pub(crate) fn usual_front(&self) -> Result<Usual, Unusual> {
         let header = self.header();
         let consumers = &header.consumers;
-        // SAFETY: unlocked below, or by the `Consumer`; the queue keeps it mapped.
+        // SAFETY: `take_usual` unlocks it, or the `Consumer` of who is told that it is locked; the queue keeps it mapped.
         if let Err(refusal) = unsafe { consumers.lock.try_lock() } {
-            return self.get_later(deadline, copy, refusal);
+            return Err(Unusual::Refused(refusal));
         }
         let (head, number) = header.taken.0.mark.get();
         let mut tail = consumers.tail_seen.load(Ordering::Relaxed);
         if tail == head {
+            consumers.chase.pause();
             // Acquire: pairs with the Release of `publish`.
             tail = header.put.0.position.load(Ordering::Acquire);
             consumers.tail_seen.store(tail, Ordering::Relaxed);
+            consumers.chase.learn(tail.wrapping_sub(head), self.most);
         }
         let index = consumers.segment.load(Ordering::Relaxed);
         let segment = header.segment(index);
@@ -82,8 +85,7 @@ impl RawQueue {
             && consumers.claims.load(Ordering::Relaxed) == 0
             && segment.end.load(Ordering::Relaxed) != head;
         if !usual {
-            // SAFETY: locked above, and left to it.
-            return self.get_otherwise(deadline, copy, unsafe { Consumer::new(self) });
+            return Err(Unusual::Locked);
         }
         let offset = head.wrapping_sub(segment.base.load(Ordering::Relaxed)) & (segment_size(index) - 1);
         // SAFETY: a record begins here, and the segment is memory at least up to the end of it.
@@ -91,37 +93,108 @@ impl RawQueue {
         // SAFETY: a word in the ring, aligned as all records are.
         let record_header = unsafe { word(record) }.load(Ordering::Relaxed);
         if record_header & PADDING != 0 {
-            // SAFETY: locked above, and left to it.
-            return self.get_otherwise(deadline, copy, unsafe { Consumer::new(self) });
+            return Err(Unusual::Locked);
         }
         let length = record_header & LENGTH;
         // SAFETY: the record reaches beyond its header.
         let place = unsafe { record.add(HEADER as usize) };
+        let next = head.wrapping_add(HEADER + ((length + (HEADER - 1)) & !(HEADER - 1)));
+        let is_last = tail == next && index != 0;
+        Ok(Usual { place, length: length as usize, next, number: number.wrapping_add(1), is_last })
+    }
+
+    /// Gets the message in front, which `copy` copies out of its place, and releases the lock.
+    #[inline(always)]
+    pub(crate) fn take_usual<R>(&self, front: Usual, copy: impl FnOnce(&[u8]) -> R) -> R {
+        let unlock = Unlock(self);
         // SAFETY: so many bytes were written there before the message was published, and nobody writes them before it is
         // freed.
-        let copied = copy(unsafe { core::slice::from_raw_parts(place.as_ptr(), length as usize) });
-        let next = head.wrapping_add(HEADER + ((length + (HEADER - 1)) & !(HEADER - 1)));
-        header.taken.0.mark.set(next, number.wrapping_add(1));
+        let copied = copy(unsafe { core::slice::from_raw_parts(front.place.as_ptr(), front.length) });
+        core::mem::forget(unlock);
+        let taken = &self.header().taken.0;
+        taken.mark.set(front.next, front.number);
         // Release: pairs with the Acquire in `make_room`.
-        header.taken.0.free.store(next, Ordering::Release);
-        if tail == next && index != 0 {
-            // SAFETY: locked above, and left to it.
+        taken.free.store(front.next, Ordering::Release);
+        if front.is_last {
+            // SAFETY: locked by `usual_front`, and left to it.
             unsafe { Consumer::new(self) }.may_be_drained();
         } else {
-            // SAFETY: locked above.
-            unsafe { consumers.lock.unlock() };
+            // SAFETY: locked by `usual_front`.
+            unsafe { self.header().consumers.lock.unlock() };
         }
-        Ok(copied)
+        copied
     }
 }
 
+/// The message in front, with the consumers' lock held. A handful of numbers: something that is dropped would be moved
+/// about in memory.
+pub(crate) struct Usual {
+    place: NonNull<u8>,
+    length: usize,
+    /// The position behind it, and the number of messages up to there.
+    next: u64,
+    number: u64,
+    /// There is none behind it, and the segment is not the smallest.
+    is_last: bool,
+}
+
+/// Why it is not as usual.
+pub(crate) enum Unusual {
+    /// The lock was not free.
+    Refused(Refusal),
+    /// It is held, and there is no message, or one that needs more than a copy.
+    Locked,
+}
+
+/// Unlocks if a codec panics in the middle of a copy. The message is still there.
+struct Unlock<'a>(&'a RawQueue);
+
+impl Drop for Unlock<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        // SAFETY: locked by `usual_front`, by this thread, a moment ago.
+        unsafe { self.0.header().consumers.lock.unlock() };
+    }
+}
+
+/// Messages up to this size are copied word by word.
+const SMALL: usize = 256;
+
+/// Eight bytes anywhere.
+#[derive(Clone, Copy)]
+#[repr(C, packed)]
+struct Word(u64);
+
 /// Copies a message to its place.
+///
+/// A small one word by word. Mostly it was written a moment ago, in pieces: a wider load that needs two of those stores
+/// waits until both have left the processor's store buffer, and so for all stores before them; among those is the last
+/// message, in lines that the other side has just read. It would cost as much as everything else together.
 ///
 /// # Safety
 ///
-/// The place is the caller's alone, and has room for it.
+/// The place is the caller's alone, has room for it, and is aligned to words.
 #[inline(always)]
 pub(crate) unsafe fn write(message: &[u8], place: NonNull<u8>) {
+    let (from, to, length) = (message.as_ptr(), place.as_ptr(), message.len());
+    let mut done = 0;
+    if length <= SMALL {
+        while done + size_of::<Word>() <= length {
+            // SAFETY: so many bytes of the message are left.
+            let word = unsafe { from.add(done) }.cast::<Word>();
+            // SAFETY: as above, and a `Word` needs no alignment. Volatile, so that the compiler makes nothing wider of it.
+            let word = unsafe { word.read_volatile() };
+            // SAFETY: the caller's.
+            let place = unsafe { to.add(done) }.cast::<Word>();
+            // SAFETY: the caller's.
+            unsafe { place.write(word) };
+            done += size_of::<Word>();
+        }
+    }
+    // SAFETY: within the message, or at its end.
+    let from = unsafe { from.add(done) };
+    // SAFETY: the caller's.
+    let to = unsafe { to.add(done) };
     // SAFETY: the caller's; a message that is put lies in private memory.
-    unsafe { core::ptr::copy_nonoverlapping(message.as_ptr(), place.as_ptr(), message.len()) };
+    unsafe { core::ptr::copy_nonoverlapping(from, to, length - done) };
 }

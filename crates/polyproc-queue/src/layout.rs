@@ -11,6 +11,7 @@
 //! A record is a word, its header, and the message, rounded up to words. It never wraps: where it would, a record that is
 //! padding fills the segment up to its end.
 
+use crate::chase::Chase;
 use crate::waitroom::{Robust, Waitroom};
 use polyproc_mutex::RawMutex;
 use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -156,6 +157,7 @@ pub(crate) struct Consumers {
     pub(crate) claims: AtomicU32,
     /// How often the queue was drained since it last grew or shrank.
     pub(crate) drains: AtomicU32,
+    pub(crate) chase: Chase,
 }
 
 /// A line of its own.

@@ -138,6 +138,8 @@
 #[allow(unsafe_code)]
 mod blocking;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+mod chase;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[allow(unsafe_code)]
 mod consumer;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]

@@ -1,11 +1,12 @@
 //! [`Queue`]: the handle.
 
-use crate::error::{GetError, GetManyError, PutError, PutManyError};
+use crate::error::{GetError, GetManyError, PutError, PutManyError, PutRefusal};
+use crate::fast::Unusual;
 use crate::raw::RawQueue;
 use core::fmt;
 use core::marker::PhantomData;
 use polyproc_memory::Object;
-use polyproc_memory::codec::{Codec, Postcard};
+use polyproc_memory::codec::{Codec, EncodeError, Postcard};
 use polyproc_sys::deadline::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
@@ -168,18 +169,13 @@ impl<T, C: Codec<T>> Queue<T, C> {
     }
 
     fn put_many_deadline(&self, mut messages: Vec<T>, deadline: Deadline) -> Result<(), PutManyError<T>> {
-        // Encoded before the queue is locked: that is the caller's own code, which may do anything.
-        let mut bytes = Vec::with_capacity(messages.len() * size_of::<T>());
-        let mut ends = Vec::with_capacity(messages.len());
-        let mut unencoded = None;
-        for message in &messages {
-            if let Err(error) = C::encode(message, |encoded| bytes.extend_from_slice(encoded)) {
-                unencoded = Some(error);
-                break;
-            }
-            ends.push(bytes.len());
-        }
-        let (put, refusal) = self.raw.put_all(&bytes, &ends, deadline);
+        let (put, refusal, unencoded) = if C::IS_PLAIN {
+            let bytes = |index: usize, put: &mut dyn FnMut(&[u8])| _ = C::encode(&messages[index], put);
+            let (put, refusal) = self.raw.put_all(messages.len(), deadline, |_| size_of::<T>(), bytes);
+            (put, refusal, None)
+        } else {
+            self.put_encoded(&messages, deadline)
+        };
         if put == messages.len() {
             return Ok(());
         }
@@ -191,6 +187,29 @@ impl<T, C: Codec<T>> Queue<T, C> {
             (None, None) => return Ok(()),
         };
         Err(PutManyError { put, error, rest })
+    }
+
+    /// Encodes them before the queue is locked: that is the caller's own code, which may do anything.
+    fn put_encoded(
+        &self,
+        messages: &[T],
+        deadline: Deadline,
+    ) -> (usize, Option<PutRefusal>, Option<EncodeError>) {
+        let mut bytes = Vec::with_capacity(size_of_val(messages));
+        let mut ends = Vec::with_capacity(messages.len() + 1);
+        ends.push(0);
+        let mut unencoded = None;
+        for message in messages {
+            if let Err(error) = C::encode(message, |encoded| bytes.extend_from_slice(encoded)) {
+                unencoded = Some(error);
+                break;
+            }
+            ends.push(bytes.len());
+        }
+        let length = |index: usize| ends[index + 1] - ends[index];
+        let hand_over = |index: usize, put: &mut dyn FnMut(&[u8])| put(&bytes[ends[index]..ends[index + 1]]);
+        let (put, refusal) = self.raw.put_all(ends.len() - 1, deadline, length, hand_over);
+        (put, refusal, unencoded)
     }
 
     /// Gets the next message, waiting for it as long as it takes.
@@ -234,12 +253,22 @@ impl<T, C: Codec<T>> Queue<T, C> {
         self.get_deadline(Deadline::at(deadline))
     }
 
-    #[inline(always)]
+    // Not a part of the caller: there, what an error is made of and the message would share their bytes, and the compiler
+    // would move the message in pieces.
+    #[inline(never)]
     fn get_deadline(&self, deadline: Deadline) -> Result<T, GetError> {
-        match self.raw.get(deadline, C::copy) {
-            Ok(copied) => Ok(C::decode(copied)?),
-            Err(refusal) => Err(refusal.into()),
-        }
+        let front = match self.raw.usual_front() {
+            Ok(front) => front,
+            Err(unusual) => return self.get_otherwise(deadline, unusual),
+        };
+        let copied = self.raw.take_usual(front, C::copy);
+        Ok(C::decode(copied)?)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn get_otherwise(&self, deadline: Deadline, unusual: Unusual) -> Result<T, GetError> {
+        Ok(C::decode(self.raw.take_otherwise(deadline, unusual, C::copy)?)?)
     }
 
     /// Gets the next messages, at most so many: waits for one as long as it takes, and takes with it what else is there,
@@ -283,10 +312,14 @@ impl<T, C: Codec<T>> Queue<T, C> {
     }
 
     fn get_many_deadline(&self, most: usize, deadline: Deadline) -> Result<Vec<T>, GetManyError<T>> {
-        let mut copied = Vec::with_capacity(most.min(1024));
-        if most != 0 {
-            self.raw.get_all(most, deadline, |bytes| copied.push(C::copy(bytes)))?;
+        if most == 0 {
+            return Ok(Vec::new());
         }
+        if C::IS_PLAIN {
+            return self.get_plain(most, deadline);
+        }
+        let mut copied = Vec::with_capacity(most.min(1024));
+        self.raw.get_all(most, deadline, |bytes| copied.push(C::copy(bytes)))?;
         let mut messages = Vec::with_capacity(copied.len());
         let mut copied = copied.into_iter().map(C::decode);
         while let Some(decoded) = copied.next() {
@@ -303,6 +336,23 @@ impl<T, C: Codec<T>> Queue<T, C> {
         Ok(messages)
     }
 
+    fn get_plain(&self, most: usize, deadline: Deadline) -> Result<Vec<T>, GetManyError<T>> {
+        let mut messages = Vec::with_capacity(most.min(1024));
+        let mut others = Vec::new();
+        self.raw.get_all(most, deadline, |bytes| match C::decode(C::copy(bytes)) {
+            Ok(message) => messages.push(message),
+            Err(error) => others.push((messages.len() + others.len(), error)),
+        })?;
+        if others.is_empty() {
+            return Ok(messages);
+        }
+        let mut all: Vec<_> = messages.into_iter().map(Ok).collect();
+        for (index, error) in others {
+            all.insert(index, Err(error));
+        }
+        Err(GetManyError::Decode(all))
+    }
+
     /// Gets the next message's bytes, as they travel, into `buffer`, whose memory is used again: what was in it is gone.
     /// Waits as [`get`](Queue::get) does. Returns how many they are.
     ///
@@ -310,10 +360,14 @@ impl<T, C: Codec<T>> Queue<T, C> {
     ///
     /// Any [`GetError`] but `Empty` and `Decode`.
     pub fn get_into(&self, buffer: &mut Vec<u8>) -> Result<usize, GetError> {
-        self.raw.get(Deadline::NEVER, |bytes| {
+        let copy = |bytes: &[u8]| {
             buffer.clear();
             buffer.extend_from_slice(bytes);
-        })?;
+        };
+        match self.raw.usual_front() {
+            Ok(front) => self.raw.take_usual(front, copy),
+            Err(unusual) => self.raw.take_otherwise(Deadline::NEVER, unusual, copy)?,
+        }
         Ok(buffer.len())
     }
 

@@ -176,3 +176,48 @@ fn positions_wrap_and_nobody_notices() {
         assert!(queue.is_empty());
     }
 }
+
+/// Copies as `Bytes` does, but panics at an empty message.
+#[derive(Debug)]
+struct Fussy;
+
+impl Codec<Vec<u8>> for Fussy {
+    const CODE: u8 = b'f';
+    type Copied = Vec<u8>;
+
+    fn encode<R>(message: &Vec<u8>, put: impl FnOnce(&[u8]) -> R) -> Result<R, EncodeError> {
+        Ok(put(message))
+    }
+
+    fn copy(bytes: &[u8]) -> Vec<u8> {
+        assert!(!bytes.is_empty(), "an empty message");
+        bytes.to_vec()
+    }
+
+    fn own(bytes: Vec<u8>) -> Vec<u8> {
+        bytes
+    }
+
+    fn decode(copied: Vec<u8>) -> Result<Vec<u8>, DecodeError> {
+        Ok(copied)
+    }
+}
+
+#[test]
+fn a_copy_that_panics_leaves_the_message_and_holds_up_nobody() {
+    let _watchdog = watchdog();
+    let queue = Queue::<Vec<u8>, Fussy>::new().unwrap();
+    queue.put(Vec::new()).unwrap();
+    for _ in 0..2 {
+        let got = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| queue.get()));
+        assert!(got.is_err());
+        assert_eq!(queue.len(), 1);
+    }
+    // Nor another thread.
+    let other = queue.clone();
+    let got = std::thread::spawn(move || drop(other.get())).join();
+    assert!(got.is_err());
+    drop(queue.get_ref().unwrap());
+    queue.put(vec![7]).unwrap();
+    assert_eq!(queue.try_get().unwrap(), [7]);
+}
