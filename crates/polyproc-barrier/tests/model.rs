@@ -15,9 +15,9 @@ use polyproc_barrier::model::{is_untouched_by, round};
 use polyproc_barrier::{BarrierWait, BrokenCause, RawBarrier, Seat, WaitError};
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::model::{End, run, yield_now};
+use polyproc_sys::model::{End, Explorer, run, yield_now};
 // Not the checker's: it would take part in the unwinding when a model fails.
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The process that may vanish.
@@ -30,39 +30,7 @@ fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(3600))
 }
 
-#[cfg(polyproc_loom)]
-fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(preemptions);
-    model.max_branches = 20_000;
-    model.check(f);
-}
-
-#[cfg(polyproc_shuttle)]
-fn explore(_: usize, f: impl Fn() + Sync + Send + 'static) {
-    shuttle::check_random(f, 5_000);
-}
-
-/// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
-/// gets that far. Returns at how many steps it could vanish.
-fn vanish_at_every_step(
-    preemptions: usize,
-    scenario: impl Fn(Option<u32>) -> End + Sync + Send + Copy + 'static,
-) -> u32 {
-    for step in 0.. {
-        let vanished = Arc::new(Mutex::new(false));
-        let seen = vanished.clone();
-        explore(preemptions, move || {
-            if scenario(Some(step)) == End::Vanished {
-                *seen.lock().unwrap() = true;
-            }
-        });
-        if !*vanished.lock().unwrap() {
-            return step;
-        }
-    }
-    unreachable!()
-}
+const MODEL: Explorer = Explorer { random: 5_000, rare: 0 };
 
 /// A barrier with two seats more than it has parties.
 type Shared<const SEATS: usize> = Arc<RawBarrier<[Seat; SEATS]>>;
@@ -118,7 +86,7 @@ fn is_as_good_as_new(barrier: &RawBarrier) {
 /// Two go through two rounds in lock step: what one did before a round, the other sees after it.
 #[test]
 fn two_pass_together() {
-    explore(1, || {
+    MODEL.explore(1, || {
         let (shared, work) = (barrier::<4>(), [(); 2].map(|()| AtomicU32::new(0)));
         let work = Arc::new(work);
         let go = |tid: u32, mine: usize| {
@@ -181,7 +149,7 @@ where
 
 #[test]
 fn a_party_that_vanishes_strands_nobody() {
-    let steps = vanish_at_every_step(1, vanish_beside::<4>);
+    let steps = MODEL.vanish_at_every_step(1, vanish_beside::<4>);
     assert!(steps >= 10, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of two parties");
 }
@@ -189,7 +157,7 @@ fn a_party_that_vanishes_strands_nobody() {
 #[test]
 #[cfg(polyproc_shuttle)]
 fn a_party_that_vanishes_among_three_strands_nobody() {
-    let steps = vanish_at_every_step(1, vanish_beside::<5>);
+    let steps = MODEL.vanish_at_every_step(1, vanish_beside::<5>);
     assert!(steps >= 10, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of three parties");
 }
@@ -197,7 +165,7 @@ fn a_party_that_vanishes_among_three_strands_nobody() {
 /// Who vanishes while it breaks a round has broken it for all, or not at all.
 #[test]
 fn who_vanishes_in_an_abort_strands_nobody() {
-    let steps = vanish_at_every_step(2, |mortal| {
+    let steps = MODEL.vanish_at_every_step(2, |mortal| {
         let shared = barrier::<4>();
         let thread = party(2, &shared, Deadline::NEVER);
         let end = run(MORTAL, mortal, || shared_raw(&shared).abort());
@@ -222,7 +190,7 @@ fn shared_raw<const SEATS: usize>(shared: &Shared<SEATS>) -> &RawBarrier {
 /// Who vanishes in a reset leaves the barrier as it was, broken, or as new; who waited never takes it for completion.
 #[test]
 fn who_vanishes_in_a_reset_strands_nobody() {
-    let steps = vanish_at_every_step(1, |mortal| {
+    let steps = MODEL.vanish_at_every_step(1, |mortal| {
         let shared = barrier::<4>();
         let thread = party(2, &shared, Deadline::NEVER);
         while shared_raw(&shared).n_waiting() == 0 {
@@ -247,7 +215,7 @@ fn who_vanishes_in_a_reset_strands_nobody() {
 /// A reset beside two who pass: either both have passed, or neither has.
 #[test]
 fn a_reset_and_a_completion_do_not_mix() {
-    explore(1, || {
+    MODEL.explore(1, || {
         let shared = barrier::<4>();
         let other = party(2, &shared, soon());
         let resetter = {
@@ -269,7 +237,7 @@ fn a_reset_and_a_completion_do_not_mix() {
 /// Who gives up breaks the barrier for the other, or both pass.
 #[test]
 fn a_party_that_times_out_strands_nobody() {
-    let steps = vanish_at_every_step(1, |mortal| {
+    let steps = MODEL.vanish_at_every_step(1, |mortal| {
         let shared = barrier::<4>();
         let thread = party(2, &shared, Deadline::NEVER);
         let mut mine = None;
@@ -297,7 +265,7 @@ fn a_party_that_times_out_strands_nobody() {
 /// The action has run, once and to its end, before anybody passes; if its thread vanished in it, nobody passes.
 #[test]
 fn a_leader_that_vanishes_in_the_action_strands_nobody() {
-    let steps = vanish_at_every_step(1, |mortal| {
+    let steps = MODEL.vanish_at_every_step(1, |mortal| {
         let (shared, log) = (barrier::<4>(), Arc::new([(); 2].map(|()| AtomicU32::new(0))));
         shared_raw(&shared).announce_action();
         let go = |tid, mortal| {

@@ -16,11 +16,11 @@ use checker::thread::{JoinHandle, spawn};
 use polyproc_condition::{Ended, Queue, RawCondition, Slot};
 use polyproc_mutex::RawMutex;
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::model::{End, run};
+use polyproc_sys::model::{End, Explorer, run};
 use std::time::Duration;
 // Not the checker's: they would take part in the unwinding when a model fails, or be one more step.
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 
 /// A deadline that lies ahead, which in a model runs out as soon as the thread would sleep.
 fn soon() -> Deadline {
@@ -106,39 +106,7 @@ impl Stage {
     }
 }
 
-#[cfg(polyproc_loom)]
-fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(preemptions);
-    model.max_branches = 20_000;
-    model.check(f);
-}
-
-#[cfg(polyproc_shuttle)]
-fn explore(_: usize, f: impl Fn() + Sync + Send + 'static) {
-    shuttle::check_random(f, 1_000);
-}
-
-/// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
-/// gets that far. Returns at how many steps it could vanish.
-fn vanish_at_every_step(
-    preemptions: usize,
-    scenario: impl Fn(Option<u32>) -> End + Sync + Send + Copy + 'static,
-) -> u32 {
-    for step in 0.. {
-        let vanished = Arc::new(Mutex::new(false));
-        let seen = vanished.clone();
-        explore(preemptions, move || {
-            if scenario(Some(step)) == End::Vanished {
-                *seen.lock().unwrap() = true;
-            }
-        });
-        if !*vanished.lock().unwrap() {
-            return step;
-        }
-    }
-    unreachable!()
-}
+const MODEL: Explorer = Explorer { random: 1_000, rare: 0 };
 
 /// An older waiter that is mortal, a younger one that is not, and one notification. Whoever of them is alive at the end
 /// and was not in the lock again has it.
@@ -165,7 +133,7 @@ fn one_for_two(mortal: Option<u32>) -> End {
 
 #[test]
 fn a_waiter_that_vanishes_hands_its_notification_on() {
-    let steps = vanish_at_every_step(1, one_for_two);
+    let steps = MODEL.vanish_at_every_step(1, one_for_two);
     assert!(steps >= 20, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of a waiter");
 }
@@ -187,7 +155,7 @@ fn two_for_three(mortal: Option<u32>) -> End {
 #[cfg(polyproc_shuttle)]
 #[test]
 fn a_waiter_that_vanishes_among_three_strands_nobody() {
-    let steps = vanish_at_every_step(1, two_for_three);
+    let steps = MODEL.vanish_at_every_step(1, two_for_three);
     println!("vanished at {steps} steps of a waiter among three");
 }
 
@@ -214,7 +182,7 @@ fn mortal_notifier(mortal: Option<u32>) -> End {
 
 #[test]
 fn a_notifier_that_vanishes_strands_nobody() {
-    let steps = vanish_at_every_step(2, mortal_notifier);
+    let steps = MODEL.vanish_at_every_step(2, mortal_notifier);
     assert!(steps >= 8, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of notify");
 }
@@ -238,7 +206,7 @@ fn mortal_notifier_of_all(mortal: Option<u32>) -> End {
 
 #[test]
 fn a_notifier_of_all_that_vanishes_strands_nobody() {
-    let steps = vanish_at_every_step(2, mortal_notifier_of_all);
+    let steps = MODEL.vanish_at_every_step(2, mortal_notifier_of_all);
     assert!(steps >= 8, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of notify_all");
 }
@@ -246,7 +214,7 @@ fn a_notifier_of_all_that_vanishes_strands_nobody() {
 /// One runs out of time while it is notified: it has been notified, or another has.
 #[test]
 fn a_waiter_out_of_time_swallows_nothing() {
-    explore(1, || {
+    MODEL.explore(1, || {
         let stage = Stage::new(2);
         let hasty = {
             let stage = stage.clone();
@@ -273,7 +241,7 @@ fn a_waiter_out_of_time_swallows_nothing() {
 /// With more waiters than slots, the others poll.
 #[test]
 fn a_waiter_without_a_slot_misses_nothing() {
-    explore(2, || {
+    MODEL.explore(2, || {
         let stage = Stage::new(1);
         let waiters = [stage.waiter(1, None), stage.waiter(2, None)];
         stage.await_arrivals(2);
@@ -351,13 +319,13 @@ fn exchange(takers: u32, mortal: Option<u32>) -> End {
 
 #[test]
 fn what_is_put_is_taken() {
-    explore(2, || assert_eq!(exchange(1, None), End::Finished));
+    MODEL.explore(2, || assert_eq!(exchange(1, None), End::Finished));
 }
 
 #[test]
 #[cfg(polyproc_shuttle)]
 fn what_is_put_is_taken_by_the_living() {
-    let steps = vanish_at_every_step(1, |mortal| exchange(3, mortal));
+    let steps = MODEL.vanish_at_every_step(1, |mortal| exchange(3, mortal));
     assert!(steps >= 40, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of a taker");
 }

@@ -14,9 +14,9 @@ use shuttle as checker;
 use polyproc_event::RawEvent;
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::model::{End, in_sandbox, run};
+use polyproc_sys::model::{End, Explorer, in_sandbox, run};
 // Not the checker's: it would take part in the unwinding when a model fails.
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 /// A deadline that lies ahead, which in a model runs out as soon as the thread would sleep.
@@ -27,39 +27,7 @@ fn soon() -> Deadline {
 /// A model in a sandbox is alone: the sandbox is the process's.
 static ONE_AT_A_TIME: RwLock<()> = RwLock::new(());
 
-#[cfg(polyproc_loom)]
-fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(preemptions);
-    model.max_branches = 10_000;
-    model.check(f);
-}
-
-#[cfg(polyproc_shuttle)]
-fn explore(_: usize, f: impl Fn() + Sync + Send + 'static) {
-    shuttle::check_random(f, 30_000);
-}
-
-/// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
-/// gets that far. Returns at how many steps it could vanish.
-fn vanish_at_every_step(
-    preemptions: usize,
-    scenario: impl Fn(Option<u32>) -> End + Sync + Send + Copy + 'static,
-) -> u32 {
-    for step in 0.. {
-        let vanished = Arc::new(Mutex::new(false));
-        let seen = vanished.clone();
-        explore(preemptions, move || {
-            if scenario(Some(step)) == End::Vanished {
-                *seen.lock().unwrap() = true;
-            }
-        });
-        if !*vanished.lock().unwrap() {
-            return step;
-        }
-    }
-    unreachable!()
-}
+const MODEL: Explorer = Explorer { random: 30_000, rare: 0 };
 
 type Thread = checker::thread::JoinHandle<End>;
 
@@ -89,7 +57,7 @@ fn observe<T>(body: impl FnOnce() -> T) -> T {
 fn a_setter_that_vanishes_strands_nobody() {
     let _one = ONE_AT_A_TIME.read().unwrap_or_else(|error| error.into_inner());
     for waiters in [1, 2] {
-        let steps = vanish_at_every_step(4, move |mortal| {
+        let steps = MODEL.vanish_at_every_step(4, move |mortal| {
             let event = event();
             let threads: Vec<_> = (0..waiters).map(|number| waiter(2 + number, None, &event)).collect();
             let end = run(1, mortal, || event.set());
@@ -114,7 +82,7 @@ fn a_setter_that_vanishes_strands_nobody() {
 #[test]
 fn a_pulse_reaches_everybody_who_waited_before_it() {
     let _one = ONE_AT_A_TIME.read().unwrap_or_else(|error| error.into_inner());
-    let steps = vanish_at_every_step(5, |mortal| {
+    let steps = MODEL.vanish_at_every_step(5, |mortal| {
         let event = event();
         let thread = waiter(2, None, &event);
         let awaited = observe(|| event.is_awaited());
@@ -136,7 +104,7 @@ fn a_pulse_reaches_everybody_who_waited_before_it() {
 #[test]
 fn a_waiter_that_vanishes_strands_nobody() {
     let _one = ONE_AT_A_TIME.read().unwrap_or_else(|error| error.into_inner());
-    let steps = vanish_at_every_step(3, |mortal| {
+    let steps = MODEL.vanish_at_every_step(3, |mortal| {
         let event = event();
         let living = waiter(2, None, &event);
         let dying = waiter(1, mortal, &event);
@@ -151,7 +119,7 @@ fn a_waiter_that_vanishes_strands_nobody() {
 #[test]
 fn setters_and_a_clear_strand_nobody() {
     let _one = ONE_AT_A_TIME.read().unwrap_or_else(|error| error.into_inner());
-    let steps = vanish_at_every_step(3, |mortal| {
+    let steps = MODEL.vanish_at_every_step(3, |mortal| {
         let event = event();
         let patient = waiter(2, None, &event);
         let other = {
@@ -177,7 +145,7 @@ fn setters_and_a_clear_strand_nobody() {
 #[test]
 fn a_wait_that_times_out_strands_nobody() {
     let _one = ONE_AT_A_TIME.read().unwrap_or_else(|error| error.into_inner());
-    let steps = vanish_at_every_step(3, |mortal| {
+    let steps = MODEL.vanish_at_every_step(3, |mortal| {
         let event = event();
         let patient = waiter(2, None, &event);
         let end = run(1, mortal, || {
@@ -198,7 +166,7 @@ fn a_wait_that_times_out_strands_nobody() {
 fn a_set_in_two_steps_strands_nobody() {
     let _one = ONE_AT_A_TIME.write().unwrap_or_else(|error| error.into_inner());
     in_sandbox(true);
-    explore(3, || {
+    MODEL.explore(3, || {
         let event = event();
         let threads = [waiter(2, None, &event), waiter(3, None, &event)];
         observe(|| event.set());
@@ -207,7 +175,7 @@ fn a_set_in_two_steps_strands_nobody() {
         }
         observe(|| assert!(event.is_set()));
     });
-    explore(3, || {
+    MODEL.explore(3, || {
         let event = event();
         let thread = waiter(2, None, &event);
         let other = {
@@ -228,7 +196,7 @@ fn a_set_in_two_steps_strands_nobody() {
 #[test]
 fn a_wait_sees_what_was_done_before_the_set() {
     let _one = ONE_AT_A_TIME.read().unwrap_or_else(|error| error.into_inner());
-    explore(5, || {
+    MODEL.explore(5, || {
         let (event, work) = (event(), Arc::new(AtomicU32::new(0)));
         let setter = {
             let (event, work) = (event.clone(), work.clone());
@@ -255,7 +223,7 @@ fn a_wait_sees_what_was_done_before_the_set() {
 #[test]
 fn to_clear_and_then_look_misses_nothing() {
     let _one = ONE_AT_A_TIME.read().unwrap_or_else(|error| error.into_inner());
-    explore(4, || {
+    MODEL.explore(4, || {
         let (event, work) = (event(), Arc::new(AtomicU32::new(0)));
         observe(|| event.set());
         let setter = {

@@ -13,7 +13,7 @@ use shuttle as checker;
 
 use polyproc_mutex::{RawMutex, Refusal};
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::model::{End, run};
+use polyproc_sys::model::{End, Explorer, run};
 // Not the checker's: it would take part in the unwinding when a model fails.
 use std::sync::{Arc, Mutex};
 
@@ -67,39 +67,7 @@ impl Shared {
 /// One at a time: what is taken out of the lock is the process's.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-#[cfg(polyproc_loom)]
-fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(preemptions);
-    model.max_branches = 10_000;
-    model.check(f);
-}
-
-#[cfg(polyproc_shuttle)]
-fn explore(_: usize, f: impl Fn() + Sync + Send + 'static) {
-    shuttle::check_random(f, 20_000);
-}
-
-/// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
-/// gets that far. Returns at how many steps it could vanish.
-fn vanish_at_every_step(
-    preemptions: usize,
-    scenario: impl Fn(Option<u32>) -> End + Sync + Send + Copy + 'static,
-) -> u32 {
-    for step in 0.. {
-        let vanished = Arc::new(Mutex::new(false));
-        let seen = vanished.clone();
-        explore(preemptions, move || {
-            if scenario(Some(step)) == End::Vanished {
-                *seen.lock().unwrap() = true;
-            }
-        });
-        if !*vanished.lock().unwrap() {
-            return step;
-        }
-    }
-    unreachable!()
-}
+const MODEL: Explorer = Explorer { random: 20_000, rare: 0 };
 
 /// `threads` others lock and unlock while the mortal one does; then whoever is left must still get the lock.
 fn contend(others: u32, rounds: u32, mortal: Option<u32>) -> End {
@@ -136,19 +104,19 @@ fn contend(others: u32, rounds: u32, mortal: Option<u32>) -> End {
 #[test]
 fn two_threads_exclude_each_other() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|error| error.into_inner());
-    explore(4, || assert_eq!(contend(1, 2, None), End::Finished));
+    MODEL.explore(4, || assert_eq!(contend(1, 2, None), End::Finished));
 }
 
 #[test]
 fn three_threads_exclude_each_other() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|error| error.into_inner());
-    explore(2, || assert_eq!(contend(2, 1, None), End::Finished));
+    MODEL.explore(2, || assert_eq!(contend(2, 1, None), End::Finished));
 }
 
 #[test]
 fn a_thread_that_vanishes_strands_nobody() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|error| error.into_inner());
-    let steps = vanish_at_every_step(3, |mortal| contend(1, 1, mortal));
+    let steps = MODEL.vanish_at_every_step(3, |mortal| contend(1, 1, mortal));
     assert!(steps >= 10, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of two threads");
 }
@@ -156,7 +124,7 @@ fn a_thread_that_vanishes_strands_nobody() {
 #[test]
 fn a_thread_that_vanishes_among_three_strands_nobody() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|error| error.into_inner());
-    let steps = vanish_at_every_step(2, |mortal| contend(2, 1, mortal));
+    let steps = MODEL.vanish_at_every_step(2, |mortal| contend(2, 1, mortal));
     assert!(steps >= 10, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of three threads");
 }
@@ -206,7 +174,7 @@ fn shared_lock_as(tid: u32, shared: &Arc<Shared>, f: impl FnOnce() -> End) -> En
 #[test]
 fn a_waiter_that_is_woken_and_vanishes_while_overtaken_strands_nobody() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|error| error.into_inner());
-    let steps = vanish_at_every_step(2, overtaken);
+    let steps = MODEL.vanish_at_every_step(2, overtaken);
     println!("vanished at {steps} steps of a woken waiter");
 }
 
@@ -219,7 +187,7 @@ fn without_the_census_the_wake_up_is_lost() {
 
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|error| error.into_inner());
     be_blind(true);
-    let result = catch_unwind(AssertUnwindSafe(|| vanish_at_every_step(2, overtaken)));
+    let result = catch_unwind(AssertUnwindSafe(|| MODEL.vanish_at_every_step(2, overtaken)));
     be_blind(false);
     let error = result.expect_err("the model did not find the lost wake-up");
     let message = error.downcast_ref::<String>().cloned().unwrap_or_default();
@@ -231,8 +199,8 @@ fn without_the_census_the_wake_up_is_lost() {
 fn a_new_census_strands_nobody() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|error| error.into_inner());
     polyproc_mutex::model::set_patience(1);
-    explore(2, || assert_eq!(overtaken(None), End::Finished));
-    explore(2, || assert_eq!(contend(2, 2, None), End::Finished));
+    MODEL.explore(2, || assert_eq!(overtaken(None), End::Finished));
+    MODEL.explore(2, || assert_eq!(contend(2, 2, None), End::Finished));
     polyproc_mutex::model::set_patience(u32::MAX);
 }
 
@@ -240,7 +208,7 @@ fn a_new_census_strands_nobody() {
 #[test]
 fn a_waiter_that_times_out_strands_nobody() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|error| error.into_inner());
-    let steps = vanish_at_every_step(2, |mortal| {
+    let steps = MODEL.vanish_at_every_step(2, |mortal| {
         let shared = Shared::new();
         let patient = {
             let shared = shared.clone();

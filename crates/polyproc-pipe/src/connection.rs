@@ -269,7 +269,7 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
     fn recv_by(&self, deadline: Deadline) -> Result<R, RecvError> {
         const SMALL: usize = 64;
         let size = C::element().size();
-        if C::CODE == b'r' && size <= SMALL {
+        if C::IS_PLAIN && size <= SMALL {
             let mut bytes = [0; SMALL];
             if self.end.recv_exact(&mut bytes[..size], deadline).is_some() {
                 return C::decode(C::copy(&bytes[..size])).map_err(RecvError::Decode);
@@ -350,7 +350,7 @@ impl<S> Connection<S, Vec<u8>, Bytes> {
 /// Whether no handle can be in a message, so that nothing travels beside it.
 #[inline(always)]
 pub(crate) fn is_plain<T, C: Codec<T>>() -> bool {
-    C::CODE == b'r' || C::CODE == b'b'
+    C::IS_PLAIN || C::CODE == b'b'
 }
 
 impl<S, R, C> Clone for Connection<S, R, C> {

@@ -14,7 +14,7 @@ use shuttle as checker;
 
 use checker::thread::spawn;
 use polyproc_pipe::model::{Counter, Part, Stage, set_without};
-use polyproc_sys::model::{End, run};
+use polyproc_sys::model::{End, Explorer, run};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 // Not the checker's: they would take part in the unwinding when a model fails.
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,42 +25,7 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(|error| error.into_inner())
 }
 
-#[cfg(polyproc_loom)]
-fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(preemptions);
-    model.max_branches = 20_000;
-    model.check(f);
-}
-
-#[cfg(polyproc_shuttle)]
-fn explore(_: usize, f: impl Fn() + Sync + Send + 'static) {
-    let f = Arc::new(f);
-    let other = f.clone();
-    shuttle::check_random(move || other(), 2_000);
-    shuttle::check_pct(move || f(), 2_000, 3);
-}
-
-/// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
-/// gets that far. Returns at how many steps it could vanish.
-fn vanish_at_every_step(
-    preemptions: usize,
-    scenario: impl Fn(Option<u32>) -> End + Sync + Send + Copy + 'static,
-) -> u32 {
-    for step in 0.. {
-        let vanished = Arc::new(Mutex::new(false));
-        let seen = vanished.clone();
-        explore(preemptions, move || {
-            if scenario(Some(step)) == End::Vanished {
-                *seen.lock().unwrap() = true;
-            }
-        });
-        if !*vanished.lock().unwrap() {
-            return step;
-        }
-    }
-    unreachable!()
-}
+const MODEL: Explorer = Explorer { random: 2_000, rare: 2_000 };
 
 const MESSAGES: u64 = 2;
 
@@ -120,7 +85,7 @@ fn gate(threads: u32) {
 /// Whether the model fails, as it must without this part.
 fn fails(part: Part, scenario: impl Fn() + Sync + Send + 'static) -> bool {
     set_without(Some(part));
-    let result = catch_unwind(AssertUnwindSafe(|| explore(3, scenario)));
+    let result = catch_unwind(AssertUnwindSafe(|| MODEL.explore(3, scenario)));
     set_without(None);
     result.is_err()
 }
@@ -128,13 +93,13 @@ fn fails(part: Part, scenario: impl Fn() + Sync + Send + 'static) -> bool {
 #[test]
 fn nobody_sleeps_while_there_is_something_to_do() {
     let _turn = one_at_a_time();
-    explore(3, conversation);
+    MODEL.explore(3, conversation);
 }
 
 #[test]
 fn a_sender_that_vanishes_leaves_what_it_has_sent_and_the_end() {
     let _turn = one_at_a_time();
-    let steps = vanish_at_every_step(2, mortal_sender);
+    let steps = MODEL.vanish_at_every_step(2, mortal_sender);
     assert!(steps >= 8, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of a sender");
 }
@@ -142,7 +107,7 @@ fn a_sender_that_vanishes_leaves_what_it_has_sent_and_the_end() {
 #[test]
 fn a_receiver_that_vanishes_strands_nobody() {
     let _turn = one_at_a_time();
-    let steps = vanish_at_every_step(2, mortal_receiver);
+    let steps = MODEL.vanish_at_every_step(2, mortal_receiver);
     assert!(steps >= 8, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of a receiver");
 }
@@ -150,8 +115,8 @@ fn a_receiver_that_vanishes_strands_nobody() {
 #[test]
 fn one_thread_at_a_time_is_in_the_gate() {
     let _turn = one_at_a_time();
-    explore(3, || gate(2));
-    explore(2, || gate(3));
+    MODEL.explore(3, || gate(2));
+    MODEL.explore(2, || gate(3));
 }
 
 // shuttle takes all accesses for sequentially consistent: it does not miss a barrier.

@@ -13,7 +13,7 @@ use shuttle as checker;
 
 use checker::thread::{JoinHandle, spawn};
 use polyproc_queue::model::{Part, Stage, set_without};
-use polyproc_sys::model::{End, run};
+use polyproc_sys::model::{End, Explorer, run};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 // Not the checker's: they would take part in the unwinding when a model fails.
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -24,43 +24,7 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(|error| error.into_inner())
 }
 
-#[cfg(polyproc_loom)]
-fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(preemptions);
-    model.max_branches = 20_000;
-    model.check(f);
-}
-
-#[cfg(polyproc_shuttle)]
-fn explore(_: usize, f: impl Fn() + Sync + Send + 'static) {
-    let f = Arc::new(f);
-    let other = f.clone();
-    shuttle::check_random(move || other(), 500);
-    // Few switches, at random places: so that others are asleep when the one that matters comes.
-    shuttle::check_pct(move || f(), 1_500, 3);
-}
-
-/// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
-/// gets that far. Returns at how many steps it could vanish.
-fn vanish_at_every_step(
-    preemptions: usize,
-    scenario: impl Fn(Option<u32>) -> End + Sync + Send + Copy + 'static,
-) -> u32 {
-    for step in 0.. {
-        let vanished = Arc::new(Mutex::new(false));
-        let seen = vanished.clone();
-        explore(preemptions, move || {
-            if scenario(Some(step)) == End::Vanished {
-                *seen.lock().unwrap() = true;
-            }
-        });
-        if !*vanished.lock().unwrap() {
-            return step;
-        }
-    }
-    unreachable!()
-}
+const MODEL: Explorer = Explorer { random: 500, rare: 1_500 };
 
 fn taker(stage: &Arc<Stage>, tid: u32) -> JoinHandle<End> {
     let stage = stage.clone();
@@ -85,6 +49,7 @@ fn mortal_holder(takers: u32, mortal: Option<u32>) -> End {
 
 /// Two wait, one of them mortal; each that has taken a message puts one for the other. If the mortal one vanishes without
 /// having taken it, it is the other's, without anybody's help.
+#[cfg(polyproc_shuttle)]
 fn mortal_sleeper(mortal: Option<u32>) -> End {
     let stage = Arc::new(Stage::default());
     let first = {
@@ -119,7 +84,7 @@ fn mortal_sleeper(mortal: Option<u32>) -> End {
 #[test]
 fn a_holder_that_vanishes_strands_nobody() {
     let _turn = one_at_a_time();
-    let steps = vanish_at_every_step(2, |mortal| mortal_holder(1, mortal));
+    let steps = MODEL.vanish_at_every_step(2, |mortal| mortal_holder(1, mortal));
     assert!(steps >= 10, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of a holder, one asleep");
 }
@@ -127,7 +92,7 @@ fn a_holder_that_vanishes_strands_nobody() {
 #[test]
 fn a_holder_that_vanishes_beside_two_strands_nobody() {
     let _turn = one_at_a_time();
-    let steps = vanish_at_every_step(1, |mortal| mortal_holder(2, mortal));
+    let steps = MODEL.vanish_at_every_step(1, |mortal| mortal_holder(2, mortal));
     println!("vanished at {steps} steps of a holder, two asleep");
 }
 
@@ -135,7 +100,7 @@ fn a_holder_that_vanishes_beside_two_strands_nobody() {
 #[cfg(polyproc_shuttle)]
 fn a_sleeper_that_vanishes_strands_nobody() {
     let _turn = one_at_a_time();
-    let steps = vanish_at_every_step(1, mortal_sleeper);
+    let steps = MODEL.vanish_at_every_step(1, mortal_sleeper);
     assert!(steps >= 40, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of a sleeper");
 }
@@ -153,27 +118,27 @@ fn is_needed(part: Part, scenario: impl FnOnce()) {
 
 #[test]
 fn without_the_herald_the_wake_up_is_lost() {
-    is_needed(Part::Herald, || _ = vanish_at_every_step(2, |mortal| mortal_holder(1, mortal)));
+    is_needed(Part::Herald, || _ = MODEL.vanish_at_every_step(2, |mortal| mortal_holder(1, mortal)));
 }
 
 #[test]
 fn without_the_last_look_the_wake_up_is_lost() {
-    is_needed(Part::LastLook, || explore(2, || _ = mortal_holder(1, None)));
+    is_needed(Part::LastLook, || MODEL.explore(2, || _ = mortal_holder(1, None)));
 }
 
 #[test]
 fn without_the_mark_the_wake_up_is_lost() {
-    is_needed(Part::Mark, || explore(2, || _ = mortal_holder(1, None)));
+    is_needed(Part::Mark, || MODEL.explore(2, || _ = mortal_holder(1, None)));
 }
 
 #[test]
 #[cfg(polyproc_shuttle)]
 fn without_passing_on_the_wake_up_is_lost() {
-    is_needed(Part::PassOn, || _ = vanish_at_every_step(1, |mortal| mortal_holder(2, mortal)));
+    is_needed(Part::PassOn, || _ = MODEL.vanish_at_every_step(1, |mortal| mortal_holder(2, mortal)));
 }
 
 #[test]
 #[cfg(polyproc_shuttle)]
 fn without_places_the_wake_up_is_lost() {
-    is_needed(Part::Place, || _ = vanish_at_every_step(1, mortal_sleeper));
+    is_needed(Part::Place, || _ = MODEL.vanish_at_every_step(1, mortal_sleeper));
 }

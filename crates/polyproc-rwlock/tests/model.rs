@@ -14,7 +14,7 @@ use shuttle as checker;
 use polyproc_mutex::{RawMutex, Refusal};
 use polyproc_rwlock::{RawRwLock, ReaderSlot};
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::model::{End, run};
+use polyproc_sys::model::{End, Explorer, run};
 // Not the checker's: it would take part in the unwinding when a model fails.
 use std::sync::{Arc, Mutex};
 
@@ -113,39 +113,7 @@ impl Shared {
 /// One at a time: they share the machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-#[cfg(polyproc_loom)]
-fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(preemptions);
-    model.max_branches = 10_000;
-    model.check(f);
-}
-
-#[cfg(polyproc_shuttle)]
-fn explore(_: usize, f: impl Fn() + Sync + Send + 'static) {
-    shuttle::check_random(f, 2_000);
-}
-
-/// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
-/// gets that far. Returns at how many steps it could vanish.
-fn vanish_at_every_step(
-    preemptions: usize,
-    scenario: impl Fn(Option<u32>) -> End + Sync + Send + Copy + 'static,
-) -> u32 {
-    for step in 0.. {
-        let vanished = Arc::new(Mutex::new(false));
-        let seen = vanished.clone();
-        explore(preemptions, move || {
-            if scenario(Some(step)) == End::Vanished {
-                *seen.lock().unwrap() = true;
-            }
-        });
-        if !*vanished.lock().unwrap() {
-            return step;
-        }
-    }
-    unreachable!()
-}
+const MODEL: Explorer = Explorer { random: 2_000, rare: 0 };
 
 /// What a thread of a play does.
 type Part = fn(&Shared);
@@ -198,8 +166,8 @@ fn play(slots: usize, parts: &[Part], mortal: Option<u32>) -> End {
 /// Plays without a death, and then with one at each step of the first part.
 fn play_all(slots: usize, preemptions: usize, parts: &'static [Part]) {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|error| error.into_inner());
-    explore(preemptions, move || assert_eq!(play(slots, parts, None), End::Finished));
-    let steps = vanish_at_every_step(preemptions, move |mortal| play(slots, parts, mortal));
+    MODEL.explore(preemptions, move || assert_eq!(play(slots, parts, None), End::Finished));
+    let steps = MODEL.vanish_at_every_step(preemptions, move |mortal| play(slots, parts, mortal));
     assert!(steps >= 8, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps");
 }

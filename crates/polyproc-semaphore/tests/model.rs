@@ -13,7 +13,7 @@ use shuttle as checker;
 
 use polyproc_semaphore::{Cell, Head, RawSemaphore, Refusal};
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::model::{End, run};
+use polyproc_sys::model::{End, Explorer, run};
 // Not the checker's: it would take part in the unwinding when a model fails.
 use std::sync::{Arc, Mutex};
 
@@ -114,45 +114,7 @@ impl Shared {
     }
 }
 
-/// One at a time, for the output.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-#[cfg(polyproc_loom)]
-fn explore(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(preemptions);
-    model.max_branches = 20_000;
-    model.check(f);
-}
-
-#[cfg(polyproc_shuttle)]
-fn explore(_: usize, f: impl Fn() + Sync + Send + 'static) {
-    shuttle::check_random(f, 500);
-}
-
-/// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
-/// gets that far. Returns at how many steps it could vanish.
-fn vanish_at_every_step(
-    preemptions: usize,
-    scenario: impl Fn(Option<u32>) -> End + Sync + Send + Copy + 'static,
-) -> u32 {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(|error| error.into_inner());
-    let start = std::time::Instant::now();
-    for step in 0.. {
-        let vanished = Arc::new(Mutex::new(false));
-        let seen = vanished.clone();
-        explore(preemptions, move || {
-            if scenario(Some(step)) == End::Vanished {
-                *seen.lock().unwrap() = true;
-            }
-        });
-        if !*vanished.lock().unwrap() {
-            println!("vanished at {step} steps, in {:?}", start.elapsed());
-            return step;
-        }
-    }
-    unreachable!()
-}
+const MODEL: Explorer = Explorer { random: 500, rare: 0 };
 
 /// A thread that cannot vanish.
 fn spawn(
@@ -178,22 +140,22 @@ fn contend(others: u32, mortal: Option<u32>) -> End {
 
 #[test]
 fn two_threads_share_a_permit() {
-    explore(3, || assert_eq!(contend(1, None), End::Finished));
+    MODEL.explore(3, || assert_eq!(contend(1, None), End::Finished));
 }
 
 #[test]
 fn three_threads_share_a_permit() {
-    explore(2, || assert_eq!(contend(2, None), End::Finished));
+    MODEL.explore(2, || assert_eq!(contend(2, None), End::Finished));
 }
 
 #[test]
 fn a_thread_that_vanishes_strands_nobody() {
-    assert!(vanish_at_every_step(3, |mortal| contend(1, mortal)) >= 10);
+    assert!(MODEL.vanish_at_every_step(3, |mortal| contend(1, mortal)) >= 10);
 }
 
 #[test]
 fn a_thread_that_vanishes_among_three_strands_nobody() {
-    assert!(vanish_at_every_step(1, |mortal| contend(2, mortal)) >= 10);
+    assert!(MODEL.vanish_at_every_step(1, |mortal| contend(2, mortal)) >= 10);
 }
 
 /// The holder gives the permit back and takes it again at once, so that it is taken when the woken waiter, who is mortal,
@@ -219,7 +181,7 @@ fn overtaken(mortal: Option<u32>) -> End {
 
 #[test]
 fn a_waiter_that_is_woken_and_vanishes_while_overtaken_strands_nobody() {
-    assert!(vanish_at_every_step(1, overtaken) >= 10);
+    assert!(MODEL.vanish_at_every_step(1, overtaken) >= 10);
 }
 
 /// Two permits come back at a time, and both wakes may hit the same of two sleepers.
@@ -244,7 +206,7 @@ fn two_at_a_time(mortal: Option<u32>) -> End {
 
 #[test]
 fn two_permits_at_a_time_wake_two() {
-    assert!(vanish_at_every_step(1, two_at_a_time) >= 10);
+    assert!(MODEL.vanish_at_every_step(1, two_at_a_time) >= 10);
 }
 
 /// One waits for a permit that another releases without having held it.
@@ -277,12 +239,12 @@ fn released(mortal: Option<u32>, releaser_is_mortal: bool) -> End {
 
 #[test]
 fn an_acquirer_of_a_released_permit_that_vanishes_leaves_it_there() {
-    assert!(vanish_at_every_step(3, |mortal| released(mortal, false)) >= 10);
+    assert!(MODEL.vanish_at_every_step(3, |mortal| released(mortal, false)) >= 10);
 }
 
 #[test]
 fn a_releaser_that_vanishes_has_released_or_not() {
-    assert!(vanish_at_every_step(2, |mortal| released(mortal, true)) >= 2);
+    assert!(MODEL.vanish_at_every_step(2, |mortal| released(mortal, true)) >= 2);
 }
 
 /// Two wait for two permits that come at once, one of them mortal; the cells are not known before.
@@ -302,7 +264,7 @@ fn released_to_two(mortal: Option<u32>) -> End {
 
 #[test]
 fn released_permits_reach_all_who_wait() {
-    assert!(vanish_at_every_step(0, released_to_two) >= 10);
+    assert!(MODEL.vanish_at_every_step(0, released_to_two) >= 10);
 }
 
 /// A permit comes into a cell that a sleeper has not known, is taken out by the mortal thread, and that vanishes with it.
@@ -319,7 +281,7 @@ fn unknown_cell(mortal: Option<u32>) -> End {
 
 #[test]
 fn a_cell_that_sleepers_did_not_know_is_known_in_time() {
-    assert!(vanish_at_every_step(0, unknown_cell) >= 10);
+    assert!(MODEL.vanish_at_every_step(0, unknown_cell) >= 10);
 }
 
 /// The mortal thread forgets a permit, while another waits for one.
@@ -336,7 +298,7 @@ fn forgotten(mortal: Option<u32>) -> End {
 
 #[test]
 fn a_forgotten_permit_is_room_for_another() {
-    assert!(vanish_at_every_step(3, forgotten) >= 5);
+    assert!(MODEL.vanish_at_every_step(3, forgotten) >= 5);
 }
 
 /// Two release at once, where there is room for one; one of them is mortal, and finds room that has to be collected.
@@ -368,7 +330,7 @@ fn bounded(mortal: Option<u32>) -> End {
 
 #[test]
 fn one_of_two_is_refused_where_there_is_room_for_one() {
-    assert!(vanish_at_every_step(3, bounded) >= 10);
+    assert!(MODEL.vanish_at_every_step(3, bounded) >= 10);
 }
 
 /// A mortal thread brings a forgotten permit's successor into its cell.
@@ -384,7 +346,7 @@ fn refilled(mortal: Option<u32>) -> End {
 
 #[test]
 fn a_permit_on_its_way_into_a_cell_arrives() {
-    assert!(vanish_at_every_step(1, refilled) >= 10);
+    assert!(MODEL.vanish_at_every_step(1, refilled) >= 10);
 }
 
 /// A permit is handed to the mortal thread, which vanishes, while another waits for one, and nobody else comes.
@@ -410,7 +372,7 @@ fn handed_over(mortal: Option<u32>) -> End {
 
 #[test]
 fn a_permit_handed_to_one_that_vanishes_goes_to_the_next() {
-    assert!(vanish_at_every_step(0, handed_over) >= 10);
+    assert!(MODEL.vanish_at_every_step(0, handed_over) >= 10);
 }
 
 /// The mortal thread has two permits when it vanishes. The kernel wakes for both, and may hit the same of two sleepers.
@@ -433,7 +395,7 @@ fn two_die(mortal: Option<u32>) -> End {
 
 #[test]
 fn two_permits_of_one_that_vanishes_reach_two() {
-    assert!(vanish_at_every_step(0, two_die) >= 10);
+    assert!(MODEL.vanish_at_every_step(0, two_die) >= 10);
 }
 
 /// One is at the gate, to no avail, when another comes there for a permit.
@@ -449,13 +411,13 @@ fn busy_gate(mortal: Option<u32>) -> End {
 
 #[test]
 fn one_that_finds_the_gate_busy_hears_of_its_end() {
-    assert!(vanish_at_every_step(3, busy_gate) >= 5);
+    assert!(MODEL.vanish_at_every_step(3, busy_gate) >= 5);
 }
 
 /// A waiter whose deadline has passed leaves nothing behind that keeps others waiting.
 #[test]
 fn a_waiter_that_times_out_strands_nobody() {
-    let steps = vanish_at_every_step(2, |mortal| {
+    let steps = MODEL.vanish_at_every_step(2, |mortal| {
         let shared = Shared::new(1, 1, 1);
         let patient = spawn(2, &shared, Shared::pass);
         let end = run(1, mortal, || {

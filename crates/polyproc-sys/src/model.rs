@@ -15,6 +15,8 @@ use shuttle as checker;
 
 use core::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+// Not the checker's: they see more than one run.
+use std::sync::{Arc, Mutex};
 
 /// What a vanishing thread unwinds with.
 struct Vanished;
@@ -66,13 +68,67 @@ pub fn run(tid: u32, mortal: Option<u32>, f: impl FnOnce()) -> End {
     end
 }
 
+/// How a crate's models are explored. loom tries every interleaving up to a number of preemptions; shuttle tries so many
+/// that it draws by lot.
+#[derive(Clone, Copy, Debug)]
+pub struct Explorer {
+    /// Schedules in which shuttle draws each switch.
+    pub random: usize,
+    /// Schedules with few switches at places that it draws, so that others are asleep when the one that matters comes.
+    pub rare: usize,
+}
+
+impl Explorer {
+    /// Runs `f` in all interleavings with so many preemptions, or in shuttle's.
+    #[cfg(polyproc_loom)]
+    pub fn explore(self, preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(preemptions);
+        model.max_branches = 20_000;
+        model.check(f);
+    }
+
+    /// Runs `f` in all interleavings with so many preemptions, or in shuttle's.
+    #[cfg(polyproc_shuttle)]
+    pub fn explore(self, _: usize, f: impl Fn() + Sync + Send + 'static) {
+        let f = Arc::new(f);
+        let other = f.clone();
+        shuttle::check_random(move || other(), self.random);
+        if self.rare != 0 {
+            shuttle::check_pct(move || f(), self.rare, 3);
+        }
+    }
+
+    /// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
+    /// gets that far. Returns at how many steps it could vanish.
+    pub fn vanish_at_every_step(
+        self,
+        preemptions: usize,
+        scenario: impl Fn(Option<u32>) -> End + Sync + Send + Copy + 'static,
+    ) -> u32 {
+        for step in 0.. {
+            let vanished = Arc::new(Mutex::new(false));
+            let seen = vanished.clone();
+            self.explore(preemptions, move || {
+                if scenario(Some(step)) == End::Vanished {
+                    *seen.lock().unwrap() = true;
+                }
+            });
+            if !*vanished.lock().unwrap() {
+                return step;
+            }
+        }
+        unreachable!()
+    }
+}
+
 /// Lets the other threads go on: for a loop that waits for one of them without sleeping on a word.
 pub fn yield_now() {
     checker::thread::yield_now();
 }
 
 /// Not the checker's: it is set before a model begins.
-static SANDBOX: std::sync::Mutex<bool> = std::sync::Mutex::new(false);
+static SANDBOX: Mutex<bool> = Mutex::new(false);
 
 /// Whether the models are in a sandbox that forbids FUTEX_WAKE_OP.
 pub fn in_sandbox(sandbox: bool) {
