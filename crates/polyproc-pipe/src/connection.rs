@@ -12,7 +12,7 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -138,6 +138,12 @@ impl<S, R, C> Connection<S, R, C> {
     /// What recvmsg(2) says.
     pub fn prepare_wait(&self) -> io::Result<bool> {
         Ok(self.end.prepares_wait()?.unwrap_or(false))
+    }
+
+    /// Whether something has arrived: a look at memory, which says nothing of the other side's end, and makes no system
+    /// call. `false` too while another thread is at it.
+    pub fn has_news(&self) -> bool {
+        self.end.has_news()
     }
 
     /// Rings the bell for messages that were sent by `send_quietly`, if the other side sleeps.
@@ -321,7 +327,78 @@ impl<R> Connection<Vec<u8>, R, Bytes> {
     }
 }
 
+impl<R> Connection<Vec<u8>, R, Bytes> {
+    /// Sends bytes, and descriptors beside them, if there is room for them now. The other end gets duplicates.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_pipe::{Bytes, Connection};
+    /// use std::os::fd::AsFd;
+    ///
+    /// let (here, there) = Connection::<Vec<u8>, Vec<u8>, Bytes>::pair()?;
+    /// let null = std::fs::File::open("/dev/null")?;
+    /// here.try_send_with(b"read this", &[null.as_fd()])?;
+    /// let mut message = Vec::new();
+    /// let descriptors = there.recv_with(&mut message)?;
+    /// assert_eq!((&message[..], descriptors.len()), (&b"read this"[..], 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_send_with(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), SendError<()>> {
+        self.send_raw(bytes, descriptors, Deadline::PAST)
+    }
+
+    /// [`try_send_with`](Connection::try_send_with), waiting for room.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`].
+    pub fn send_with(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), SendError<()>> {
+        self.send_raw(bytes, descriptors, Deadline::NEVER)
+    }
+
+    fn send_raw(
+        &self,
+        bytes: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+        deadline: Deadline,
+    ) -> Result<(), SendError<()>> {
+        let sent = if descriptors.is_empty() {
+            self.end.send(bytes, deadline, false)
+        } else {
+            self.end.send_with(bytes, descriptors, deadline)
+        };
+        sent.map_err(|refusal| SendError::new((), refusal))
+    }
+}
+
 impl<S> Connection<S, Vec<u8>, Bytes> {
+    /// Receives a message, waiting for one: appends its bytes to `to`, and returns the descriptors that came with it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](Connection::recv).
+    pub fn recv_with(&self, to: &mut Vec<u8>) -> Result<Vec<OwnedFd>, RecvError> {
+        self.recv_raw(to, Deadline::NEVER)
+    }
+
+    /// [`recv_with`](Connection::recv_with) of a message that is there.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Empty`], or as for [`recv`](Connection::recv).
+    pub fn try_recv_with(&self, to: &mut Vec<u8>) -> Result<Vec<OwnedFd>, RecvError> {
+        self.recv_raw(to, Deadline::PAST)
+    }
+
+    fn recv_raw(&self, to: &mut Vec<u8>, deadline: Deadline) -> Result<Vec<OwnedFd>, RecvError> {
+        self.end.recv(to, usize::MAX, deadline).map_err(|refusal| RecvError::new(refusal, usize::MAX))
+    }
+
     /// Receives a message of at most so many bytes, waiting for one.
     ///
     /// # Errors

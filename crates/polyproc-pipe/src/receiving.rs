@@ -64,6 +64,12 @@ impl End {
         Some(())
     }
 
+    /// Whether something is in front.
+    pub(crate) fn has_news(&self) -> bool {
+        let receiving = self.receiving.enter(Deadline::PAST);
+        receiving.is_some_and(|mut receiving| receiving.ring.front() != Ok(Front::Nothing))
+    }
+
     /// After something was taken.
     #[inline(always)]
     fn taken(&self, receiving: &mut Receiving) {

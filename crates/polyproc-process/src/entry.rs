@@ -41,10 +41,13 @@ where
 
 /// Runs the function that the parent's message names.
 pub(crate) fn run(start: &Start, arguments: &[u8], descriptors: Vec<OwnedFd>) -> Outcome {
-    // SAFETY: a start message comes from a parent that started `/proc/self/exe`, its own file, as this process, and
-    // made the place with `place_of`.
-    match unsafe { image::entry_at(start.place) } {
-        Some(entry) => entry(arguments, descriptors),
+    match image::address_of(start.place) {
+        Some(address) => {
+            // SAFETY: a start message comes from a parent that started `/proc/self/exe`, its own file, as this process,
+            // and made the place with `place_of`, of an `Entry`.
+            let entry = unsafe { core::mem::transmute::<*const (), Entry>(address) };
+            entry(arguments, descriptors)
+        }
         None => Outcome::arguments("the program's file is not the one that the parent runs"),
     }
 }
@@ -74,7 +77,7 @@ where
 /// # Safety
 ///
 /// The type has no size. Somebody had such a value, in this program if not in this process, and may have copied it.
-unsafe fn conjure<F: Copy>() -> F {
+pub(crate) unsafe fn conjure<F: Copy>() -> F {
     // SAFETY: a value of no size is read from no memory, so that any aligned pointer will do; that there may be one is
     // the caller's promise.
     unsafe { NonNull::<F>::dangling().read() }

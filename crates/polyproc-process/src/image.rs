@@ -14,8 +14,6 @@ use core::slice;
 use polyproc_sys::atomic::{AtomicUsize, Ordering};
 use std::hash::DefaultHasher;
 
-use crate::entry::Entry;
-
 /// The program's own file as it is mapped in this process.
 #[derive(Debug, Default)]
 struct Image {
@@ -29,16 +27,16 @@ struct Image {
 }
 
 /// The number of a function, and of the build that it belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Place {
     build: u64,
     offset: u64,
 }
 
-/// Where this function is in the program; `None` if it belongs to a shared library.
-pub(crate) fn place_of(entry: Entry) -> Option<Place> {
+/// Where the function at this address is in the program; `None` if it belongs to a shared library.
+pub(crate) fn place_of(function: *const ()) -> Option<Place> {
     let image = image();
-    let address = (entry as *const ()).expose_provenance();
+    let address = function.expose_provenance();
     image
         .code
         .iter()
@@ -46,21 +44,13 @@ pub(crate) fn place_of(entry: Entry) -> Option<Place> {
         .then(|| Place { build: image.build, offset: address.wrapping_sub(image.base) as u64 })
 }
 
-/// The function at this place; `None` if the place is from another build or outside of the program's code.
-///
-/// # Safety
-///
-/// The place is what [`place_of`] returned in a process that runs the same file as this one.
-pub(crate) unsafe fn entry_at(place: Place) -> Option<Entry> {
+/// The address of the function at this place; `None` if the place is from another build or outside of the program's
+/// code.
+pub(crate) fn address_of(place: Place) -> Option<*const ()> {
     let image = image();
     let address = image.base.wrapping_add(usize::try_from(place.offset).ok()?);
-    if place.build != image.build || !image.code.iter().any(|code| code.contains(&address)) {
-        return None;
-    }
-    let function = ptr::with_exposed_provenance::<()>(address);
-    // SAFETY: the caller promises that the offset is that of an `Entry` in the same file, whose code, as just
-    // checked, is mapped here.
-    Some(unsafe { core::mem::transmute::<*const (), Entry>(function) })
+    let is_code = place.build == image.build && image.code.iter().any(|code| code.contains(&address));
+    is_code.then(|| ptr::with_exposed_provenance(address))
 }
 
 /// Where the [`Image`] is; 0 before it is known.
@@ -138,46 +128,38 @@ extern "C" fn read_first(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::Outcome;
-    use std::os::fd::OwnedFd;
 
-    fn first(_: &[u8], _: Vec<OwnedFd>) -> Outcome {
-        Outcome::arguments("first")
+    fn first() -> u8 {
+        1
     }
 
-    fn second(_: &[u8], _: Vec<OwnedFd>) -> Outcome {
-        Outcome::arguments("second")
+    fn second() -> u8 {
+        2
     }
 
     #[test]
     fn a_function_is_found_again() {
-        for function in [first as Entry, second] {
-            let place = place_of(function).unwrap();
-            // SAFETY: the place was made right here.
-            let found = unsafe { entry_at(place) }.unwrap();
-            assert_eq!(found as *const (), function as *const ());
+        for function in [first as *const (), second as *const ()] {
+            assert_eq!(address_of(place_of(function).unwrap()), Some(function));
         }
-        assert_ne!(place_of(first), place_of(second));
+        assert_ne!(place_of(first as *const ()), place_of(second as *const ()));
     }
 
     #[test]
     fn a_shared_library_has_no_place() {
-        // SAFETY: never called; only its address is looked at.
-        let foreign = unsafe { core::mem::transmute::<*const (), Entry>(libc::getpid as *const ()) };
-        assert_eq!(place_of(foreign), None);
+        assert_eq!(place_of(libc::getpid as *const ()), None);
     }
 
     #[test]
     fn other_builds_and_places_outside_the_code_are_refused() {
-        let place = place_of(first).unwrap();
+        let place = place_of(first as *const ()).unwrap();
         for wrong in [
             Place { build: place.build ^ 1, ..place },
             Place { offset: u64::MAX, ..place },
             Place { offset: 0, ..place },
             Place { offset: 1 << 60, ..place },
         ] {
-            // SAFETY: never called; refused.
-            assert!(unsafe { entry_at(wrong) }.is_none(), "{wrong:?}");
+            assert_eq!(address_of(wrong), None, "{wrong:?}");
         }
     }
 

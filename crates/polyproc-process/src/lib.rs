@@ -99,6 +99,8 @@ mod init;
 mod panics;
 mod process;
 mod raw;
+#[doc(hidden)]
+pub mod remote;
 mod running;
 mod start;
 

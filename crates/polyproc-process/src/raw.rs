@@ -232,6 +232,19 @@ pub(crate) fn ignore_broken_pipes() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
+/// Lets `SIGINT` pass without effect. Not by ignoring it, which programs that this process starts would inherit.
+pub(crate) fn shrug_off_interrupts() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    let fields = action.as_mut_ptr();
+    // SAFETY: all zero, the struct has no handler, no flags, and an empty mask.
+    let fields = unsafe { &mut *fields };
+    fields.sa_sigaction = nothing as *const () as usize;
+    fields.sa_flags = libc::SA_RESTART;
+    // SAFETY: the action is complete, and its handler does nothing.
+    unsafe { libc::sigaction(libc::SIGINT, fields, ptr::null_mut()) };
+}
+
 /// Whether the system marked this process as one that must not trust its environment: a set-user-ID program, say.
 pub(crate) fn is_privileged() -> bool {
     // SAFETY: looks up a number.

@@ -44,7 +44,7 @@ pub(crate) fn start(
     arguments: &[u8],
     descriptors: &[Descriptor],
 ) -> Result<Started, SpawnError> {
-    let place = image::place_of(entry).ok_or(SpawnError::NotInProgram)?;
+    let place = image::place_of(entry as *const ()).ok_or(SpawnError::NotInProgram)?;
     let (control, theirs) = channel::pair().map_err(SpawnError::system("socketpair"))?;
     let theirs = out_of_the_way(theirs).map_err(SpawnError::system("dup"))?;
     let identity = raw::identify(theirs.as_raw_fd())

@@ -2,6 +2,7 @@
 
 use crate::error::{ArrayError, OutOfRange, Poisoned};
 use crate::hold::Hold;
+use crate::loan::Loan;
 use crate::span::{same_length, span};
 use crate::table::Table;
 use bytemuck::Pod;
@@ -426,6 +427,15 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
             None => Ok(guard),
             Some(cause) => Err(PoisonError::new(guard, cause)),
         }
+    }
+}
+
+impl<T> ArrayGuard<'_, T> {
+    /// The elements, for others to work on as long as this guard is borrowed. For polyproc's own pool, which keeps the
+    /// [`Loan`]'s promise: see there.
+    #[doc(hidden)]
+    pub fn lend(&mut self) -> Loan<T> {
+        Loan::new(self.table.clone())
     }
 }
 

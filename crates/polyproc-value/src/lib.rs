@@ -92,6 +92,8 @@ mod code;
 mod error;
 #[allow(unsafe_code, reason = "takes and releases the lock")]
 mod hold;
+#[allow(unsafe_code, reason = "elements whose lock another process holds")]
+mod loan;
 mod macros;
 mod number;
 #[allow(unsafe_code, reason = "the numbers in the mapping")]
@@ -111,6 +113,8 @@ pub use any::{AnyArray, AnyArrayError, AnyValue, AnyValueError};
 pub use array::{Array, ArrayGuard};
 pub use code::{TypeCode, UnknownTypeCode};
 pub use error::{ArrayError, OutOfRange, Poisoned};
+#[doc(hidden)]
+pub use loan::Loan;
 pub use number::{Number, NumberError};
 pub use polyproc_memory::Arena;
 pub use polyproc_mutex::{LockTimeoutError, PoisonCause, PoisonError, TryLockError};

@@ -122,6 +122,35 @@ impl<T: Scalar> RawArray<T> {
         Ok(())
     }
 
+    /// Replaces elements from `start` on, each by itself and one after the other: who sees a later one sees the earlier
+    /// ones too, and what this thread stored before. It costs what plain stores cost; unlike the other operations it can
+    /// be overtaken by a later `load` of another element.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfRange`], with the first index that there is not; nothing changes.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_value::RawArray;
+    ///
+    /// let journal = RawArray::<u64>::zeroed(4)?;
+    /// journal.store_all(1, &[7, 8])?;
+    /// assert_eq!(journal.to_vec(), [0, 7, 8, 0]);
+    /// assert!(journal.store_all(3, &[1, 2]).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn store_all(&self, start: usize, elements: &[T]) -> Result<(), OutOfRange> {
+        let cells = self.cells().get(start..).and_then(|cells| cells.get(..elements.len()));
+        let cells = cells.ok_or(OutOfRange { index: start.max(self.len), len: self.len })?;
+        for (cell, &element) in cells.iter().zip(elements) {
+            T::store_release(cell, element);
+        }
+        Ok(())
+    }
+
     /// Replaces an element, and returns what it was.
     ///
     /// # Errors

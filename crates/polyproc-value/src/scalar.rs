@@ -29,6 +29,8 @@ pub trait Atomic: Sized {
     fn from_number(number: Number) -> Option<Self>;
     fn load(cell: &Self::Cell) -> Self;
     fn store(cell: &Self::Cell, new: Self);
+    /// A store with `Release`: pairs with the `load` that sees it.
+    fn store_release(cell: &Self::Cell, new: Self);
     fn swap(cell: &Self::Cell, new: Self) -> Self;
     fn compare_exchange(cell: &Self::Cell, current: Self, new: Self) -> Result<Self, Self>;
     fn fetch_add(cell: &Self::Cell, operand: Self) -> Self;
@@ -72,6 +74,11 @@ macro_rules! integers {
             #[inline]
             fn store(cell: &$cell, new: $int) {
                 cell.store(new, Ordering::SeqCst);
+            }
+
+            #[inline]
+            fn store_release(cell: &$cell, new: $int) {
+                cell.store(new, Ordering::Release);
             }
 
             #[inline]
@@ -165,6 +172,11 @@ macro_rules! floats {
             #[inline]
             fn store(cell: &Self::Cell, new: $float) {
                 <$bits>::store(cell, new.to_bits());
+            }
+
+            #[inline]
+            fn store_release(cell: &Self::Cell, new: $float) {
+                <$bits>::store_release(cell, new.to_bits());
             }
 
             #[inline]

@@ -15,6 +15,7 @@ use crate::slot;
 use bytemuck::Pod;
 use core::alloc::Layout;
 use core::ptr::NonNull;
+use core::ops::Range;
 use core::slice;
 use polyproc_memory::{Arena, Kind, Object, Shape};
 use polyproc_mutex::RawMutex;
@@ -231,6 +232,20 @@ impl<T> Table<T> {
     pub(crate) unsafe fn elements_mut(&self) -> &mut [T] {
         // SAFETY: as in `elements`.
         unsafe { slice::from_raw_parts_mut(self.elements.as_ptr(), self.len) }
+    }
+
+    /// Elements of a range that there is, to change them, while others work on other ranges.
+    ///
+    /// # Safety
+    ///
+    /// The lock is held as long as the reference lives, and no other reference to these elements does.
+    #[allow(clippy::mut_from_ref, reason = "the caller makes it exclusive")]
+    pub(crate) unsafe fn part_mut(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: within the elements, as just checked.
+        let start = unsafe { self.elements.add(range.start) };
+        // SAFETY: as in `elements`, for a part of them.
+        unsafe { slice::from_raw_parts_mut(start.as_ptr(), range.len()) }
     }
 }
 
