@@ -1,0 +1,194 @@
+//! Tasks that were submitted together, from the pool's side: what waits, what is under way, what came back.
+
+use crate::error::TaskError;
+use crate::items::{self, Tag};
+use polyproc_memory::handover::Descriptor;
+use polyproc_process::remote::{Panic, Remote};
+use serde::de::DeserializeOwned;
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar};
+
+/// Names a batch within its pool.
+pub(crate) type BatchId = u64;
+
+/// A row of items, one behind the other, that wait for a worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) bytes: Arc<Vec<u8>>,
+    /// Of the handles in it. Where there are any, there is one item.
+    pub(crate) descriptors: Arc<Vec<Descriptor>>,
+    /// Where in the bytes the first one is.
+    pub(crate) at: usize,
+    /// Its index in the batch.
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+    /// How often the first one was tried.
+    pub(crate) tried: u32,
+}
+
+impl Source {
+    /// The items of a fresh buffer.
+    pub(crate) fn new(bytes: Vec<u8>, descriptors: Vec<Descriptor>, first: usize, count: usize) -> Source {
+        Source { bytes: Arc::new(bytes), descriptors: Arc::new(descriptors), at: 0, first, count, tried: 0 }
+    }
+
+    /// Takes so many items off the front, one at least, but no more bytes than `limit` if there is more than one. Returns
+    /// them, and where they end.
+    pub(crate) fn split(&mut self, count: usize, limit: usize) -> (Source, usize) {
+        let most = if self.tried > 0 { 1 } else { count.clamp(1, self.count) };
+        let (count, length) = items::fit(&self.bytes[self.at..], most, limit);
+        let front = Source { count, ..self.clone() };
+        self.skip(count, length);
+        (front, length)
+    }
+
+    /// Without so many items, which take so many bytes.
+    fn skip(&mut self, count: usize, length: usize) {
+        self.at += length;
+        self.first += count;
+        self.count -= count;
+        if count > 0 {
+            self.tried = 0;
+        }
+    }
+
+    /// Without so many items.
+    pub(crate) fn after(mut self, count: usize) -> Source {
+        let length = items::length_of(&self.bytes[self.at..], count).unwrap_or_default();
+        self.skip(count.min(self.count), length);
+        self
+    }
+}
+
+/// What became of some tasks that were neighbours.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    /// The first one's index in the batch.
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+    pub(crate) what: What,
+}
+
+#[derive(Debug)]
+pub(crate) enum What {
+    /// Items from a worker, from this place in the bytes on.
+    Items { bytes: Vec<u8>, at: usize, descriptors: Vec<OwnedFd> },
+    /// All of them failed for this reason.
+    Failed(TaskError),
+}
+
+impl Piece {
+    /// Hands on each task's result, with its index.
+    pub(crate) fn read<R: DeserializeOwned>(self, mut take: impl FnMut(usize, Result<R, TaskError>)) {
+        match self.what {
+            What::Failed(error) => {
+                (self.first..self.first + self.count).for_each(|index| take(index, Err(error.clone())));
+            }
+            What::Items { bytes, at, mut descriptors } => {
+                let mut rest = &bytes[at..];
+                for index in self.first..self.first + self.count {
+                    take(index, read_result(&mut rest, std::mem::take(&mut descriptors)));
+                }
+            }
+        }
+    }
+}
+
+#[inline]
+fn read_result<R: DeserializeOwned>(rest: &mut &[u8], descriptors: Vec<OwnedFd>) -> Result<R, TaskError> {
+    let Some((tag, item)) = items::next(rest) else {
+        return Err(TaskError::Decode("the results end too early".into()));
+    };
+    match tag {
+        Tag::Value => items::read(item, descriptors).map_err(TaskError::Decode),
+        _ => Err(read_failure(tag, item)),
+    }
+}
+
+#[cold]
+fn read_failure(tag: Tag, item: &[u8]) -> TaskError {
+    if tag == Tag::Panicked {
+        return match items::read::<Panic>(item, Vec::new()) {
+            Ok(Panic { message, location, backtrace }) => TaskError::Panicked { message, location, backtrace },
+            Err(why) => TaskError::Decode(why),
+        };
+    }
+    match (items::read(item, Vec::new()), tag) {
+        (Ok(why), Tag::Unreadable) => TaskError::Arguments(why),
+        (Ok(why), _) => TaskError::Unsendable(why),
+        (Err(why), _) => TaskError::Decode(why),
+    }
+}
+
+/// What is called when all of a batch is done.
+pub(crate) type Callback = Box<dyn FnOnce(Vec<Piece>) + Send>;
+
+pub(crate) struct Batch {
+    /// What is called; or why nothing can be.
+    pub(crate) function: Result<Remote, TaskError>,
+    /// How many tasks a worker gets at a time, if somebody has said so.
+    pub(crate) chunk: Option<usize>,
+    pub(crate) sources: VecDeque<Source>,
+    /// How many items are in them.
+    pub(crate) queued: usize,
+    /// How many will still come, as far as is known.
+    pub(crate) expected: usize,
+    /// How many were submitted, and of how many it is known what became of them.
+    pub(crate) entered: usize,
+    pub(crate) settled: usize,
+    /// Whether all were submitted.
+    pub(crate) is_complete: bool,
+    pub(crate) pieces: Vec<Piece>,
+    pub(crate) is_cancelled: bool,
+    /// Whether nobody wants the results.
+    pub(crate) is_abandoned: bool,
+    pub(crate) callback: Option<Callback>,
+    /// Tells who waits for it.
+    pub(crate) news: Arc<Condvar>,
+    pub(crate) waiting: usize,
+}
+
+impl Batch {
+    pub(crate) fn new(function: Result<Remote, TaskError>, chunk: Option<usize>) -> Batch {
+        Batch {
+            function,
+            chunk,
+            sources: VecDeque::new(),
+            queued: 0,
+            expected: 0,
+            entered: 0,
+            settled: 0,
+            is_complete: false,
+            pieces: Vec::new(),
+            is_cancelled: false,
+            is_abandoned: false,
+            callback: None,
+            news: Arc::default(),
+            waiting: 0,
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_complete && self.settled == self.entered
+    }
+
+    /// Enters what became of some tasks.
+    pub(crate) fn settle(&mut self, piece: Piece) {
+        self.settled += piece.count;
+        if !self.is_abandoned {
+            self.pieces.push(piece);
+        }
+        if self.waiting > 0 {
+            self.news.notify_all();
+        }
+    }
+
+    /// Gives up all that waits, for this reason.
+    pub(crate) fn fail_queued(&mut self, error: &TaskError) {
+        self.queued = 0;
+        for source in std::mem::take(&mut self.sources) {
+            self.settle(Piece { first: source.first, count: source.count, what: What::Failed(error.clone()) });
+        }
+    }
+}

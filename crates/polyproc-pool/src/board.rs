@@ -1,0 +1,173 @@
+//! What a worker says of its work in shared memory, so that its death leaves no doubt.
+//!
+//! A worker takes its jobs in order. It *begins* one by a compare-and-swap of the gate, and its items' results become
+//! *committed* one by one: the bytes first, then one store that counts them. What was committed is a result, whatever
+//! happens to the worker; what comes next is what it was at when it died; the rest nobody has touched.
+//!
+//! | word | who writes | |
+//! |---|---|---|
+//! | gate | worker: the job that it begins; pool: the next epoch | `epoch << 32 \| job` |
+//! | progress | worker | `job << 32 \| items` |
+//! | data | worker | the results that were committed and not sent |
+//!
+//! The pool *revokes* what a worker has not begun by a compare-and-swap of the gate to the next epoch: of the two one
+//! wins, so that a job is begun or revoked, and never both. Numbers of jobs count from 1, and only their lower halves are
+//! compared: of those under way there are never more than some dozens.
+
+use polyproc_value::RawArray;
+use serde::{Deserialize, Serialize};
+use std::io;
+
+const GATE: usize = 0;
+const PROGRESS: usize = 8;
+const DATA: usize = 16;
+/// How many bytes of results it holds.
+pub(crate) const CAPACITY: usize = 16 << 10;
+const WORDS: usize = DATA + CAPACITY / 8;
+
+/// A clone is the same board.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Board(RawArray<u64>);
+
+/// How far a worker came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// The lower half of the job's number.
+    job: u32,
+    /// How many of its items' results are committed.
+    pub(crate) items: u32,
+}
+
+impl Progress {
+    /// Whether it is about this job.
+    pub(crate) fn is_of(self, job: u64) -> bool {
+        self.job == job as u32
+    }
+}
+
+fn pair(high: u32, low: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}
+
+impl Board {
+    pub(crate) fn new() -> io::Result<Board> {
+        RawArray::zeroed(WORDS).map(Board)
+    }
+
+    fn load(&self, word: usize) -> u64 {
+        self.0.load(word).unwrap_or_default()
+    }
+
+    /// The worker begins a job. `false` if it was revoked: then it is not to be done.
+    pub(crate) fn begin(&self, epoch: u32, job: u64) -> bool {
+        let before = pair(epoch, (job as u32).wrapping_sub(1));
+        let begun = self.0.compare_exchange(GATE, before, pair(epoch, job as u32));
+        let begun = matches!(begun, Ok(Ok(_)));
+        if begun {
+            self.count(job, 0);
+        }
+        begun
+    }
+
+    /// The worker commits the results of the first so many items: `results` has those that were not sent, of which all up
+    /// to `from` lie here already.
+    #[inline]
+    pub(crate) fn commit(&self, job: u64, items: u32, results: &[u8], from: usize) {
+        let mut word = from / 8;
+        for bytes in results[word * 8..].chunks(8) {
+            let mut padded = [0; 8];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            // Within the board: the caller sends what does not fit.
+            let _ = self.0.store_all(DATA + word, &[u64::from_le_bytes(padded)]);
+            word += 1;
+        }
+        self.count(job, items);
+    }
+
+    /// The worker says how many items are committed; the next one is what it is at.
+    #[inline]
+    pub(crate) fn count(&self, job: u64, items: u32) {
+        let _ = self.0.store_all(PROGRESS, &[pair(job as u32, items)]);
+    }
+
+    /// How far the worker is.
+    pub(crate) fn progress(&self) -> Progress {
+        let word = self.load(PROGRESS);
+        Progress { job: (word >> 32) as u32, items: word as u32 }
+    }
+
+    /// The last job that it has begun, by the lower half of its number.
+    pub(crate) fn begun(&self) -> u32 {
+        self.load(GATE) as u32
+    }
+
+    /// The pool revokes all that the worker has not begun, and returns the last job that it has, by the lower half of its
+    /// number. `epoch` is the one in which they were sent; the next one is one more.
+    pub(crate) fn revoke(&self, epoch: u32) -> u32 {
+        let revoked = self.0.fetch_update(GATE, |gate| {
+            ((gate >> 32) as u32 == epoch).then(|| pair(epoch.wrapping_add(1), gate as u32))
+        });
+        match revoked {
+            Ok(Ok(gate) | Err(gate)) => gate as u32,
+            Err(_) => 0,
+        }
+    }
+
+    /// The committed results that were not sent, of a worker that is dead.
+    pub(crate) fn results(&self) -> Vec<u8> {
+        self.0.to_vec()[DATA..].iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_begun_or_revoked() {
+        let board = Board::new().unwrap();
+        assert!(board.begin(0, 1));
+        assert!(!board.begin(0, 1), "twice");
+        assert!(!board.begin(0, 3), "out of turn");
+        assert_eq!(board.revoke(0), 1);
+        assert!(!board.begin(0, 2), "revoked");
+        assert!(board.begin(1, 2));
+        assert_eq!(board.begun(), 2);
+    }
+
+    #[test]
+    fn numbers_go_on_beyond_their_lower_half() {
+        let board = Board::new().unwrap();
+        board.0.store(GATE, pair(7, u32::MAX)).unwrap();
+        assert!(board.begin(7, 1 << 32));
+        assert!(board.progress().is_of(1 << 32));
+        assert_eq!(board.revoke(7), 0);
+    }
+
+    #[test]
+    fn of_a_race_for_a_job_one_wins() {
+        for _ in 0..2000 {
+            let board = Board::new().unwrap();
+            let (begun, last) = std::thread::scope(|scope| {
+                let worker = scope.spawn(|| board.begin(0, 1));
+                let last = board.revoke(0);
+                (worker.join().unwrap(), last)
+            });
+            assert_eq!(begun, last == 1);
+        }
+    }
+
+    #[test]
+    fn what_is_committed_is_found() {
+        let board = Board::new().unwrap();
+        assert!(board.begin(0, 1));
+        let results = b"one, two, three and more";
+        board.commit(1, 1, &results[..5], 0);
+        assert_eq!(&board.results()[..5], b"one, ");
+        board.commit(1, 2, &results[..10], 5);
+        board.commit(1, 3, results, 10);
+        assert_eq!(board.progress(), Progress { job: 1, items: 3 });
+        assert_eq!(&board.results()[..results.len()], results);
+        assert_eq!(board.results().len(), CAPACITY);
+    }
+}

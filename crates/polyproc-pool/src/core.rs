@@ -1,0 +1,733 @@
+//! What a pool knows, under one lock: batches that wait, workers, and who is at what.
+//!
+//! | when | what happens |
+//! |---|---|
+//! | tasks are submitted | they go to workers that take them, first to those without any |
+//! | a report comes | results go to their batch, and the worker gets more |
+//! | a worker is idle and nothing waits | it gets what another has not begun |
+//! | a worker is dead | what it had reported or committed counts; the task that it was at fails or is tried again; what it had not begun goes to others; another worker has its place |
+
+use crate::batch::{Batch, BatchId, Callback, Piece, Source, What};
+use crate::crew::{Assigned, INLINE, Recipe, Refusal, Stage, Verdict, Worker};
+use crate::error::{PoolError, TaskError};
+use crate::items;
+use crate::pace::{self, Pace};
+use crate::wire::{Kind, Report};
+use polyproc_pipe::RecvError;
+use polyproc_process::remote::Remote;
+use polyproc_process::JoinError;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Condvar};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often a task is tried whose worker dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Retry {
+    /// Once: a death is its result. It may have done half of its work, and only its author knows whether that can be done
+    /// again.
+    #[default]
+    Never,
+    /// Again, up to so many times more.
+    UpTo(u32),
+}
+
+/// How a pool was asked to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) recipe: Recipe,
+    pub(crate) max_tasks: Option<usize>,
+    pub(crate) retry: Retry,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) max_in_flight: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    Open,
+    /// Nothing more is submitted; what was, is done.
+    Closed,
+    Terminated,
+    Broken(PoolError),
+}
+
+/// So many workers in a row may die before they are ready.
+const DEATHS: u32 = 3;
+/// How long a worker may be at something before another takes over what it has not begun.
+const PATIENCE: Duration = Duration::from_millis(1);
+/// How long after the system refused a worker it is asked again.
+const RESPITE: Duration = Duration::from_millis(100);
+
+pub(crate) struct Core {
+    pub(crate) settings: Settings,
+    pub(crate) phase: Phase,
+    pub(crate) workers: Vec<Worker>,
+    /// How many workers there should be.
+    pub(crate) wanted: usize,
+    /// How many are being started.
+    pub(crate) starting: usize,
+    next_worker: u64,
+    next_batch: BatchId,
+    batches: HashMap<BatchId, Batch>,
+    /// Batches with items that wait, each once, in the order of their turns.
+    turns: VecDeque<BatchId>,
+    pace: Pace,
+    scratch: Vec<u8>,
+    /// The way to the thread that calls back, once there is one.
+    callbacks: Option<Sender<Box<dyn FnOnce() + Send>>>,
+    /// The last states of workers that have ended.
+    pub(crate) states: Vec<Piece>,
+    /// How many workers in a row died before they were ready.
+    deaths: u32,
+    /// When the system is asked for a worker again.
+    pub(crate) respite: Option<Instant>,
+    pub(crate) died: u64,
+    pub(crate) tasks: u64,
+    /// Tells who waits for the workers' end.
+    pub(crate) ended: Arc<Condvar>,
+}
+
+impl Core {
+    pub(crate) fn new(settings: Settings, wanted: usize) -> Core {
+        Core {
+            settings,
+            phase: Phase::Open,
+            workers: Vec::new(),
+            wanted,
+            starting: 0,
+            next_worker: 1,
+            next_batch: 0,
+            batches: HashMap::new(),
+            turns: VecDeque::new(),
+            pace: Pace::default(),
+            scratch: Vec::new(),
+            callbacks: None,
+            states: Vec::new(),
+            deaths: 0,
+            respite: None,
+            died: 0,
+            tasks: 0,
+            ended: Arc::default(),
+        }
+    }
+
+    // ---- Batches.
+
+    /// Why nothing more is taken, if so.
+    pub(crate) fn refusal(&self) -> Option<TaskError> {
+        match &self.phase {
+            Phase::Open => None,
+            Phase::Closed => Some(TaskError::Closed),
+            Phase::Terminated => Some(TaskError::Terminated),
+            Phase::Broken(error) => Some(TaskError::Broken(error.clone())),
+        }
+    }
+
+    pub(crate) fn begin(&mut self, function: Result<Remote, TaskError>, chunk: Option<usize>) -> BatchId {
+        self.next_batch += 1;
+        self.batches.insert(self.next_batch, Batch::new(function, chunk));
+        self.next_batch
+    }
+
+    pub(crate) fn batch(&mut self, id: BatchId) -> &mut Batch {
+        self.batches.get_mut(&id).expect("a batch is there as long as its handle")
+    }
+
+    /// Enters tasks, and gives them to workers that take them.
+    pub(crate) fn enter(&mut self, id: BatchId, source: Source) {
+        let refusal = self.refusal();
+        let batch = self.batch(id);
+        batch.entered += source.count;
+        let refusal = match &batch.function {
+            _ if batch.is_cancelled => Some(TaskError::Cancelled),
+            Err(error) => Some(error.clone()),
+            Ok(_) => refusal,
+        };
+        if let Some(error) = refusal {
+            let piece = Piece { first: source.first, count: source.count, what: What::Failed(error) };
+            self.settle(id, piece);
+            return;
+        }
+        batch.queued += source.count;
+        if batch.sources.is_empty() {
+            self.turns.push_back(id);
+        }
+        self.batch(id).sources.push_back(source);
+        self.dispatch();
+    }
+
+    /// Enters a task that failed before it could be sent.
+    pub(crate) fn enter_failed(&mut self, id: BatchId, index: usize, error: TaskError) {
+        self.batch(id).entered += 1;
+        self.settle(id, Piece { first: index, count: 1, what: What::Failed(error) });
+    }
+
+    /// All tasks of a batch were submitted.
+    pub(crate) fn complete(&mut self, id: BatchId) {
+        self.batch(id).is_complete = true;
+        self.finish_batch(id);
+    }
+
+    /// Enters what became of tasks.
+    fn settle(&mut self, id: BatchId, piece: Piece) {
+        self.tasks += piece.count as u64;
+        if let Some(batch) = self.batches.get_mut(&id) {
+            batch.settle(piece);
+            self.finish_batch(id);
+        }
+    }
+
+    /// If all is done, and nobody will fetch the results: does what is to be done with them.
+    fn finish_batch(&mut self, id: BatchId) {
+        let Some(batch) = self.batches.get_mut(&id) else { return };
+        if !batch.is_done() {
+            return;
+        }
+        if let Some(callback) = batch.callback.take() {
+            let pieces = std::mem::take(&mut batch.pieces);
+            self.batches.remove(&id);
+            let callbacks = self.callbacks.as_ref().expect("there is a thread since there is a callback");
+            // The thread is there as long as this end.
+            let _ = callbacks.send(Box::new(move || callback(pieces)));
+        } else if batch.is_abandoned {
+            self.batches.remove(&id);
+        }
+    }
+
+    /// The results are wanted by a callback, which a thread of its own calls: it may take its time, and panic.
+    pub(crate) fn call_back(&mut self, id: BatchId, callback: Callback) {
+        if self.callbacks.is_none() {
+            let (sender, due) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+            let call = move || {
+                for callback in due {
+                    // The panic hook has told it; the next one is due.
+                    let _ = catch_unwind(AssertUnwindSafe(callback));
+                }
+            };
+            let thread = thread::Builder::new().name("polyproc-callbacks".into()).spawn(call);
+            thread.expect("the system has room for a thread");
+            self.callbacks = Some(sender);
+        }
+        self.batch(id).callback = Some(callback);
+        self.finish_batch(id);
+    }
+
+    /// Nobody wants the results of a batch any more. If nobody will submit the rest either, what waits is not run.
+    pub(crate) fn abandon(&mut self, id: BatchId) {
+        let Some(batch) = self.batches.get_mut(&id) else { return };
+        batch.is_abandoned = true;
+        batch.pieces = Vec::new();
+        if !batch.is_complete {
+            batch.is_complete = true;
+            batch.is_cancelled = true;
+            self.drop_queued(id, &TaskError::Cancelled);
+        }
+        self.finish_batch(id);
+    }
+
+    fn drop_queued(&mut self, id: BatchId, error: &TaskError) {
+        self.turns.retain(|turn| *turn != id);
+        if let Some(batch) = self.batches.get_mut(&id) {
+            batch.fail_queued(error);
+            self.finish_batch(id);
+        }
+    }
+
+    /// Cancels what is not done of a batch: what waits never runs, and a worker that is at it is killed. Whether there was
+    /// anything.
+    pub(crate) fn cancel(&mut self, id: BatchId) -> bool {
+        let Some(batch) = self.batches.get_mut(&id) else { return false };
+        if batch.is_done() {
+            return false;
+        }
+        batch.is_cancelled = true;
+        self.drop_queued(id, &TaskError::Cancelled);
+        for index in 0..self.workers.len() {
+            if !self.workers[index].jobs.iter().any(|job| job.batch == id) {
+                continue;
+            }
+            // What it has not begun comes back, and is failed on the way.
+            let revoked = self.workers[index].revoke();
+            self.take_back(revoked);
+            let worker = &mut self.workers[index];
+            if worker.jobs.front().is_some_and(|job| job.batch == id) {
+                // One that is about to begin would be no victim of this; it is killed all the same, and begun by another.
+                if let Some(position) = worker.position() {
+                    worker.verdict = Some((Verdict::Cancelled, position));
+                }
+                worker.kill();
+            }
+        }
+        self.dispatch();
+        true
+    }
+
+    // ---- Work for the workers.
+
+    /// How many tasks of a batch make a chunk now.
+    pub(crate) fn chunk(&mut self, id: BatchId) -> usize {
+        let workers = self.wanted.max(1);
+        let batch = &self.batches[&id];
+        if let Some(chunk) = batch.chunk {
+            return chunk;
+        }
+        // At the end the chunks become smaller, so that all are done at the same time.
+        let left = batch.queued + batch.expected;
+        self.pace(id).min(left.div_ceil(2 * workers)).max(1)
+    }
+
+    /// How many tasks of a batch would be worth their way, if there were enough.
+    pub(crate) fn pace(&self, id: BatchId) -> usize {
+        self.batches[&id].function.as_ref().map_or(1, |function| self.pace.chunk(*function))
+    }
+
+    /// Gives what waits to workers: first to those that have nothing.
+    pub(crate) fn dispatch(&mut self) {
+        // The one that was at work last is the likeliest to be awake.
+        for index in (0..self.workers.len()).rev() {
+            if self.turns.is_empty() {
+                return;
+            }
+            if self.workers[index].is_idle() {
+                self.give(index);
+            }
+        }
+        let mut is_any = true;
+        while is_any && !self.turns.is_empty() {
+            is_any = false;
+            for index in 0..self.workers.len() {
+                if self.workers[index].wants_more() {
+                    is_any |= self.give(index);
+                }
+            }
+        }
+    }
+
+    /// Gives a worker as much as it takes.
+    fn feed(&mut self, index: usize) {
+        while self.workers[index].wants_more() && !self.turns.is_empty() {
+            if !self.give(index) {
+                return;
+            }
+        }
+    }
+
+    /// Gives a worker one job. Whether it took it.
+    fn give(&mut self, index: usize) -> bool {
+        loop {
+            let Some(&id) = self.turns.front() else { return false };
+            let left = match self.settings.max_tasks {
+                Some(most) => most.saturating_sub(self.workers[index].given),
+                None => usize::MAX,
+            };
+            if left == 0 {
+                return false;
+            }
+            let chunk = self.chunk(id).min(left);
+            let batch = self.batches.get_mut(&id).expect("a turn is a batch's");
+            let (Some(front), Ok(function)) = (batch.sources.front_mut(), &batch.function) else {
+                self.turns.pop_front();
+                continue;
+            };
+            let function = *function;
+            let (items, length) = front.split(chunk, INLINE);
+            if front.count == 0 {
+                batch.sources.pop_front();
+            }
+            let count = items.count;
+            batch.queued -= count;
+            let expected = self.pace.expect(function, count);
+            let assigned =
+                self.workers[index].assign(id, function, items, length, expected, &mut self.scratch);
+            let batch = self.batches.get_mut(&id).expect("a turn is a batch's");
+            let result = match assigned {
+                Ok(()) => Ok(true),
+                Err((items, Refusal::NotNow)) => {
+                    batch.queued += count;
+                    batch.sources.push_front(items);
+                    return false;
+                }
+                Err((items, Refusal::Never(why))) => Err((items, why)),
+            };
+            if batch.sources.is_empty() {
+                self.turns.pop_front();
+            } else {
+                self.turns.rotate_left(1);
+            }
+            match result {
+                Ok(_) => return true,
+                Err((items, why)) => {
+                    let what = What::Failed(TaskError::Encode(why));
+                    self.settle(id, Piece { first: items.first, count, what });
+                }
+            }
+        }
+    }
+
+    /// Puts jobs back in front that no worker has begun.
+    fn take_back(&mut self, jobs: Vec<Assigned>) {
+        for job in jobs.into_iter().rev() {
+            self.put_back(job.batch, job.items);
+        }
+    }
+
+    fn put_back(&mut self, id: BatchId, items: Source) {
+        if items.count == 0 {
+            return;
+        }
+        let refusal = match &self.phase {
+            Phase::Open | Phase::Closed => None,
+            _ => self.refusal(),
+        };
+        let Some(batch) = self.batches.get_mut(&id) else { return };
+        let refusal = if batch.is_cancelled { Some(TaskError::Cancelled) } else { refusal };
+        if let Some(error) = refusal {
+            self.settle(id, Piece { first: items.first, count: items.count, what: What::Failed(error) });
+            return;
+        }
+        batch.queued += items.count;
+        batch.sources.push_front(items);
+        if !self.turns.contains(&id) {
+            self.turns.push_front(id);
+        }
+    }
+
+    /// If a worker is idle and nothing waits: takes from another what it has not begun and will not soon.
+    fn share(&mut self) {
+        if !self.turns.is_empty() || !self.workers.iter().any(|worker| worker.is_idle() && self.has_left(worker)) {
+            return;
+        }
+        let is_slow = |worker: &Worker| {
+            let expected = worker.jobs.front().and_then(|job| job.expected).unwrap_or(0.0);
+            expected > pace::CHUNK / 2.0 || worker.since.elapsed() >= PATIENCE
+        };
+        let victim = self.workers.iter_mut().filter(|worker| worker.has_unbegun() && is_slow(worker));
+        let Some(victim) = victim.max_by_key(|worker| worker.jobs.len()) else { return };
+        let revoked = victim.revoke();
+        self.take_back(revoked);
+        self.dispatch();
+    }
+
+    fn has_left(&self, worker: &Worker) -> bool {
+        self.settings.max_tasks.is_none_or(|most| worker.given < most)
+    }
+
+    // ---- What comes from the workers.
+
+    /// Takes all that has come from all of them. Whether anything has.
+    pub(crate) fn receive(&mut self) -> bool {
+        let mut is_any = false;
+        let mut index = 0;
+        while index < self.workers.len() {
+            if !self.workers[index].is_gone && self.workers[index].line.has_news() {
+                is_any = true;
+                self.receive_from(index);
+            }
+            index += 1;
+        }
+        if is_any {
+            self.share();
+            self.release_workers();
+        }
+        is_any
+    }
+
+    /// Takes all that has come from one.
+    pub(crate) fn receive_from(&mut self, index: usize) {
+        loop {
+            let mut bytes = Vec::new();
+            let worker = &mut self.workers[index];
+            match worker.line.try_recv_with(&mut bytes) {
+                Ok(descriptors) => {
+                    worker.is_armed = false;
+                    self.take_report(index, bytes, descriptors);
+                }
+                Err(RecvError::Empty) => return,
+                Err(RecvError::Io(_)) => {
+                    // Out of descriptors, for instance: a result that should have brought some.
+                    worker.is_gone = true;
+                    worker.kill();
+                    return;
+                }
+                Err(_) => {
+                    worker.is_gone = true;
+                    if !worker.process.is_alive() || worker.stage == Stage::Stopping {
+                        return;
+                    }
+                    // It has closed what it should not have, or spoken nonsense: it is of no more use.
+                    worker.kill();
+                    return;
+                }
+            }
+            if !self.workers[index].line.has_news() {
+                return;
+            }
+        }
+    }
+
+    fn take_report(&mut self, index: usize, bytes: Vec<u8>, descriptors: Vec<OwnedFd>) {
+        let Some(report) = Report::read(&bytes) else {
+            self.workers[index].kill();
+            return;
+        };
+        let worker = &mut self.workers[index];
+        match report.kind {
+            Kind::Ready => {
+                worker.ready = Some(Instant::now());
+                self.deaths = 0;
+                if worker.stage == Stage::Starting {
+                    worker.stage = Stage::Ready;
+                }
+                self.feed(index);
+            }
+            Kind::Refused => {
+                let why = String::from_utf8_lossy(&bytes[Report::SIZE..]).into_owned();
+                self.fall(Phase::Broken(PoolError::Initializer(why)));
+            }
+            Kind::State => {
+                let what = What::Items { bytes, at: Report::SIZE, descriptors };
+                self.states.push(Piece { first: 0, count: 1, what });
+            }
+            Kind::Part | Kind::Done => {
+                let Some(place) = worker.jobs.iter().position(|job| job.number == report.job) else {
+                    worker.kill();
+                    return;
+                };
+                let job = &mut worker.jobs[place];
+                let count = report.count as usize;
+                let (id, first) = (job.batch, job.items.first + job.reported);
+                job.reported += count;
+                worker.tasks += count as u64;
+                let mut is_short = false;
+                if report.kind == Kind::Done {
+                    let job = worker.finish(place).expect("found above");
+                    let worked = Duration::from_nanos(report.worked);
+                    worker.worked += worked;
+                    worker.seen = None;
+                    worker.since = Instant::now();
+                    is_short = job.reported != job.items.count;
+                    self.pace.learn(job.function, job.items.count, report.worked);
+                }
+                if count > 0 {
+                    let what = What::Items { bytes, at: Report::SIZE, descriptors };
+                    self.settle(id, Piece { first, count, what });
+                }
+                if is_short {
+                    self.workers[index].kill();
+                }
+                self.feed(index);
+            }
+        }
+    }
+
+    // ---- The workers' lives.
+
+    /// How many workers are to be started.
+    pub(crate) fn missing(&self) -> usize {
+        let has_work = match self.phase {
+            Phase::Open => true,
+            Phase::Closed => !self.turns.is_empty(),
+            _ => false,
+        };
+        let is_resting = self.respite.is_some_and(|respite| Instant::now() < respite);
+        if !has_work || is_resting {
+            return 0;
+        }
+        let staying = self.workers.iter().filter(|worker| worker.stage != Stage::Stopping).count();
+        self.wanted.saturating_sub(staying + self.starting)
+    }
+
+    pub(crate) fn number_worker(&mut self) -> u64 {
+        self.next_worker += 1;
+        self.next_worker - 1
+    }
+
+    /// No worker could be started.
+    pub(crate) fn regret(&mut self, error: PoolError) {
+        if self.workers.is_empty() {
+            self.fall(Phase::Broken(error));
+        } else {
+            self.respite = Some(Instant::now() + RESPITE);
+        }
+    }
+
+    /// Tells workers to end that have done all that they will do.
+    pub(crate) fn release_workers(&mut self) {
+        let is_over = matches!(self.phase, Phase::Closed) && self.turns.is_empty();
+        let mut surplus =
+            self.workers.iter().filter(|worker| worker.stage != Stage::Stopping).count().saturating_sub(self.wanted);
+        for index in (0..self.workers.len()).rev() {
+            let worker = &self.workers[index];
+            // One that has only just been started is told, too, when the pool is closed.
+            let is_idle = worker.jobs.is_empty() && worker.stage != Stage::Stopping && !worker.is_gone;
+            if !is_idle {
+                continue;
+            }
+            let is_spent = worker.stage == Stage::Ready && !self.has_left(worker);
+            if is_over || is_spent || surplus > 0 {
+                surplus = surplus.saturating_sub(1);
+                self.workers[index].stop();
+            }
+        }
+    }
+
+    /// The pool ends before its work is done: what waits fails, and the workers are killed.
+    pub(crate) fn fall(&mut self, phase: Phase) {
+        if matches!(self.phase, Phase::Terminated | Phase::Broken(_)) {
+            return;
+        }
+        self.phase = phase;
+        let error = self.refusal().expect("it is not open");
+        for id in std::mem::take(&mut self.turns) {
+            self.drop_queued(id, &error);
+        }
+        for worker in &self.workers {
+            worker.kill();
+        }
+        // Whoever still submits is told so.
+        for batch in self.batches.values() {
+            batch.news.notify_all();
+        }
+        self.ended.notify_all();
+    }
+
+    /// Clears up after a worker whose process has ended.
+    pub(crate) fn bury(&mut self, index: usize) {
+        // What it has said is there, and counts.
+        if !self.workers[index].is_gone {
+            self.receive_from(index);
+        }
+        let mut worker = self.workers.remove(index);
+        let status = worker.status();
+        let pid = worker.process.pid();
+        let is_expected = worker.stage == Stage::Stopping && worker.jobs.is_empty();
+        if !is_expected && matches!(self.phase, Phase::Open | Phase::Closed) {
+            self.died += 1;
+        }
+        // A program whose panics abort has told its last one.
+        let panic = match worker.process.try_join() {
+            Err(JoinError::Panicked { message, location }) => {
+                Some(TaskError::Panicked { message, location, backtrace: String::new() })
+            }
+            _ => None,
+        };
+        while let Some(job) = worker.jobs.pop_back() {
+            match worker.remains(&job) {
+                None => self.put_back(job.batch, job.items.after(job.reported)),
+                Some((committed, bytes)) => {
+                    let salvaged = committed - job.reported;
+                    let first = job.items.first + job.reported;
+                    let Assigned { number, batch: id, items, .. } = job;
+                    if committed < items.count {
+                        let rest = items.clone().after(committed);
+                        let tried = rest.tried + 1;
+                        let may_retry = match self.settings.retry {
+                            Retry::Never => false,
+                            Retry::UpTo(times) => tried <= times,
+                        };
+                        let position = (number, committed as u32);
+                        let verdict = worker.verdict.filter(|verdict| verdict.1 == position);
+                        let limit = self.settings.timeout.unwrap_or_default();
+                        let error = match (verdict, &panic) {
+                            (Some((Verdict::TimedOut, ..)), _) => Some(TaskError::TimedOut { pid, limit }),
+                            (Some((Verdict::Cancelled, ..)), _) => Some(TaskError::Cancelled),
+                            (None, Some(panic)) => Some(panic.clone()),
+                            _ if matches!(self.phase, Phase::Terminated | Phase::Broken(_)) => self.refusal(),
+                            _ if may_retry => None,
+                            _ => Some(TaskError::WorkerDied { pid, status, attempt: tried }),
+                        };
+                        match error {
+                            None => {
+                                self.put_back(id, Source { tried, ..rest });
+                            }
+                            Some(error) => {
+                                let index = rest.first;
+                                self.put_back(id, rest.after(1));
+                                self.settle(id, Piece { first: index, count: 1, what: What::Failed(error) });
+                            }
+                        }
+                    }
+                    if salvaged > 0 {
+                        self.salvage(id, first, salvaged, bytes);
+                    }
+                }
+            }
+        }
+        if worker.stage == Stage::Starting && matches!(self.phase, Phase::Open | Phase::Closed) {
+            self.deaths += 1;
+            if self.deaths >= DEATHS {
+                self.fall(Phase::Broken(PoolError::WorkersDie { pid, status }));
+            }
+        }
+        self.dispatch();
+        self.release_workers();
+        if self.workers.is_empty() {
+            self.ended.notify_all();
+        }
+    }
+
+    /// Enters results that a worker had committed when it died.
+    fn salvage(&mut self, id: BatchId, first: usize, count: usize, mut bytes: Vec<u8>) {
+        let what = match items::length_of(&bytes, count) {
+            Some(length) => {
+                bytes.truncate(length);
+                What::Items { bytes, at: 0, descriptors: Vec::new() }
+            }
+            None => What::Failed(TaskError::Decode("the worker's board is damaged".into())),
+        };
+        self.settle(id, Piece { first, count, what });
+    }
+
+    // ---- Time.
+
+    /// Whether anybody will have something to say.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.turns.is_empty()
+            || self.starting > 0
+            || self.missing() > 0
+            || self.workers.iter().any(|worker| {
+                !worker.jobs.is_empty() || worker.stage != Stage::Ready || worker.is_gone
+            })
+    }
+
+    /// Looks how long workers have been at what they are. Returns when to look again.
+    pub(crate) fn watch(&mut self) -> Option<Instant> {
+        let mut next = self.respite.filter(|_| self.wanted > self.workers.len());
+        if let Some(limit) = self.settings.timeout {
+            for worker in self.workers.iter_mut().filter(|worker| !worker.jobs.is_empty() && !worker.is_gone) {
+                if worker.verdict.is_some() {
+                    continue;
+                }
+                let now = Instant::now();
+                let position = worker.position();
+                if position != worker.seen || position.is_none() {
+                    (worker.seen, worker.since) = (position, now);
+                }
+                let end = worker.since + limit;
+                if let Some(position) = position
+                    && now >= end
+                {
+                    worker.verdict = Some((Verdict::TimedOut, position));
+                    worker.kill();
+                    continue;
+                }
+                // What changes meanwhile is found by looking, often enough that the limit is overrun by a tenth at most.
+                let is_last = worker.jobs.len() == 1 && worker.jobs[0].items.count == 1 && position.is_some();
+                let look = if is_last { end } else { end.min(now + (limit / 10).max(PATIENCE)) };
+                next = Some(next.map_or(look, |next| next.min(look)));
+            }
+        }
+        if self.turns.is_empty()
+            && self.workers.iter().any(Worker::is_idle)
+            && self.workers.iter().any(Worker::has_unbegun)
+        {
+            self.share();
+            let look = Instant::now() + PATIENCE;
+            next = Some(next.map_or(look, |next| next.min(look)));
+        }
+        next
+    }
+}

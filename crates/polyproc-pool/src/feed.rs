@@ -1,0 +1,255 @@
+//! From an iterator to the workers: pulls no more than they will soon need.
+
+use crate::batch::{BatchId, Piece, Source};
+use crate::error::{PoolError, TaskError};
+use crate::hub::Hub;
+use crate::items::{self, Tag};
+use crate::progress::Progress;
+use polyproc_memory::handover::Descriptor;
+use polyproc_process::SpawnError;
+use polyproc_process::remote::Remote;
+use serde::Serialize;
+use std::sync::{Arc, Condvar};
+use std::time::Instant;
+
+/// How a batch of tasks is to be run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    pub(crate) chunk: Option<usize>,
+    pub(crate) max_in_flight: Option<usize>,
+    pub(crate) progress: Progress,
+}
+
+/// A batch that this process has submitted. Dropped, it is abandoned.
+pub(crate) struct Submitted {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) id: BatchId,
+    news: Arc<Condvar>,
+}
+
+impl Submitted {
+    /// A new batch without tasks.
+    pub(crate) fn new(hub: &Arc<Hub>, function: Result<Remote, SpawnError>, chunk: Option<usize>) -> Submitted {
+        let function = match function {
+            _ if !hub.is_ours() => Err(TaskError::Broken(PoolError::Forked)),
+            function => function.map_err(|error| TaskError::Broken(PoolError::from(error))),
+        };
+        let mut state = hub.lock();
+        let id = state.core.begin(function, chunk);
+        let batch = state.core.batch(id);
+        let news = Arc::clone(&batch.news);
+        drop(state);
+        Submitted { hub: Arc::clone(hub), id, news }
+    }
+
+    /// A new batch of one task.
+    pub(crate) fn one<T: Serialize>(
+        hub: &Arc<Hub>,
+        function: Result<Remote, SpawnError>,
+        argument: &T,
+        is_awaited: bool,
+    ) -> Submitted {
+        let mut bytes = Vec::new();
+        let appended = items::append(&mut bytes, Tag::Value, argument);
+        let submitted = Submitted::new(hub, function, Some(1));
+        let mut state = hub.lock();
+        match appended {
+            Ok(descriptors) => state.core.enter(submitted.id, Source::new(bytes, descriptors, 0, 1)),
+            Err(why) => state.core.enter_failed(submitted.id, 0, TaskError::Encode(why)),
+        }
+        state.core.complete(submitted.id);
+        if !is_awaited {
+            hub.attend(state);
+        }
+        submitted
+    }
+
+    /// Waits until something has come back, or everything is done, or the deadline. What came back, and whether that was
+    /// all.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> (Vec<Piece>, bool) {
+        let (mut state, _) = self.wait_for(deadline, false);
+        let batch = state.core.batch(self.id);
+        (std::mem::take(&mut batch.pieces), batch.is_done())
+    }
+
+    /// Waits until all is done, or the deadline: all that came back, or `None`.
+    pub(crate) fn wait_for_all(&self, deadline: Option<Instant>) -> Option<Vec<Piece>> {
+        let (mut state, is_done) = self.wait_for(deadline, true);
+        is_done.then(|| std::mem::take(&mut state.core.batch(self.id).pieces))
+    }
+
+    pub(crate) fn is_done(&self, deadline: Option<Instant>) -> bool {
+        self.wait_for(deadline, true).1
+    }
+
+    fn wait_for(&self, deadline: Option<Instant>, all: bool) -> (crate::hub::Guard<'_>, bool) {
+        let mut state = self.hub.lock();
+        state.core.batch(self.id).waiting += 1;
+        let (mut state, is_ready) = self.hub.wait(state, &self.news, deadline, |core| {
+            let batch = core.batch(self.id);
+            batch.is_done() || !all && !batch.pieces.is_empty()
+        });
+        state.core.batch(self.id).waiting -= 1;
+        (state, is_ready)
+    }
+}
+
+impl Drop for Submitted {
+    fn drop(&mut self) {
+        self.hub.lock().core.abandon(self.id);
+    }
+}
+
+/// How many bytes of items are made at a time.
+const BYTES: usize = 256 << 10;
+/// By default an iterator is this many times ahead of what all workers take at a time.
+const AHEAD: usize = 4;
+
+/// A batch whose tasks come from an iterator.
+pub(crate) struct Feeder<I> {
+    pub(crate) submitted: Submitted,
+    input: I,
+    /// How many were pulled.
+    pub(crate) pulled: usize,
+    pub(crate) is_over: bool,
+    max_in_flight: Option<usize>,
+}
+
+impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
+    pub(crate) fn new(
+        hub: &Arc<Hub>,
+        function: Result<Remote, SpawnError>,
+        options: &Options,
+        input: I,
+    ) -> Feeder<I> {
+        let submitted = Submitted::new(hub, function, options.chunk);
+        let max_in_flight = options.max_in_flight.or(hub.lock().core.settings.max_in_flight);
+        let mut feeder = Feeder { submitted, input, pulled: 0, is_over: false, max_in_flight };
+        feeder.expect();
+        feeder
+    }
+
+    /// Says how many will come.
+    fn expect(&mut self) {
+        let expected = if self.is_over { 0 } else { self.input.size_hint().0 };
+        self.submitted.hub.lock().core.batch(self.submitted.id).expected = expected;
+    }
+
+    /// Pulls what the workers will soon need, but no more than so many that were not yet yielded, if they are yielded.
+    pub(crate) fn feed(&mut self, yielded: Option<usize>) {
+        while !self.is_over {
+            let (want, is_open) = {
+                let mut state = self.submitted.hub.lock();
+                let chunk = state.core.chunk(self.submitted.id);
+                let workers = state.core.wanted.max(1);
+                let is_open = state.core.refusal().is_none();
+                let pace = state.core.pace(self.submitted.id);
+                let batch = state.core.batch(self.submitted.id);
+                let is_open = is_open && !batch.is_cancelled && batch.function.is_ok();
+                let (queued, under_way) = (batch.queued, batch.entered - batch.settled);
+                // As many as keep them at work until this is called again.
+                let share = workers * chunk.max(pace);
+                let room = match (self.max_in_flight, yielded) {
+                    (Some(most), Some(yielded)) => most.saturating_sub(self.pulled - yielded),
+                    (Some(most), None) => most.saturating_sub(under_way),
+                    (None, Some(yielded)) => (AHEAD * share).saturating_sub(self.pulled - yielded),
+                    (None, None) => usize::MAX,
+                };
+                ((2 * share).saturating_sub(queued).min(share.max(1)).min(room), is_open)
+            };
+            // Of a pool that takes nothing any more one asks no further: the first task says so.
+            let want = if is_open { want } else { want.min(1) };
+            if want == 0 {
+                break;
+            }
+            self.pull(want);
+            if !is_open {
+                self.is_over = true;
+            }
+        }
+        if self.is_over {
+            let mut state = self.submitted.hub.lock();
+            if !state.core.batch(self.submitted.id).is_complete {
+                state.core.complete(self.submitted.id);
+            }
+        }
+    }
+
+    /// Pulls all there is.
+    pub(crate) fn feed_all(&mut self) {
+        while !self.is_over {
+            self.pull(usize::MAX);
+        }
+        let mut state = self.submitted.hub.lock();
+        state.core.complete(self.submitted.id);
+        self.submitted.hub.attend(state);
+    }
+
+    /// Pulls so many, and submits them.
+    fn pull(&mut self, most: usize) {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut row = Row { bytes: Vec::new(), first: self.pulled, count: 0 };
+        let mut pulled = 0;
+        let mut made = 0;
+        while pulled < most && made + row.bytes.len() < BYTES {
+            let Some(item) = self.input.next() else {
+                self.is_over = true;
+                break;
+            };
+            let index = self.pulled + pulled;
+            pulled += 1;
+            let before = row.bytes.len();
+            match items::append(&mut row.bytes, Tag::Value, &item) {
+                Ok(descriptors) if descriptors.is_empty() => row.count += 1,
+                Ok(descriptors) => {
+                    let alone = row.bytes.split_off(before);
+                    made += before + alone.len();
+                    row.flush(&mut entries, index + 1);
+                    entries.push(Entry::Source(Source::new(alone, descriptors, index, 1)));
+                }
+                Err(why) => {
+                    made += before;
+                    row.flush(&mut entries, index + 1);
+                    entries.push(Entry::Failed(index, why));
+                }
+            }
+        }
+        row.flush(&mut entries, 0);
+        self.pulled += pulled;
+        let expected = if self.is_over { 0 } else { self.input.size_hint().0 };
+        let mut state = self.submitted.hub.lock();
+        state.core.batch(self.submitted.id).expected = expected;
+        for entry in entries {
+            match entry {
+                Entry::Source(source) => state.core.enter(self.submitted.id, source),
+                Entry::Failed(index, why) => {
+                    state.core.enter_failed(self.submitted.id, index, TaskError::Encode(why));
+                }
+            }
+        }
+    }
+}
+
+enum Entry {
+    Source(Source),
+    Failed(usize, String),
+}
+
+/// Items without descriptors, one behind the other.
+struct Row {
+    bytes: Vec<u8>,
+    first: usize,
+    count: usize,
+}
+
+impl Row {
+    /// Ends the row; the next one begins with this index.
+    fn flush(&mut self, entries: &mut Vec<Entry>, next: usize) {
+        let none: Vec<Descriptor> = Vec::new();
+        if self.count > 0 {
+            let bytes = std::mem::take(&mut self.bytes);
+            entries.push(Entry::Source(Source::new(bytes, none, self.first, self.count)));
+        }
+        (self.first, self.count) = (next, 0);
+    }
+}

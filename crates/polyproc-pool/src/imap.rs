@@ -1,0 +1,186 @@
+//! Results as they come, in the order of the input or in their own.
+
+use crate::batch::Piece;
+use crate::error::TaskError;
+use crate::feed::{Feeder, Options};
+use crate::hub::Hub;
+use crate::progress::Progress;
+use polyproc_process::SpawnError;
+use polyproc_process::remote::Remote;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The results of [`Pool::imap`](crate::Pool::imap), in the order of the input.
+///
+/// Each `next` waits for the next result, and pulls from the input what the workers will soon need. A task that failed is an
+/// `Err` in its place, and the iteration goes on. Dropped, what has not begun is not run.
+pub struct Imap<I, R> {
+    feeder: Feeder<I>,
+    /// Pieces that came before their turn, by their first index.
+    early: BTreeMap<usize, Piece>,
+    ready: VecDeque<Result<R, TaskError>>,
+    yielded: usize,
+    /// Of how many tasks the results were made ready.
+    reached: usize,
+    is_done: bool,
+    progress: Progress,
+}
+
+impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Imap<I, R> {
+    pub(crate) fn new(
+        hub: &Arc<Hub>,
+        function: Result<Remote, SpawnError>,
+        options: &Options,
+        input: I,
+    ) -> Imap<I, R> {
+        options.progress.begin(input.size_hint());
+        let mut feeder = Feeder::new(hub, function, options, input);
+        // So that the workers begin before anybody asks for the first result.
+        feeder.feed(Some(0));
+        feeder.submitted.hub.attend(feeder.submitted.hub.lock());
+        Imap {
+            feeder,
+            early: BTreeMap::new(),
+            ready: VecDeque::new(),
+            yielded: 0,
+            reached: 0,
+            is_done: false,
+            progress: options.progress.clone(),
+        }
+    }
+
+    /// The next result, if it comes within this time; [`TaskError::NotReady`] if it does not, and then it can be asked for
+    /// again. `None` at the end. Zero does not wait.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<R, TaskError>> {
+        self.next_by(Instant::now().checked_add(timeout))
+    }
+
+    fn next_by(&mut self, deadline: Option<Instant>) -> Option<Result<R, TaskError>> {
+        loop {
+            if let Some(result) = self.ready.pop_front() {
+                self.yielded += 1;
+                self.progress.advance(1);
+                // Before the workers run dry, and not for each single one.
+                if self.ready.len().is_multiple_of(64) {
+                    self.feeder.feed(Some(self.yielded));
+                }
+                return Some(result);
+            }
+            while let Some(piece) = self.early.remove(&self.reached) {
+                self.reached += piece.count;
+                piece.read(|_, result| self.ready.push_back(result));
+            }
+            if !self.ready.is_empty() {
+                continue;
+            }
+            if self.is_done {
+                self.progress.end();
+                return None;
+            }
+            self.feeder.feed(Some(self.yielded));
+            let (pieces, is_done) = self.feeder.submitted.wait(deadline);
+            self.is_done = is_done;
+            if pieces.is_empty() && !is_done {
+                return Some(Err(TaskError::NotReady));
+            }
+            self.early.extend(pieces.into_iter().map(|piece| (piece.first, piece)));
+        }
+    }
+}
+
+impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Iterator for Imap<I, R> {
+    type Item = Result<R, TaskError>;
+
+    fn next(&mut self) -> Option<Result<R, TaskError>> {
+        self.next_by(None)
+    }
+}
+
+impl<I, R> fmt::Debug for Imap<I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imap").field("yielded", &self.yielded).field("is_done", &self.is_done).finish_non_exhaustive()
+    }
+}
+
+/// The results of [`Pool::imap_unordered`](crate::Pool::imap_unordered), as they come.
+///
+/// As [`Imap`], but a slow task holds up no other's result. [`indexed`](ImapUnordered::indexed) says whose each is.
+pub struct ImapUnordered<I, R> {
+    feeder: Feeder<I>,
+    ready: VecDeque<(usize, Result<R, TaskError>)>,
+    yielded: usize,
+    is_done: bool,
+    progress: Progress,
+}
+
+impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> ImapUnordered<I, R> {
+    pub(crate) fn new(
+        hub: &Arc<Hub>,
+        function: Result<Remote, SpawnError>,
+        options: &Options,
+        input: I,
+    ) -> ImapUnordered<I, R> {
+        options.progress.begin(input.size_hint());
+        let mut feeder = Feeder::new(hub, function, options, input);
+        feeder.feed(Some(0));
+        feeder.submitted.hub.attend(feeder.submitted.hub.lock());
+        let progress = options.progress.clone();
+        ImapUnordered { feeder, ready: VecDeque::new(), yielded: 0, is_done: false, progress }
+    }
+
+    /// The results with the indices of their tasks in the input.
+    pub fn indexed(mut self) -> impl Iterator<Item = (usize, Result<R, TaskError>)> {
+        std::iter::from_fn(move || self.next_by(None).map(|(index, result)| (index.unwrap_or_default(), result)))
+    }
+
+    /// The next result, if one comes within this time; [`TaskError::NotReady`] if none does, and then it can be asked for
+    /// again. `None` at the end. Zero does not wait.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<R, TaskError>> {
+        self.next_by(Instant::now().checked_add(timeout)).map(|(_, result)| result)
+    }
+
+    fn next_by(&mut self, deadline: Option<Instant>) -> Option<(Option<usize>, Result<R, TaskError>)> {
+        loop {
+            if let Some((index, result)) = self.ready.pop_front() {
+                self.yielded += 1;
+                self.progress.advance(1);
+                if self.ready.len().is_multiple_of(64) {
+                    self.feeder.feed(Some(self.yielded));
+                }
+                return Some((Some(index), result));
+            }
+            if self.is_done {
+                self.progress.end();
+                return None;
+            }
+            self.feeder.feed(Some(self.yielded));
+            let (pieces, is_done) = self.feeder.submitted.wait(deadline);
+            self.is_done = is_done;
+            if pieces.is_empty() && !is_done {
+                return Some((None, Err(TaskError::NotReady)));
+            }
+            for piece in pieces {
+                piece.read(|index, result| self.ready.push_back((index, result)));
+            }
+        }
+    }
+}
+
+impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Iterator for ImapUnordered<I, R> {
+    type Item = Result<R, TaskError>;
+
+    fn next(&mut self) -> Option<Result<R, TaskError>> {
+        self.next_by(None).map(|(_, result)| result)
+    }
+}
+
+impl<I, R> fmt::Debug for ImapUnordered<I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("ImapUnordered");
+        debug.field("yielded", &self.yielded).field("is_done", &self.is_done).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,240 @@
+//! Arguments and results as bytes, many in a row: each behind a word that says how long it is, and what.
+//!
+//! So one that cannot be read is the error of that one, and the next is found.
+
+use polyproc_memory::handover::{self, Descriptor};
+use postcard::ser_flavors::Flavor;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
+
+/// What an item is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tag {
+    /// An argument, or what the function returned.
+    Value = 0,
+    /// The function panicked: a `Panic`.
+    Panicked = 1,
+    /// The worker could not read the argument: why.
+    Unreadable = 2,
+    /// The worker could not send what the function returned: why.
+    Unsendable = 3,
+}
+
+const LENGTH_BITS: u32 = 30;
+const LENGTH_MAX: usize = (1 << LENGTH_BITS) - 1;
+/// The size of the word.
+const WORD: usize = 4;
+
+/// Appends to a vector, which stays whose it is, also after an error.
+struct Tail<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Tail<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+#[inline]
+fn append_plain<T: Serialize>(buffer: &mut Vec<u8>, tag: Tag, value: &T) -> postcard::Result<()> {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; WORD]);
+    let result = postcard::serialize_with_flavor(value, Tail(buffer));
+    let length = buffer.len() - start - WORD;
+    if result.is_err() || length > LENGTH_MAX {
+        buffer.truncate(start);
+        return result.and(Err(postcard::Error::SerializeBufferFull));
+    }
+    let word = length as u32 | (tag as u32) << LENGTH_BITS;
+    buffer[start..start + WORD].copy_from_slice(&word.to_le_bytes());
+    Ok(())
+}
+
+/// Appends a value, and returns the descriptors of the handles in it. After an error, which says why, the buffer is as it
+/// was.
+#[inline]
+pub(crate) fn append<T: Serialize>(
+    buffer: &mut Vec<u8>,
+    tag: Tag,
+    value: &T,
+) -> Result<Vec<Descriptor>, String> {
+    match append_plain(buffer, tag, value) {
+        Ok(()) => Ok(Vec::new()),
+        Err(error) => append_handles(buffer, tag, value, error),
+    }
+}
+
+/// Most values have no handles in them, and need no hand-over. This one has, or cannot be serialised at all.
+#[cold]
+fn append_handles<T: Serialize>(
+    buffer: &mut Vec<u8>,
+    tag: Tag,
+    value: &T,
+    error: postcard::Error,
+) -> Result<Vec<Descriptor>, String> {
+    if handover::take_failure().is_none() {
+        return Err(explain(error));
+    }
+    let (result, descriptors) = handover::send(|| append_plain(buffer, tag, value));
+    result.map(|()| descriptors).map_err(explain)
+}
+
+/// What the last handle said, or the format.
+fn explain(error: postcard::Error) -> String {
+    handover::take_failure().map_or_else(|| error.to_string(), |failure| failure.to_string())
+}
+
+/// Splits off the next item.
+#[inline]
+pub(crate) fn next<'a>(bytes: &mut &'a [u8]) -> Option<(Tag, &'a [u8])> {
+    let (word, rest) = bytes.split_first_chunk::<WORD>()?;
+    let word = u32::from_le_bytes(*word);
+    let (item, rest) = rest.split_at_checked(word as usize & LENGTH_MAX)?;
+    *bytes = rest;
+    let tag = match word >> LENGTH_BITS {
+        0 => Tag::Value,
+        1 => Tag::Panicked,
+        2 => Tag::Unreadable,
+        _ => Tag::Unsendable,
+    };
+    Some((tag, item))
+}
+
+/// How many bytes the first so many items take.
+pub(crate) fn length_of(bytes: &[u8], count: usize) -> Option<usize> {
+    let mut rest = bytes;
+    for _ in 0..count {
+        next(&mut rest)?;
+    }
+    Some(bytes.len() - rest.len())
+}
+
+/// How many items, at least one and at most `count`, take no more than `limit` bytes, and how many bytes they take.
+pub(crate) fn fit(bytes: &[u8], count: usize, limit: usize) -> (usize, usize) {
+    let (mut fitting, mut length, mut rest) = (0, 0, bytes);
+    while fitting < count && next(&mut rest).is_some() {
+        let reached = bytes.len() - rest.len();
+        if fitting > 0 && reached > limit {
+            break;
+        }
+        (fitting, length) = (fitting + 1, reached);
+    }
+    (fitting, length)
+}
+
+/// Reads a value. The error says why there is none.
+#[inline]
+pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Result<T, String> {
+    let read = || match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, rest)) => Err(format!("{} bytes are left over", rest.len())),
+        Err(error) => Err(explain(error)),
+    };
+    if descriptors.is_empty() { read() } else { handover::receive(descriptors, read) }
+}
+
+/// A value that was serialised once, for any number of processes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parcel {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) descriptors: Vec<Descriptor>,
+}
+
+impl Parcel {
+    pub(crate) fn new<T: Serialize>(value: &T) -> Result<Parcel, String> {
+        let (bytes, descriptors) = handover::send(|| postcard::to_stdvec(value));
+        Ok(Parcel { bytes: bytes.map_err(explain)?, descriptors })
+    }
+}
+
+/// As it lies in a message: the descriptors' numbers there.
+#[derive(Serialize, Deserialize)]
+struct Packed(Vec<u8>, Vec<u32>);
+
+impl Serialize for Parcel {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let attach = |descriptor: &Descriptor| handover::attach(descriptor.clone());
+        let numbers: Option<Vec<u32>> = self.descriptors.iter().map(attach).collect();
+        let numbers = numbers.ok_or_else(|| serde::ser::Error::custom(handover::NOT_IN_HANDOVER))?;
+        Packed(self.bytes.clone(), numbers).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Parcel {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Parcel, D::Error> {
+        let Packed(bytes, numbers) = Packed::deserialize(deserializer)?;
+        let fetch = |number| handover::descriptor(number).map(Descriptor::from);
+        let descriptors: Result<Vec<_>, _> = numbers.into_iter().map(fetch).collect();
+        Ok(Parcel { bytes, descriptors: descriptors.map_err(serde::de::Error::custom)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_are_found_one_by_one() {
+        let mut bytes = Vec::new();
+        append(&mut bytes, Tag::Value, &7u32).unwrap();
+        append(&mut bytes, Tag::Unreadable, &"no").unwrap();
+        append(&mut bytes, Tag::Value, &()).unwrap();
+        let mut rest = &bytes[..];
+        let (tag, item) = next(&mut rest).unwrap();
+        assert_eq!((tag, read::<u32>(item, Vec::new())), (Tag::Value, Ok(7)));
+        let (tag, item) = next(&mut rest).unwrap();
+        assert_eq!((tag, read::<String>(item, Vec::new())), (Tag::Unreadable, Ok("no".into())));
+        assert_eq!(next(&mut rest).unwrap(), (Tag::Value, &[][..]));
+        assert_eq!(next(&mut rest), None);
+        assert_eq!(length_of(&bytes, 2), Some(bytes.len() - WORD));
+        assert_eq!(length_of(&bytes, 4), None);
+    }
+
+    #[test]
+    fn what_fits_is_at_least_one() {
+        let mut bytes = Vec::new();
+        for _ in 0..3 {
+            append(&mut bytes, Tag::Value, &[1u8; 6]).unwrap();
+        }
+        assert_eq!(fit(&bytes, 3, 0), (1, 10));
+        assert_eq!(fit(&bytes, 3, 20), (2, 20));
+        assert_eq!(fit(&bytes, 2, 1000), (2, 20));
+        assert_eq!(fit(&bytes, 9, 1000), (3, 30));
+    }
+
+    #[test]
+    fn what_cannot_be_serialised_leaves_no_trace() {
+        struct Half;
+        impl Serialize for Half {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                use serde::ser::SerializeTuple;
+                let mut tuple = serializer.serialize_tuple(2)?;
+                tuple.serialize_element(&1u8)?;
+                Err(serde::ser::Error::custom("only half"))
+            }
+        }
+        let mut bytes = vec![9];
+        append(&mut bytes, Tag::Value, &Half).unwrap_err();
+        assert_eq!(bytes, [9]);
+    }
+
+    #[test]
+    fn what_is_no_value_says_why() {
+        assert!(read::<u8>(&[], Vec::new()).is_err());
+        assert_eq!(read::<u8>(&[1, 2, 3], Vec::new()).unwrap_err(), "2 bytes are left over");
+    }
+}

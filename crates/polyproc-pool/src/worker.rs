@@ -1,0 +1,441 @@
+//! The worker: a process that does one job after the other until it is told to stop, or its pool is gone.
+
+use crate::board::{self, Board};
+use crate::crew::SLAB_KEPT;
+use crate::items::{self, Parcel, Tag};
+use crate::wire::{Employment, Job, Kind, Line, Order, Report};
+use polyproc_memory::handover;
+use polyproc_pipe::{RecvError, SendError};
+use polyproc_process::remote::{self, Adapter, Panic, Remote};
+use polyproc_process::Function;
+use bytemuck::Pod;
+use polyproc_value::{Array, Loan};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::any::Any;
+use std::fmt::Display;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+/// Runs in the worker's process.
+pub(crate) fn work(employment: Employment) {
+    // From a terminal, Ctrl-C comes to all; what becomes of the pool is the parent's to say.
+    remote::shrug_off_interrupts();
+    let Employment { line, board, initializer, state, farewell } = employment;
+    let mut run = Run {
+        line,
+        board,
+        state: Box::new(()),
+        message: Vec::new(),
+        results: vec![0; Report::SIZE],
+        job: 0,
+        count: 0,
+        index: 0,
+        reported: 0,
+        items: 0,
+        slab: None,
+        descriptors: Vec::new(),
+    };
+    let prepared = prepare(initializer, state);
+    let greeting = match prepared {
+        Ok(state) => {
+            run.state = state;
+            run.say(Kind::Ready, 0, b"")
+        }
+        Err(why) => run.say(Kind::Refused, 0, why.as_bytes()).and(Err(Gone)),
+    };
+    if greeting.is_ok() && run.obey().is_ok() {
+        // Nobody may be left to hear it.
+        let _ = run.bid_farewell(farewell);
+    }
+}
+
+/// Calls the initializer and makes the state.
+fn prepare(
+    initializer: Option<(Remote, Parcel)>,
+    state: Option<(Remote, Parcel)>,
+) -> Result<Box<dyn Any>, String> {
+    let mut made: Box<dyn Any> = Box::new(());
+    for (function, Parcel { bytes, descriptors }) in [initializer, state].into_iter().flatten() {
+        let descriptors: Result<Vec<OwnedFd>, _> =
+            descriptors.iter().map(|descriptor| descriptor.as_fd().try_clone_to_owned()).collect();
+        let descriptors = descriptors.map_err(|error| error.to_string())?;
+        let mut setup = Setup { bytes, descriptors, made: Ok(Box::new(())) };
+        let called = remote::catch_traced(|| function.call(&mut setup));
+        match called {
+            Ok(Ok(())) => made = setup.made?,
+            Ok(Err(remote::NotHere)) => return Err(NOT_HERE.into()),
+            Err(Panic { message, location, .. }) => return Err(format!("panicked at {location}: {message}")),
+        }
+    }
+    Ok(made)
+}
+
+const NOT_HERE: &str = "the worker's program is not the one that the pool runs";
+
+/// Nobody is left at the other end.
+struct Gone;
+
+/// What the function of a job works with. Its items, and where their results go.
+pub(crate) struct Run {
+    line: Line,
+    board: Board,
+    state: Box<dyn Any>,
+    /// The order, with the items that came with it.
+    message: Vec<u8>,
+    /// Room for a report, and the results that were not sent.
+    results: Vec<u8>,
+    job: u64,
+    count: u32,
+    /// The item that is next.
+    index: u32,
+    /// How many results were sent.
+    reported: u32,
+    /// Where in the message the next item is.
+    items: usize,
+    /// Where it is, if not there.
+    slab: Option<(Array<u8>, usize)>,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Run {
+    /// Does what the pool says, until it says that this was all.
+    fn obey(&mut self) -> Result<(), Gone> {
+        let mut slabs: Vec<Option<Array<u8>>> = Vec::new();
+        loop {
+            self.message.clear();
+            let descriptors = match self.line.recv_with(&mut self.message) {
+                Ok(descriptors) => descriptors,
+                Err(RecvError::Io(_)) => continue,
+                Err(_) => return Err(Gone),
+            };
+            let (order, length) = {
+                let read = || postcard::take_from_bytes::<Order>(&self.message);
+                // A job's descriptors are its items', not the order's.
+                let read = match self.message.first() {
+                    Some(0) => read(),
+                    _ => handover::receive(descriptors.iter().filter_map(|one| one.try_clone().ok()).collect(), read),
+                };
+                match read {
+                    Ok((order, rest)) => (order, self.message.len() - rest.len()),
+                    Err(_) => return Err(Gone),
+                }
+            };
+            match order {
+                Order::Stop => return Ok(()),
+                Order::Slab(index, slab) => {
+                    let index = index as usize;
+                    if slabs.len() <= index {
+                        slabs.resize(index + 1, None);
+                    }
+                    slabs[index] = Some(slab);
+                }
+                Order::Run(job) => {
+                    if self.board.begin(job.epoch, job.number) {
+                        self.items = length;
+                        self.descriptors = descriptors;
+                        self.slab = job.slab.and_then(|(index, length)| {
+                            let place = slabs.get_mut(index as usize)?;
+                            let slab = place.clone()?;
+                            // The pool does the same.
+                            place.take_if(|slab| slab.len() > SLAB_KEPT);
+                            Some((slab, length as usize))
+                        });
+                        self.perform(&job)?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn perform(&mut self, job: &Job) -> Result<(), Gone> {
+        (self.job, self.count, self.index, self.reported) = (job.number, job.count, 0, 0);
+        self.results.truncate(Report::SIZE);
+        let start = Instant::now();
+        if job.function.call(self).is_err() {
+            while self.index < self.count {
+                let _ = items::append(&mut self.results, Tag::Unreadable, &NOT_HERE);
+                self.index += 1;
+            }
+        }
+        let worked = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.report(Kind::Done, worked, &[])
+    }
+
+    /// Calls the function with each item, and commits what becomes of it.
+    #[inline]
+    fn each<T: DeserializeOwned, R: Serialize>(&mut self, mut function: impl FnMut(&mut dyn Any, T) -> R) {
+        while self.index < self.count {
+            let start = self.results.len();
+            let settled = remote::catch_traced(|| {
+                let Run { results, state, message, items, slab, descriptors, .. } = &mut *self;
+                let item = match slab {
+                    None => read_next(message, items, descriptors),
+                    Some((slab, length)) => {
+                        // A panic of an earlier reader did no harm: readers change nothing.
+                        let lent = slab.lock().unwrap_or_else(|error| error.into_inner());
+                        read_next(&lent[..(*length).min(lent.len())], &mut 0, descriptors)
+                    }
+                };
+                let (tag, text) = match item {
+                    Ok(item) => match items::append(results, Tag::Value, &function(&mut **state, item)) {
+                        Ok(descriptors) => return descriptors,
+                        Err(why) => (Tag::Unsendable, why),
+                    },
+                    Err(why) => (Tag::Unreadable, why),
+                };
+                // A text can always be sent.
+                items::append(results, tag, &text).unwrap_or_default()
+            });
+            let descriptors = settled.unwrap_or_else(|panic| {
+                self.results.truncate(start);
+                items::append(&mut self.results, Tag::Panicked, &panic).unwrap_or_default()
+            });
+            self.index += 1;
+            if self.settle(start, &descriptors).is_err() {
+                // Nobody waits for the rest.
+                std::process::exit(0);
+            }
+        }
+    }
+
+    /// Commits the result that begins at `start`.
+    #[inline]
+    fn settle(&mut self, start: usize, descriptors: &[handover::Descriptor]) -> Result<(), Gone> {
+        if !descriptors.is_empty() {
+            return self.send_alone(start, descriptors);
+        }
+        if self.index == self.count {
+            // Whoever sends them all commits this one.
+            return Ok(());
+        }
+        if self.results.len() - Report::SIZE > board::CAPACITY {
+            return self.report(Kind::Part, 0, &[]);
+        }
+        let committed = &self.results[Report::SIZE..];
+        self.board.commit(self.job, self.index, committed, start - Report::SIZE);
+        Ok(())
+    }
+
+    /// Sends a result by itself, because descriptors go with it.
+    #[cold]
+    fn send_alone(&mut self, start: usize, descriptors: &[handover::Descriptor]) -> Result<(), Gone> {
+        let alone = self.results.split_off(start);
+        if start > Report::SIZE {
+            self.index -= 1;
+            self.report(Kind::Part, 0, &[])?;
+            self.index += 1;
+        }
+        self.results.extend_from_slice(&alone);
+        self.report(Kind::Part, 0, descriptors)
+    }
+
+    /// Sends the results that were not sent.
+    fn report(&mut self, kind: Kind, worked: u64, descriptors: &[handover::Descriptor]) -> Result<(), Gone> {
+        let count = self.index - self.reported;
+        let report = Report { kind, count, job: self.job, worked };
+        self.results[..Report::SIZE].copy_from_slice(&report.to_bytes());
+        send(&self.line, &self.results, descriptors)?;
+        self.reported = self.index;
+        if kind == Kind::Part {
+            // They are the pool's: from here on the board is about the next.
+            self.board.count(self.job, self.index);
+        }
+        // A large buffer is not kept for small results.
+        if self.results.capacity() > KEPT {
+            self.results = vec![0; Report::SIZE];
+        }
+        self.results.truncate(Report::SIZE);
+        Ok(())
+    }
+
+    fn say(&mut self, kind: Kind, count: u32, what: &[u8]) -> Result<(), Gone> {
+        let report = Report { kind, count, job: 0, worked: 0 };
+        send(&self.line, &[&report.to_bytes(), what].concat(), &[])
+    }
+
+    fn bid_farewell(&mut self, farewell: Option<Remote>) -> Result<(), Gone> {
+        let Some(farewell) = farewell else { return Ok(()) };
+        let state = std::mem::replace(&mut self.state, Box::new(()));
+        let mut last = Last { state, item: Vec::new(), descriptors: Vec::new() };
+        let called = remote::catch_traced(|| farewell.call(&mut last));
+        if let Err(panic) = called {
+            last.item.clear();
+            last.descriptors = items::append(&mut last.item, Tag::Panicked, &panic).unwrap_or_default();
+        }
+        let report = Report { kind: Kind::State, count: 1, job: 0, worked: 0 };
+        send(&self.line, &[&report.to_bytes(), &last.item[..]].concat(), &last.descriptors)
+    }
+}
+
+/// So large a buffer is kept from one job to the next.
+const KEPT: usize = 4 << 20;
+
+#[inline]
+fn read_next<T: DeserializeOwned>(
+    bytes: &[u8],
+    at: &mut usize,
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<T, String> {
+    let mut rest = bytes.get(*at..).unwrap_or_default();
+    let (_, item) = items::next(&mut rest).ok_or("the items end too early")?;
+    *at = bytes.len() - rest.len();
+    // Where there are descriptors, there is one item.
+    items::read(item, std::mem::take(descriptors))
+}
+
+fn send(line: &Line, bytes: &[u8], descriptors: &[handover::Descriptor]) -> Result<(), Gone> {
+    let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+    match line.send_with(bytes, &borrowed) {
+        Ok(()) => Ok(()),
+        // What cannot be sent would be waited for: to be dead says more.
+        Err(error @ (SendError::TooLarge { .. } | SendError::Io { .. })) => {
+            eprintln!("polyproc: a result cannot be sent: {error}");
+            std::process::exit(74)
+        }
+        Err(_) => Err(Gone),
+    }
+}
+
+/// How an initializer or the maker of a state is called.
+pub(crate) struct Setup {
+    bytes: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+    made: Result<Box<dyn Any>, String>,
+}
+
+impl Setup {
+    fn call<F: Function<Args>, Args: DeserializeOwned>(&mut self, function: F) -> Option<F::Output> {
+        match items::read::<Args>(&self.bytes, std::mem::take(&mut self.descriptors)) {
+            Ok(arguments) => Some(function.call(arguments)),
+            Err(why) => {
+                self.made = Err(format!("cannot read the arguments: {why}"));
+                None
+            }
+        }
+    }
+}
+
+/// What an initializer may return: nothing, or a `Result` whose error says why it failed.
+pub trait Initialized {
+    #[doc(hidden)]
+    fn into_result(self) -> Result<(), String>;
+}
+
+impl Initialized for () {
+    fn into_result(self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl<T, E: Display> Initialized for Result<T, E> {
+    fn into_result(self) -> Result<(), String> {
+        self.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// An initializer.
+pub(crate) struct Initialize<Args>(PhantomData<fn(Args)>);
+
+impl<F: Function<Args>, Args: DeserializeOwned> Adapter<F> for Initialize<Args>
+where
+    F::Output: Initialized,
+{
+    type Context = Setup;
+
+    fn run(function: F, setup: &mut Setup) {
+        if let Some(Err(why)) = setup.call(function).map(Initialized::into_result) {
+            setup.made = Err(why);
+        }
+    }
+}
+
+/// The maker of a state.
+pub(crate) struct MakeState<Args>(PhantomData<fn(Args)>);
+
+impl<F: Function<Args>, Args: DeserializeOwned> Adapter<F> for MakeState<Args>
+where
+    F::Output: 'static,
+{
+    type Context = Setup;
+
+    fn run(function: F, setup: &mut Setup) {
+        if let Some(state) = setup.call(function) {
+            setup.made = Ok(Box::new(state));
+        }
+    }
+}
+
+/// How the last state is sent.
+pub(crate) struct Last {
+    state: Box<dyn Any>,
+    item: Vec<u8>,
+    descriptors: Vec<handover::Descriptor>,
+}
+
+pub(crate) struct SendState<S>(PhantomData<fn(S)>);
+
+impl<S: Serialize + 'static> Adapter<()> for SendState<S> {
+    type Context = Last;
+
+    fn run((): (), last: &mut Last) {
+        let state = last.state.downcast_ref::<S>().ok_or_else(|| NOT_HERE.to_owned());
+        let appended = state.and_then(|state| items::append(&mut last.item, Tag::Value, state));
+        last.descriptors = appended.unwrap_or_else(|why| {
+            items::append(&mut last.item, Tag::Unsendable, &why).unwrap_or_default()
+        });
+    }
+}
+
+/// A function of one argument.
+pub(crate) struct Map<T, R>(PhantomData<fn(T) -> R>);
+
+impl<F: Fn(T) -> R, T: DeserializeOwned, R: Serialize> Adapter<F> for Map<T, R> {
+    type Context = Run;
+
+    fn run(function: F, run: &mut Run) {
+        run.each(|_, item| function(item));
+    }
+}
+
+/// A function whose arguments are a tuple.
+pub(crate) struct StarMap<Args>(PhantomData<fn(Args)>);
+
+impl<F: Function<Args>, Args: DeserializeOwned> Adapter<F> for StarMap<Args>
+where
+    F::Output: Serialize,
+{
+    type Context = Run;
+
+    fn run(function: F, run: &mut Run) {
+        run.each(|_, arguments| function.call(arguments));
+    }
+}
+
+/// A function of the worker's state and one argument.
+pub(crate) struct MapWithState<S, T, R>(PhantomData<fn(S, T) -> R>);
+
+impl<F: Fn(&mut S, T) -> R, S: 'static, T: DeserializeOwned, R: Serialize> Adapter<F> for MapWithState<S, T, R> {
+    type Context = Run;
+
+    fn run(function: F, run: &mut Run) {
+        run.each(|state, item| {
+            let state = state.downcast_mut::<S>().expect("the pool's functions take the state that it makes");
+            function(state, item)
+        });
+    }
+}
+
+/// A function of a part of an array that is lent.
+pub(crate) struct ForEachChunk<T>(PhantomData<fn(T)>);
+
+impl<F: Fn(&mut [T]), T: Pod> Adapter<F> for ForEachChunk<T> {
+    type Context = Run;
+
+    fn run(function: F, run: &mut Run) {
+        run.each(|_, (loan, start, end): (Loan<T>, usize, usize)| {
+            loan.with(start..end, |part| function(part)).expect("the pool names parts that there are");
+        });
+    }
+}
