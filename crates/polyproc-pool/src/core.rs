@@ -215,9 +215,9 @@ impl Core {
         self.finish_batch(id);
     }
 
-    /// Nobody wants the results of a batch any more. If nobody will submit the rest either, what waits is not run.
+    /// The handle of a batch is gone: unless there is a callback, nobody wants the results any more. If nobody will submit the rest either, what waits is not run.
     pub(crate) fn abandon(&mut self, id: BatchId) {
-        let Some(batch) = self.batches.get_mut(&id) else { return };
+        let Some(batch) = self.batches.get_mut(&id).filter(|batch| batch.callback.is_none()) else { return };
         batch.is_abandoned = true;
         batch.pieces = Vec::new();
         if !batch.is_complete {
@@ -440,9 +440,10 @@ impl Core {
         loop {
             let mut bytes = Vec::new();
             let worker = &mut self.workers[index];
+            // Also if it is only a part of a message: its bell has rung.
+            worker.is_armed = false;
             match worker.line.try_recv_with(&mut bytes) {
                 Ok(descriptors) => {
-                    worker.is_armed = false;
                     self.take_report(index, bytes, descriptors);
                 }
                 Err(RecvError::Empty) => return,

@@ -135,12 +135,15 @@ impl Hub {
         deadline: Option<Instant>,
         mut is_ready: impl FnMut(&mut Core) -> bool,
     ) -> (Guard<'a>, bool) {
+        let mut was_asleep = false;
         loop {
-            if is_ready(&mut state.core) {
-                return (state, true);
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return (state, false);
+            let is_ready_now = is_ready(&mut state.core);
+            if is_ready_now || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                if was_asleep && state.seat == Seat::Free {
+                    // It may have been offered the seat, and does not need it.
+                    self.offer(&mut state);
+                }
+                return (state, is_ready_now);
             }
             if state.seat == Seat::Free {
                 state.seat = Seat::Taken;
@@ -148,6 +151,7 @@ impl Hub {
                 state = self.leave(state);
                 continue;
             }
+            was_asleep = true;
             state.queue.push(Arc::clone(news));
             if state.seat == Seat::Supervisor && state.is_asleep {
                 self.ring();
@@ -169,12 +173,18 @@ impl Hub {
     fn leave<'a>(&self, mut state: Guard<'a>) -> Guard<'a> {
         state.seat = Seat::Free;
         state.changes += 1;
+        self.offer(&mut state);
+        state
+    }
+
+    /// Offers the free seat to somebody who waits for it, or else to the supervisor. Who is offered it and does not take it
+    /// offers it again.
+    fn offer(&self, state: &mut State) {
         if let Some(next) = state.queue.first() {
             next.notify_all();
         } else if state.supervisor == Rest::Parked || state.supervisor == Rest::Long && state.core.is_busy() {
-            self.call(&mut state);
+            self.call(state);
         }
-        state
     }
 
     /// With the seat: attends to the workers until `is_enough`, or the deadline.
