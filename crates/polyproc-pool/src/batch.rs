@@ -37,7 +37,7 @@ impl Source {
     /// them, and where they end.
     pub(crate) fn split(&mut self, count: usize, limit: usize) -> (Source, usize) {
         let most = if self.tried > 0 { 1 } else { count.clamp(1, self.count) };
-        let (count, length) = items::fit(&self.bytes[self.at..], most, limit);
+        let (count, length) = items::fit(&self.bytes[self.at..], self.count, most, limit);
         let front = Source { count, ..self.clone() };
         self.skip(count, length);
         (front, length)
@@ -78,43 +78,58 @@ pub(crate) enum What {
     Failed(TaskError),
 }
 
+/// Takes results.
+pub(crate) trait Take<R> {
+    fn value(&mut self, index: usize, value: R);
+    fn failure(&mut self, index: usize, error: TaskError);
+}
+
 impl Piece {
     /// Hands on each task's result, with its index.
-    pub(crate) fn read<R: DeserializeOwned>(self, mut take: impl FnMut(usize, Result<R, TaskError>)) {
+    #[inline]
+    pub(crate) fn read<R: DeserializeOwned>(self, to: &mut impl Take<R>) {
+        let end = self.first + self.count;
         match self.what {
-            What::Failed(error) => {
-                (self.first..self.first + self.count).for_each(|index| take(index, Err(error.clone())));
-            }
-            What::Items { bytes, at, mut descriptors } => {
+            What::Failed(error) => (self.first..end).for_each(|index| to.failure(index, error.clone())),
+            What::Items { bytes, at, descriptors } if descriptors.is_empty() => {
                 let mut rest = &bytes[at..];
-                for index in self.first..self.first + self.count {
-                    take(index, read_result(&mut rest, std::mem::take(&mut descriptors)));
+                for index in self.first..end {
+                    match items::next(&mut rest) {
+                        Some((Tag::Value, item)) => match items::read(item) {
+                            Ok(value) => to.value(index, value),
+                            Err(why) => to.failure(index, TaskError::Decode(why)),
+                        },
+                        item => to.failure(index, read_failure(item)),
+                    }
+                }
+            }
+            What::Items { bytes, at, descriptors } => {
+                // Then it is one.
+                match items::next(&mut &bytes[at..]) {
+                    Some((Tag::Value, item)) => match items::read_with(item, descriptors) {
+                        Ok(value) => to.value(self.first, value),
+                        Err(why) => to.failure(self.first, TaskError::Decode(why)),
+                    },
+                    item => to.failure(self.first, read_failure(item)),
                 }
             }
         }
     }
 }
 
-#[inline]
-fn read_result<R: DeserializeOwned>(rest: &mut &[u8], descriptors: Vec<OwnedFd>) -> Result<R, TaskError> {
-    let Some((tag, item)) = items::next(rest) else {
-        return Err(TaskError::Decode("the results end too early".into()));
-    };
-    match tag {
-        Tag::Value => items::read(item, descriptors).map_err(TaskError::Decode),
-        _ => Err(read_failure(tag, item)),
-    }
-}
-
+/// Why there is no value.
 #[cold]
-fn read_failure(tag: Tag, item: &[u8]) -> TaskError {
+fn read_failure(item: Option<(Tag, &[u8])>) -> TaskError {
+    let Some((tag, item)) = item else {
+        return TaskError::Decode("the results end too early".into());
+    };
     if tag == Tag::Panicked {
-        return match items::read::<Panic>(item, Vec::new()) {
+        return match items::read::<Panic>(item) {
             Ok(Panic { message, location, backtrace }) => TaskError::Panicked { message, location, backtrace },
             Err(why) => TaskError::Decode(why),
         };
     }
-    match (items::read(item, Vec::new()), tag) {
+    match (items::read(item), tag) {
         (Ok(why), Tag::Unreadable) => TaskError::Arguments(why),
         (Ok(why), _) => TaskError::Unsendable(why),
         (Err(why), _) => TaskError::Decode(why),

@@ -70,16 +70,13 @@ impl Board {
     }
 
     /// The worker commits the results of the first so many items: `results` has those that were not sent, of which all up
-    /// to `from` lie here already.
+    /// to `from` lie here already, and whose last word is complete, with whatever.
     #[inline]
     pub(crate) fn commit(&self, job: u64, items: u32, results: &[u8], from: usize) {
-        let mut word = from / 8;
-        for bytes in results[word * 8..].chunks(8) {
-            let mut padded = [0; 8];
-            padded[..bytes.len()].copy_from_slice(bytes);
+        let (words, _) = results[from / 8 * 8..].as_chunks::<8>();
+        for (word, bytes) in (DATA + from / 8..).zip(words) {
             // Within the board: the caller sends what does not fit.
-            let _ = self.0.store_all(DATA + word, &[u64::from_le_bytes(padded)]);
-            word += 1;
+            let _ = self.0.store_all(word, &[u64::from_le_bytes(*bytes)]);
         }
         self.count(job, items);
     }
@@ -162,10 +159,10 @@ mod tests {
         let board = Board::new().unwrap();
         assert!(board.begin(0, 1));
         let results = b"one, two, three and more";
-        board.commit(1, 1, &results[..5], 0);
+        board.commit(1, 1, b"one, xxx", 0);
         assert_eq!(&board.results()[..5], b"one, ");
-        board.commit(1, 2, &results[..10], 5);
-        board.commit(1, 3, results, 10);
+        board.commit(1, 2, b"one, two, thxxxx", 5);
+        board.commit(1, 3, results, 12);
         assert_eq!(board.progress(), Progress { job: 1, items: 3 });
         assert_eq!(&board.results()[..results.len()], results);
         assert_eq!(board.results().len(), CAPACITY);

@@ -3,7 +3,7 @@
 use crate::batch::{BatchId, Piece, Source};
 use crate::error::{PoolError, TaskError};
 use crate::hub::Hub;
-use crate::items::{self, Tag};
+use crate::items::{self, Appended, Tag};
 use crate::progress::Progress;
 use polyproc_memory::handover::Descriptor;
 use polyproc_process::SpawnError;
@@ -54,8 +54,11 @@ impl Submitted {
         let submitted = Submitted::new(hub, function, Some(1));
         let mut state = hub.lock();
         match appended {
-            Ok(descriptors) => state.core.enter(submitted.id, Source::new(bytes, descriptors, 0, 1)),
-            Err(why) => state.core.enter_failed(submitted.id, 0, TaskError::Encode(why)),
+            Appended::Plain => state.core.enter(submitted.id, Source::new(bytes, Vec::new(), 0, 1)),
+            Appended::Handles(descriptors) => {
+                state.core.enter(submitted.id, Source::new(bytes, descriptors, 0, 1));
+            }
+            Appended::Not(why) => state.core.enter_failed(submitted.id, 0, TaskError::Encode(why)),
         }
         state.core.complete(submitted.id);
         if !is_awaited {
@@ -100,8 +103,8 @@ impl Drop for Submitted {
     }
 }
 
-/// How many bytes of items are made at a time.
-const BYTES: usize = 256 << 10;
+/// How many bytes of items are made at a time: about what a worker gets at a time.
+const BYTES: usize = 15 << 10;
 /// By default an iterator is this many times ahead of what all workers take at a time.
 const AHEAD: usize = 4;
 
@@ -188,7 +191,8 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
     /// Pulls so many, and submits them.
     fn pull(&mut self, most: usize) {
         let mut entries: Vec<Entry> = Vec::new();
-        let mut row = Row { bytes: Vec::new(), first: self.pulled, count: 0 };
+        let room = if most == 1 { 0 } else { BYTES + 512 };
+        let mut row = Row { bytes: Vec::with_capacity(room), first: self.pulled, count: 0 };
         let mut pulled = 0;
         let mut made = 0;
         while pulled < most && made + row.bytes.len() < BYTES {
@@ -200,14 +204,14 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
             pulled += 1;
             let before = row.bytes.len();
             match items::append(&mut row.bytes, Tag::Value, &item) {
-                Ok(descriptors) if descriptors.is_empty() => row.count += 1,
-                Ok(descriptors) => {
+                Appended::Plain => row.count += 1,
+                Appended::Handles(descriptors) => {
                     let alone = row.bytes.split_off(before);
                     made += before + alone.len();
                     row.flush(&mut entries, index + 1);
                     entries.push(Entry::Source(Source::new(alone, descriptors, index, 1)));
                 }
-                Err(why) => {
+                Appended::Not(why) => {
                     made += before;
                     row.flush(&mut entries, index + 1);
                     entries.push(Entry::Failed(index, why));
@@ -218,6 +222,8 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
         self.pulled += pulled;
         let expected = if self.is_over { 0 } else { self.input.size_hint().0 };
         let mut state = self.submitted.hub.lock();
+        // What has come meanwhile makes room for more.
+        state.core.receive();
         state.core.batch(self.submitted.id).expected = expected;
         for entry in entries {
             match entry {

@@ -1,6 +1,6 @@
 //! Results as they come, in the order of the input or in their own.
 
-use crate::batch::Piece;
+use crate::batch::{Piece, Take};
 use crate::error::TaskError;
 use crate::feed::{Feeder, Options};
 use crate::hub::Hub;
@@ -13,6 +13,26 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+impl<R> Take<R> for VecDeque<Result<R, TaskError>> {
+    fn value(&mut self, _: usize, value: R) {
+        self.push_back(Ok(value));
+    }
+
+    fn failure(&mut self, _: usize, error: TaskError) {
+        self.push_back(Err(error));
+    }
+}
+
+impl<R> Take<R> for VecDeque<(usize, Result<R, TaskError>)> {
+    fn value(&mut self, index: usize, value: R) {
+        self.push_back((index, Ok(value)));
+    }
+
+    fn failure(&mut self, index: usize, error: TaskError) {
+        self.push_back((index, Err(error)));
+    }
+}
 
 /// The results of [`Pool::imap`](crate::Pool::imap), in the order of the input.
 ///
@@ -72,7 +92,7 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Imap<I, R> {
             }
             while let Some(piece) = self.early.remove(&self.reached) {
                 self.reached += piece.count;
-                piece.read(|_, result| self.ready.push_back(result));
+                piece.read(&mut self.ready);
             }
             if !self.ready.is_empty() {
                 continue;
@@ -164,7 +184,7 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> ImapUnordered<I, 
                 return Some((None, Err(TaskError::NotReady)));
             }
             for piece in pieces {
-                piece.read(|index, result| self.ready.push_back((index, result)));
+                piece.read(&mut self.ready);
             }
         }
     }

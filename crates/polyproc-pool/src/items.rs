@@ -64,16 +64,22 @@ fn append_plain<T: Serialize>(buffer: &mut Vec<u8>, tag: Tag, value: &T) -> post
     Ok(())
 }
 
-/// Appends a value, and returns the descriptors of the handles in it. After an error, which says why, the buffer is as it
-/// was.
+/// What became of a value that was to be appended.
+#[must_use]
+pub(crate) enum Appended {
+    /// It is there, and has no handles in it.
+    Plain,
+    /// It is there, and these descriptors belong to it.
+    Handles(Vec<Descriptor>),
+    /// It is not, for this reason, and the buffer is as it was.
+    Not(String),
+}
+
+/// Appends a value.
 #[inline]
-pub(crate) fn append<T: Serialize>(
-    buffer: &mut Vec<u8>,
-    tag: Tag,
-    value: &T,
-) -> Result<Vec<Descriptor>, String> {
+pub(crate) fn append<T: Serialize>(buffer: &mut Vec<u8>, tag: Tag, value: &T) -> Appended {
     match append_plain(buffer, tag, value) {
-        Ok(()) => Ok(Vec::new()),
+        Ok(()) => Appended::Plain,
         Err(error) => append_handles(buffer, tag, value, error),
     }
 }
@@ -85,15 +91,24 @@ fn append_handles<T: Serialize>(
     tag: Tag,
     value: &T,
     error: postcard::Error,
-) -> Result<Vec<Descriptor>, String> {
+) -> Appended {
     if handover::take_failure().is_none() {
-        return Err(explain(error));
+        return Appended::Not(explain(error));
     }
-    let (result, descriptors) = handover::send(|| append_plain(buffer, tag, value));
-    result.map(|()| descriptors).map_err(explain)
+    match handover::send(|| append_plain(buffer, tag, value)) {
+        (Ok(()), descriptors) => Appended::Handles(descriptors),
+        (Err(error), _) => Appended::Not(explain(error)),
+    }
+}
+
+/// Appends a text, which can always be done.
+#[cold]
+pub(crate) fn append_text(buffer: &mut Vec<u8>, tag: Tag, text: &str) {
+    let _ = append_plain(buffer, tag, &text);
 }
 
 /// What the last handle said, or the format.
+#[cold]
 fn explain(error: postcard::Error) -> String {
     handover::take_failure().map_or_else(|| error.to_string(), |failure| failure.to_string())
 }
@@ -123,10 +138,14 @@ pub(crate) fn length_of(bytes: &[u8], count: usize) -> Option<usize> {
     Some(bytes.len() - rest.len())
 }
 
-/// How many items, at least one and at most `count`, take no more than `limit` bytes, and how many bytes they take.
-pub(crate) fn fit(bytes: &[u8], count: usize, limit: usize) -> (usize, usize) {
+/// How many items, at least one and at most `most` of the `count` that there are, take no more than `limit` bytes, and how
+/// many bytes they take.
+pub(crate) fn fit(bytes: &[u8], count: usize, most: usize, limit: usize) -> (usize, usize) {
+    if count <= most && bytes.len() <= limit {
+        return (count, bytes.len());
+    }
     let (mut fitting, mut length, mut rest) = (0, 0, bytes);
-    while fitting < count && next(&mut rest).is_some() {
+    while fitting < most.min(count) && next(&mut rest).is_some() {
         let reached = bytes.len() - rest.len();
         if fitting > 0 && reached > limit {
             break;
@@ -138,13 +157,22 @@ pub(crate) fn fit(bytes: &[u8], count: usize, limit: usize) -> (usize, usize) {
 
 /// Reads a value. The error says why there is none.
 #[inline]
-pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Result<T, String> {
-    let read = || match postcard::take_from_bytes(bytes) {
+pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
-        Ok((_, rest)) => Err(format!("{} bytes are left over", rest.len())),
+        Ok((_, rest)) => Err(left_over(rest)),
         Err(error) => Err(explain(error)),
-    };
-    if descriptors.is_empty() { read() } else { handover::receive(descriptors, read) }
+    }
+}
+
+/// [`read`], of a value with these descriptors.
+pub(crate) fn read_with<T: DeserializeOwned>(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Result<T, String> {
+    handover::receive(descriptors, || read(bytes))
+}
+
+#[cold]
+fn left_over(rest: &[u8]) -> String {
+    format!("{} bytes are left over", rest.len())
 }
 
 /// A value that was serialised once, for any number of processes.
@@ -190,14 +218,14 @@ mod tests {
     #[test]
     fn items_are_found_one_by_one() {
         let mut bytes = Vec::new();
-        append(&mut bytes, Tag::Value, &7u32).unwrap();
-        append(&mut bytes, Tag::Unreadable, &"no").unwrap();
-        append(&mut bytes, Tag::Value, &()).unwrap();
+        assert!(matches!(append(&mut bytes, Tag::Value, &7u32), Appended::Plain));
+        append_text(&mut bytes, Tag::Unreadable, "no");
+        assert!(matches!(append(&mut bytes, Tag::Value, &()), Appended::Plain));
         let mut rest = &bytes[..];
         let (tag, item) = next(&mut rest).unwrap();
-        assert_eq!((tag, read::<u32>(item, Vec::new())), (Tag::Value, Ok(7)));
+        assert_eq!((tag, read::<u32>(item)), (Tag::Value, Ok(7)));
         let (tag, item) = next(&mut rest).unwrap();
-        assert_eq!((tag, read::<String>(item, Vec::new())), (Tag::Unreadable, Ok("no".into())));
+        assert_eq!((tag, read::<String>(item)), (Tag::Unreadable, Ok("no".into())));
         assert_eq!(next(&mut rest).unwrap(), (Tag::Value, &[][..]));
         assert_eq!(next(&mut rest), None);
         assert_eq!(length_of(&bytes, 2), Some(bytes.len() - WORD));
@@ -208,12 +236,12 @@ mod tests {
     fn what_fits_is_at_least_one() {
         let mut bytes = Vec::new();
         for _ in 0..3 {
-            append(&mut bytes, Tag::Value, &[1u8; 6]).unwrap();
+            assert!(matches!(append(&mut bytes, Tag::Value, &[1u8; 6]), Appended::Plain));
         }
-        assert_eq!(fit(&bytes, 3, 0), (1, 10));
-        assert_eq!(fit(&bytes, 3, 20), (2, 20));
-        assert_eq!(fit(&bytes, 2, 1000), (2, 20));
-        assert_eq!(fit(&bytes, 9, 1000), (3, 30));
+        assert_eq!(fit(&bytes, 3, 3, 0), (1, 10));
+        assert_eq!(fit(&bytes, 3, 3, 20), (2, 20));
+        assert_eq!(fit(&bytes, 3, 2, 1000), (2, 20));
+        assert_eq!(fit(&bytes, 3, 9, 1000), (3, 30));
     }
 
     #[test]
@@ -228,13 +256,13 @@ mod tests {
             }
         }
         let mut bytes = vec![9];
-        append(&mut bytes, Tag::Value, &Half).unwrap_err();
+        assert!(matches!(append(&mut bytes, Tag::Value, &Half), Appended::Not(_)));
         assert_eq!(bytes, [9]);
     }
 
     #[test]
     fn what_is_no_value_says_why() {
-        assert!(read::<u8>(&[], Vec::new()).is_err());
-        assert_eq!(read::<u8>(&[1, 2, 3], Vec::new()).unwrap_err(), "2 bytes are left over");
+        assert!(read::<u8>(&[]).is_err());
+        assert_eq!(read::<u8>(&[1, 2, 3]).unwrap_err(), "2 bytes are left over");
     }
 }

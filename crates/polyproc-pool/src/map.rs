@@ -1,6 +1,6 @@
 //! All results at once.
 
-use crate::batch::Piece;
+use crate::batch::{Piece, Take};
 use crate::error::{MapError, TaskError};
 use crate::feed::{Feeder, Options};
 use crate::hub::Hub;
@@ -43,39 +43,51 @@ pub(crate) fn collect<R: DeserializeOwned>(pieces: Vec<Piece>) -> Result<Vec<R>,
 
 /// Runs of results, as they come.
 struct Collected<R> {
-    /// The first one's index, and theirs.
+    /// Those that are ended: the first one's index, and theirs.
     runs: Vec<(usize, Vec<R>)>,
+    first: usize,
+    run: Vec<R>,
     failures: Vec<(usize, TaskError)>,
 }
 
 impl<R> Default for Collected<R> {
     fn default() -> Collected<R> {
-        Collected { runs: Vec::new(), failures: Vec::new() }
+        Collected { runs: Vec::new(), first: 0, run: Vec::new(), failures: Vec::new() }
+    }
+}
+
+impl<R> Take<R> for Collected<R> {
+    #[inline(always)]
+    fn value(&mut self, index: usize, value: R) {
+        if self.first + self.run.len() != index {
+            self.begin(index);
+        }
+        self.run.push(value);
+    }
+
+    fn failure(&mut self, index: usize, error: TaskError) {
+        self.failures.push((index, error));
+    }
+}
+
+impl<R> Collected<R> {
+    /// Begins another run.
+    #[cold]
+    fn begin(&mut self, index: usize) {
+        let run = std::mem::take(&mut self.run);
+        self.runs.push((self.first, run));
+        self.first = index;
     }
 }
 
 impl<R: DeserializeOwned> Collected<R> {
     fn take(&mut self, piece: Piece) {
-        // What follows upon the last one goes into the same run.
-        let follows = self.runs.last().is_some_and(|(first, run)| first + run.len() == piece.first);
-        if !follows {
-            self.runs.push((piece.first, Vec::with_capacity(piece.count)));
-        }
-        let Collected { runs, failures } = self;
-        piece.read(|index, result| match result {
-            Ok(result) => {
-                let (first, run) = runs.last_mut().expect("pushed above");
-                if *first + run.len() == index {
-                    run.push(result);
-                } else {
-                    runs.push((index, vec![result]));
-                }
-            }
-            Err(error) => failures.push((index, error)),
-        });
+        self.run.reserve(piece.count);
+        piece.read(self);
     }
 
     fn finish(mut self) -> Result<Vec<R>, MapError<R>> {
+        self.begin(0);
         self.runs.retain(|(_, run)| !run.is_empty());
         self.runs.sort_unstable_by_key(|(first, _)| *first);
         if self.failures.is_empty() {

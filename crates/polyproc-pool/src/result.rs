@@ -5,6 +5,7 @@ use crate::error::{MapError, TaskError};
 use crate::feed::Submitted;
 use crate::map::collect;
 use serde::de::DeserializeOwned;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -54,11 +55,9 @@ impl<R: DeserializeOwned> AsyncResult<Vec<R>, MapError<R>> {
 
 /// The result of a batch of one task.
 pub(crate) fn one<R: DeserializeOwned>(pieces: Vec<Piece>) -> Result<R, TaskError> {
-    let mut result = Err(TaskError::AlreadyTaken);
-    for piece in pieces {
-        piece.read(|_, read| result = read);
-    }
-    result
+    let mut results = VecDeque::new();
+    pieces.into_iter().for_each(|piece| piece.read(&mut results));
+    results.pop_front().unwrap_or(Err(TaskError::AlreadyTaken))
 }
 
 impl<R, E: From<TaskError>> AsyncResult<R, E> {

@@ -2,7 +2,7 @@
 
 use crate::board::{self, Board};
 use crate::crew::SLAB_KEPT;
-use crate::items::{self, Parcel, Tag};
+use crate::items::{self, Appended, Parcel, Tag};
 use crate::wire::{Employment, Job, Kind, Line, Order, Report};
 use polyproc_memory::handover;
 use polyproc_pipe::{RecvError, SendError};
@@ -36,6 +36,8 @@ pub(crate) fn work(employment: Employment) {
         items: 0,
         slab: None,
         descriptors: Vec::new(),
+        is_special: false,
+        started: Report::SIZE,
     };
     let prepared = prepare(initializer, state);
     let greeting = match prepared {
@@ -97,6 +99,10 @@ pub(crate) struct Run {
     /// Where it is, if not there.
     slab: Option<(Array<u8>, usize)>,
     descriptors: Vec<OwnedFd>,
+    /// Whether there is a slab, or there are descriptors.
+    is_special: bool,
+    /// Where the result begins that is being made.
+    started: usize,
 }
 
 impl Run {
@@ -142,6 +148,7 @@ impl Run {
                             place.take_if(|slab| slab.len() > SLAB_KEPT);
                             Some((slab, length as usize))
                         });
+                        self.is_special = self.slab.is_some() || !self.descriptors.is_empty();
                         self.perform(&job)?;
                     }
                 }
@@ -155,7 +162,7 @@ impl Run {
         let start = Instant::now();
         if job.function.call(self).is_err() {
             while self.index < self.count {
-                let _ = items::append(&mut self.results, Tag::Unreadable, &NOT_HERE);
+                items::append_text(&mut self.results, Tag::Unreadable, NOT_HERE);
                 self.index += 1;
             }
         }
@@ -167,42 +174,70 @@ impl Run {
     #[inline]
     fn each<T: DeserializeOwned, R: Serialize>(&mut self, mut function: impl FnMut(&mut dyn Any, T) -> R) {
         while self.index < self.count {
-            let start = self.results.len();
-            let settled = remote::catch_traced(|| {
-                let Run { results, state, message, items, slab, descriptors, .. } = &mut *self;
-                let item = match slab {
-                    None => read_next(message, items, descriptors),
-                    Some((slab, length)) => {
-                        // A panic of an earlier reader did no harm: readers change nothing.
-                        let lent = slab.lock().unwrap_or_else(|error| error.into_inner());
-                        read_next(&lent[..(*length).min(lent.len())], &mut 0, descriptors)
-                    }
-                };
-                let (tag, text) = match item {
-                    Ok(item) => match items::append(results, Tag::Value, &function(&mut **state, item)) {
-                        Ok(descriptors) => return descriptors,
-                        Err(why) => (Tag::Unsendable, why),
-                    },
-                    Err(why) => (Tag::Unreadable, why),
-                };
-                // A text can always be sent.
-                items::append(results, tag, &text).unwrap_or_default()
+            // A panic ends one item, and the next one begins afresh.
+            let done = remote::catch_traced(|| {
+                while self.index < self.count {
+                    let start = self.results.len();
+                    let descriptors = self.next_one(&mut function);
+                    self.settle(start, &descriptors)?;
+                }
+                Ok(())
             });
-            let descriptors = settled.unwrap_or_else(|panic| {
+            let done = done.unwrap_or_else(|panic| {
+                let start = self.started;
                 self.results.truncate(start);
-                items::append(&mut self.results, Tag::Panicked, &panic).unwrap_or_default()
+                let _ = items::append(&mut self.results, Tag::Panicked, &panic);
+                self.settle(start, &[])
             });
-            self.index += 1;
-            if self.settle(start, &descriptors).is_err() {
+            if done.is_err() {
                 // Nobody waits for the rest.
                 std::process::exit(0);
             }
         }
     }
 
+    /// Calls the function with the next item, and appends what it returns. The descriptors belong to that.
+    #[inline(always)]
+    fn next_one<T: DeserializeOwned, R: Serialize>(
+        &mut self,
+        function: &mut impl FnMut(&mut dyn Any, T) -> R,
+    ) -> Vec<handover::Descriptor> {
+        self.started = self.results.len();
+        let item = if self.is_special {
+            self.read_specially()
+        } else {
+            read_next(&self.message, &mut self.items)
+        };
+        let (tag, text) = match item {
+            Ok(item) => match items::append(&mut self.results, Tag::Value, &function(&mut *self.state, item)) {
+                Appended::Plain => return Vec::new(),
+                Appended::Handles(descriptors) => return descriptors,
+                Appended::Not(why) => (Tag::Unsendable, why),
+            },
+            Err(why) => (Tag::Unreadable, why),
+        };
+        items::append_text(&mut self.results, tag, &text);
+        Vec::new()
+    }
+
+    /// Reads the next item if it lies in a slab, or if descriptors came with it: then it is the only one.
+    #[cold]
+    fn read_specially<T: DeserializeOwned>(&mut self) -> Result<T, String> {
+        let descriptors = std::mem::take(&mut self.descriptors);
+        handover::receive(descriptors, || match &self.slab {
+            None => read_next(&self.message, &mut self.items),
+            Some((slab, length)) => {
+                // A panic of an earlier reader did no harm: readers change nothing.
+                let lent = slab.lock().unwrap_or_else(|error| error.into_inner());
+                read_next(&lent[..(*length).min(lent.len())], &mut 0)
+            }
+        })
+    }
+
     /// Commits the result that begins at `start`.
-    #[inline]
+    #[inline(always)]
     fn settle(&mut self, start: usize, descriptors: &[handover::Descriptor]) -> Result<(), Gone> {
+        self.index += 1;
         if !descriptors.is_empty() {
             return self.send_alone(start, descriptors);
         }
@@ -210,11 +245,15 @@ impl Run {
             // Whoever sends them all commits this one.
             return Ok(());
         }
-        if self.results.len() - Report::SIZE > board::CAPACITY {
+        let end = self.results.len();
+        if end - Report::SIZE > board::CAPACITY - 8 {
             return self.report(Kind::Part, 0, &[]);
         }
+        // So that the last word is complete.
+        self.results.extend_from_slice(&[0; 8]);
         let committed = &self.results[Report::SIZE..];
         self.board.commit(self.job, self.index, committed, start - Report::SIZE);
+        self.results.truncate(end);
         Ok(())
     }
 
@@ -262,7 +301,7 @@ impl Run {
         let called = remote::catch_traced(|| farewell.call(&mut last));
         if let Err(panic) = called {
             last.item.clear();
-            last.descriptors = items::append(&mut last.item, Tag::Panicked, &panic).unwrap_or_default();
+            let _ = items::append(&mut last.item, Tag::Panicked, &panic);
         }
         let report = Report { kind: Kind::State, count: 1, job: 0, worked: 0 };
         send(&self.line, &[&report.to_bytes(), &last.item[..]].concat(), &last.descriptors)
@@ -272,17 +311,13 @@ impl Run {
 /// So large a buffer is kept from one job to the next.
 const KEPT: usize = 4 << 20;
 
-#[inline]
-fn read_next<T: DeserializeOwned>(
-    bytes: &[u8],
-    at: &mut usize,
-    descriptors: &mut Vec<OwnedFd>,
-) -> Result<T, String> {
+/// Reads the item at this place in the bytes.
+#[inline(always)]
+fn read_next<T: DeserializeOwned>(bytes: &[u8], at: &mut usize) -> Result<T, String> {
     let mut rest = bytes.get(*at..).unwrap_or_default();
     let (_, item) = items::next(&mut rest).ok_or("the items end too early")?;
     *at = bytes.len() - rest.len();
-    // Where there are descriptors, there is one item.
-    items::read(item, std::mem::take(descriptors))
+    items::read(item)
 }
 
 fn send(line: &Line, bytes: &[u8], descriptors: &[handover::Descriptor]) -> Result<(), Gone> {
@@ -307,7 +342,7 @@ pub(crate) struct Setup {
 
 impl Setup {
     fn call<F: Function<Args>, Args: DeserializeOwned>(&mut self, function: F) -> Option<F::Output> {
-        match items::read::<Args>(&self.bytes, std::mem::take(&mut self.descriptors)) {
+        match items::read_with::<Args>(&self.bytes, std::mem::take(&mut self.descriptors)) {
             Ok(arguments) => Some(function.call(arguments)),
             Err(why) => {
                 self.made = Err(format!("cannot read the arguments: {why}"));
@@ -381,10 +416,15 @@ impl<S: Serialize + 'static> Adapter<()> for SendState<S> {
 
     fn run((): (), last: &mut Last) {
         let state = last.state.downcast_ref::<S>().ok_or_else(|| NOT_HERE.to_owned());
-        let appended = state.and_then(|state| items::append(&mut last.item, Tag::Value, state));
-        last.descriptors = appended.unwrap_or_else(|why| {
-            items::append(&mut last.item, Tag::Unsendable, &why).unwrap_or_default()
-        });
+        let appended = match state {
+            Ok(state) => items::append(&mut last.item, Tag::Value, state),
+            Err(why) => Appended::Not(why),
+        };
+        match appended {
+            Appended::Plain => {}
+            Appended::Handles(descriptors) => last.descriptors = descriptors,
+            Appended::Not(why) => items::append_text(&mut last.item, Tag::Unsendable, &why),
+        }
     }
 }
 

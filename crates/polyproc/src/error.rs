@@ -75,6 +75,12 @@ pub enum Error {
     /// Nothing was received from a connection.
     #[cfg(feature = "pipe")]
     Recv(crate::RecvError),
+    /// A task of a pool has no result.
+    #[cfg(feature = "pool")]
+    Task(crate::TaskError),
+    /// A pool could not be made, or has come to an end.
+    #[cfg(feature = "pool")]
+    Pool(crate::PoolError),
     /// An index or a range outside an array, or a wrong length.
     #[cfg(feature = "value")]
     Array(crate::ArrayError),
@@ -122,6 +128,10 @@ impl fmt::Display for Error {
             Error::Send(error) => error.fmt(f),
             #[cfg(feature = "pipe")]
             Error::Recv(error) => error.fmt(f),
+            #[cfg(feature = "pool")]
+            Error::Task(error) => error.fmt(f),
+            #[cfg(feature = "pool")]
+            Error::Pool(error) => error.fmt(f),
             #[cfg(feature = "value")]
             Error::Array(error) => error.fmt(f),
             #[cfg(feature = "value")]
@@ -140,6 +150,10 @@ impl std::error::Error for Error {
             Error::Spawn(error) => error.source(),
             #[cfg(feature = "process")]
             Error::Join(error) => error.source(),
+            #[cfg(feature = "pool")]
+            Error::Task(error) => error.source(),
+            #[cfg(feature = "pool")]
+            Error::Pool(error) => error.source(),
             #[cfg(feature = "value")]
             Error::Array(error) => error.source(),
             #[cfg(feature = "queue")]
@@ -176,6 +190,31 @@ mod process {
     impl From<JoinError> for Error {
         fn from(error: JoinError) -> Error {
             Error::Join(error)
+        }
+    }
+}
+
+#[cfg(feature = "pool")]
+mod pool {
+    use super::Error;
+    use crate::{MapError, PoolError, TaskError};
+
+    impl From<TaskError> for Error {
+        fn from(error: TaskError) -> Error {
+            Error::Task(error)
+        }
+    }
+
+    /// The first task's error; the others' results are left behind.
+    impl<R> From<MapError<R>> for Error {
+        fn from(error: MapError<R>) -> Error {
+            Error::Task(error.into_error())
+        }
+    }
+
+    impl From<PoolError> for Error {
+        fn from(error: PoolError) -> Error {
+            Error::Pool(error)
         }
     }
 }

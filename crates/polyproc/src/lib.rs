@@ -1,5 +1,5 @@
 //! What Python's `multiprocessing` offers, native and typed: shared values and arrays, locks and all that is built of them,
-//! queues and processes, as fast as threads, and safe against the death of any of the processes.
+//! queues, processes and pools of them, as fast as threads, and safe against the death of any of the processes.
 //!
 //! `SIGKILL` any process at any instruction: nobody else hangs, nothing that was committed is lost or seen twice, no
 //! lock, memory or descriptor leaks, and whoever is affected gets a typed error that names the dead.
@@ -38,6 +38,7 @@
 //! | crate | feature | what |
 //! |---|---|---|
 //! | `polyproc-process` | `process` | [`Process`], [`Builder`], [`init`], [`current_process`], [`active_children`], [`cpu_count`] |
+//! | `polyproc-pool` | `pool` | [`Pool`], [`StatePool`], [`AsyncResult`] |
 //! | `polyproc-value` | `value` | [`Value`], [`Array`], their atomic forms [`RawValue`] and [`RawArray`], their run-time typed forms [`AnyValue`] and [`AnyArray`] |
 //! | `polyproc-queue` | `queue` | [`Queue`], [`JoinableQueue`] |
 //! | `polyproc-pipe` | `pipe` | [`pipe()`], [`Connection`], [`simplex`], [`wait`] |
@@ -72,6 +73,12 @@
 //! | `Pipe()`, `Pipe(duplex=False)` | [`pipe()`], [`simplex`], with a type for each direction |
 //! | `connection.recv()`, `EOFError` | [`recv`](Connection::recv), [`RecvError::Disconnected`] |
 //! | `multiprocessing.connection.wait([…])` | [`wait`] |
+//! | `Pool(4)`, `Pool(4, initializer, initargs, maxtasksperchild)` | [`Pool::new(4)`](Pool::new), [`Pool::builder`] |
+//! | `pool.map(f, xs)`, `pool.starmap(f, tuples)`, `chunksize=n` | [`Pool::map`], [`Pool::starmap`], [`Batch::chunk_size`] |
+//! | `pool.imap(f, xs)`, `pool.imap_unordered(f, xs)` | [`Pool::imap`], [`Pool::imap_unordered`], which pull endless input as needed |
+//! | `pool.apply_async(f, (x,)).get(timeout)` | [`Pool::apply_async`], [`AsyncResult::get_timeout`] |
+//! | `callback=`, `error_callback=` | [`AsyncResult::then`] |
+//! | a worker that dies: its task never returns | [`TaskError::WorkerDied`] for that task, and a new worker |
 
 #![forbid(unsafe_code)]
 
@@ -102,6 +109,11 @@ pub use polyproc_mutex::{
 #[cfg(feature = "pipe")]
 pub use polyproc_pipe::{
     Connection, Receiver, RecvError, SendError, Sender, Waitable, pipe, pipe_with_capacity, simplex, wait,
+};
+#[cfg(feature = "pool")]
+pub use polyproc_pool::{
+    AsyncResult, Batch, Builder as PoolBuilder, Imap, ImapUnordered, Initialized, MapError, Pool, PoolError, Retry,
+    StatePool, Stats, TaskError, WorkerStats,
 };
 #[cfg(feature = "process")]
 pub use polyproc_process::{
