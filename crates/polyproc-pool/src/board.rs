@@ -1,18 +1,19 @@
 //! What a worker says of its work in shared memory, so that its death leaves no doubt.
 //!
-//! A worker takes its jobs in order. It *begins* one by a compare-and-swap of the gate, and its items' results become
-//! *committed* one by one: the bytes first, then one store that counts them. What was committed is a result, whatever
-//! happens to the worker; what comes next is what it was at when it died; the rest nobody has touched.
+//! A worker takes its jobs in order, and of each job some items at a time, a *unit*. It *begins* a unit by a
+//! compare-and-swap of the gate, and its items' results become *committed* one by one: the bytes first, then one store that
+//! counts them. What was committed is a result, whatever happens to the worker; what comes next is what it was at when it
+//! died; the rest nobody has touched.
 //!
 //! | word | who writes | |
 //! |---|---|---|
-//! | gate | worker: the job that it begins; pool: the next epoch | `epoch << 32 \| job` |
+//! | gate | worker: the unit that it begins; pool: the next epoch | `epoch << 32 \| unit` |
 //! | progress | worker | `job << 32 \| items` |
 //! | data | worker | the results that were committed and not sent |
 //!
 //! The pool *revokes* what a worker has not begun by a compare-and-swap of the gate to the next epoch: of the two one
-//! wins, so that a job is begun or revoked, and never both. Numbers of jobs count from 1, and only their lower halves are
-//! compared: of those under way there are never more than some dozens.
+//! wins, so that a unit is begun or revoked, and never both. Units are numbered from 1, and a job by its first unit; only
+//! the lower halves of the numbers are compared, since of units under way there are never more than some millions.
 
 use polyproc_value::RawArray;
 use serde::{Deserialize, Serialize};
@@ -58,15 +59,13 @@ impl Board {
         self.0.load(word).unwrap_or_default()
     }
 
-    /// The worker begins a job. `false` if it was revoked: then it is not to be done.
-    pub(crate) fn begin(&self, epoch: u32, job: u64) -> bool {
-        let before = pair(epoch, (job as u32).wrapping_sub(1));
-        let begun = self.0.compare_exchange(GATE, before, pair(epoch, job as u32));
-        let begun = matches!(begun, Ok(Ok(_)));
-        if begun {
-            self.count(job, 0);
-        }
-        begun
+    /// The worker begins a unit. `false` if it was revoked: then it is not to be done, and nothing of its job that
+    /// follows.
+    #[inline]
+    pub(crate) fn begin(&self, epoch: u32, unit: u64) -> bool {
+        let before = pair(epoch, (unit as u32).wrapping_sub(1));
+        let begun = self.0.compare_exchange(GATE, before, pair(epoch, unit as u32));
+        matches!(begun, Ok(Ok(_)))
     }
 
     /// The worker commits the results of the first so many items: `results` has those that were not sent, of which all up
@@ -93,12 +92,12 @@ impl Board {
         Progress { job: (word >> 32) as u32, items: word as u32 }
     }
 
-    /// The last job that it has begun, by the lower half of its number.
+    /// The last unit that it has begun, by the lower half of its number.
     pub(crate) fn begun(&self) -> u32 {
         self.load(GATE) as u32
     }
 
-    /// The pool revokes all that the worker has not begun, and returns the last job that it has, by the lower half of its
+    /// The pool revokes all that the worker has not begun, and returns the last unit that it has, by the lower half of its
     /// number. `epoch` is the one in which they were sent; the next one is one more.
     pub(crate) fn revoke(&self, epoch: u32) -> u32 {
         let revoked = self.0.fetch_update(GATE, |gate| {
@@ -121,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_is_begun_or_revoked() {
+    fn a_unit_is_begun_or_revoked() {
         let board = Board::new().unwrap();
         assert!(board.begin(0, 1));
         assert!(!board.begin(0, 1), "twice");
@@ -137,12 +136,13 @@ mod tests {
         let board = Board::new().unwrap();
         board.0.store(GATE, pair(7, u32::MAX)).unwrap();
         assert!(board.begin(7, 1 << 32));
+        board.count(1 << 32, 0);
         assert!(board.progress().is_of(1 << 32));
         assert_eq!(board.revoke(7), 0);
     }
 
     #[test]
-    fn of_a_race_for_a_job_one_wins() {
+    fn of_a_race_for_a_unit_one_wins() {
         for _ in 0..2000 {
             let board = Board::new().unwrap();
             let (begun, last) = std::thread::scope(|scope| {

@@ -54,6 +54,8 @@ pub(crate) enum Phase {
     Broken(PoolError),
 }
 
+/// A job is divided into so many units, each of which may still go to another worker.
+const UNITS: usize = 8;
 /// So many workers in a row may die before they are ready.
 const DEATHS: u32 = 3;
 /// How long a worker may be at something before another takes over what it has not begun.
@@ -267,16 +269,20 @@ impl Core {
 
     // ---- Work for the workers.
 
-    /// How many tasks of a batch make a chunk now.
-    pub(crate) fn chunk(&mut self, id: BatchId) -> usize {
+    /// How many tasks of a batch make a job now, and how many of them a unit.
+    pub(crate) fn chunk(&mut self, id: BatchId) -> (usize, usize) {
         let workers = self.wanted.max(1);
+        let pace = self.pace(id);
         let batch = &self.batches[&id];
-        if let Some(chunk) = batch.chunk {
-            return chunk;
+        match batch.chunk {
+            Some(chunk) => ((pace / chunk).max(1).saturating_mul(chunk), chunk),
+            None => {
+                // At the end jobs become smaller, so that all are done at the same time.
+                let left = batch.queued + batch.expected;
+                let job = pace.min(left.div_ceil(2 * workers)).max(1);
+                (job, job.div_ceil(UNITS))
+            }
         }
-        // At the end the chunks become smaller, so that all are done at the same time.
-        let left = batch.queued + batch.expected;
-        self.pace(id).min(left.div_ceil(2 * workers)).max(1)
     }
 
     /// How many tasks of a batch would be worth their way, if there were enough.
@@ -326,7 +332,8 @@ impl Core {
             if left == 0 {
                 return false;
             }
-            let chunk = self.chunk(id).min(left);
+            let (chunk, unit) = self.chunk(id);
+            let chunk = chunk.min(left);
             let batch = self.batches.get_mut(&id).expect("a turn is a batch's");
             let (Some(front), Ok(function)) = (batch.sources.front_mut(), &batch.function) else {
                 self.turns.pop_front();
@@ -341,7 +348,7 @@ impl Core {
             batch.queued -= count;
             let expected = self.pace.expect(function, count);
             let assigned =
-                self.workers[index].assign(id, function, items, length, expected, &mut self.scratch);
+                self.workers[index].assign(id, function, items, length, unit, expected, &mut self.scratch);
             let batch = self.batches.get_mut(&id).expect("a turn is a batch's");
             let result = match assigned {
                 Ok(()) => Ok(true),
@@ -367,10 +374,10 @@ impl Core {
         }
     }
 
-    /// Puts jobs back in front that no worker has begun.
-    fn take_back(&mut self, jobs: Vec<Assigned>) {
-        for job in jobs.into_iter().rev() {
-            self.put_back(job.batch, job.items);
+    /// Puts items back in front that no worker has begun.
+    fn take_back(&mut self, revoked: Vec<(BatchId, Source)>) {
+        for (id, items) in revoked.into_iter().rev() {
+            self.put_back(id, items);
         }
     }
 

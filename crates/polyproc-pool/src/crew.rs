@@ -56,7 +56,9 @@ pub(crate) enum Verdict {
 /// A job that a worker has, or will have done when its report comes.
 #[derive(Debug)]
 pub(crate) struct Assigned {
+    /// Of its first unit.
     pub(crate) number: u64,
+    unit: usize,
     pub(crate) batch: BatchId,
     pub(crate) function: Remote,
     pub(crate) items: Source,
@@ -67,6 +69,15 @@ pub(crate) struct Assigned {
     /// Bytes in the line, or a slab.
     bytes: usize,
     slab: Option<usize>,
+}
+
+impl Assigned {
+    /// How many of its items are begun if this is the last unit that is, by the lower half of its number; `None` if it has
+    /// not begun.
+    fn begun(&self, unit: u32) -> Option<usize> {
+        let units = unit.wrapping_sub(self.number as u32) as i32;
+        (units >= 0).then(|| (units as usize + 1).saturating_mul(self.unit).min(self.items.count))
+    }
 }
 
 /// Memory for the items of a long job.
@@ -167,6 +178,7 @@ impl Worker {
         function: Remote,
         items: Source,
         length: usize,
+        unit: usize,
         expected: Option<f64>,
         scratch: &mut Vec<u8>,
     ) -> Result<(), (Source, Refusal)> {
@@ -186,6 +198,7 @@ impl Worker {
             epoch: self.epoch,
             number,
             count: items.count as u32,
+            unit: unit as u32,
             slab: slab.map(|slab| (slab as u32, length as u64)),
         };
         scratch.clear();
@@ -205,7 +218,7 @@ impl Worker {
             };
             return Err((items, refusal));
         }
-        self.next_number += 1;
+        self.next_number += items.count.div_ceil(unit) as u64;
         self.given += items.count;
         let bytes = if slab.is_none() { length } else { 0 };
         self.under_way += bytes;
@@ -213,7 +226,7 @@ impl Worker {
             self.seen = None;
             self.since = Instant::now();
         }
-        self.jobs.push_back(Assigned { number, batch, function, items, reported: 0, expected, bytes, slab });
+        self.jobs.push_back(Assigned { number, unit, batch, function, items, reported: 0, expected, bytes, slab });
         Ok(())
     }
 
@@ -268,28 +281,37 @@ impl Worker {
         Some(job)
     }
 
-    /// Takes back the jobs that it has not begun.
-    pub(crate) fn revoke(&mut self) -> Vec<Assigned> {
+    /// Takes back what it has not begun, and says of which batch each is.
+    pub(crate) fn revoke(&mut self) -> Vec<(BatchId, Source)> {
         let begun = self.board.revoke(self.epoch);
         self.epoch = self.epoch.wrapping_add(1);
-        // Those that it has begun, it will report. What it has not comes after them.
-        let kept = self.jobs.iter().take_while(|job| !is_after(job.number, begun)).count();
         let mut revoked = Vec::new();
-        while self.jobs.len() > kept {
-            let job = self.finish(kept).expect("counted above");
+        // What it has begun, it will report. What it has not comes after it.
+        while let Some(job) = self.jobs.back_mut() {
+            if let Some(kept) = job.begun(begun) {
+                if kept < job.items.count {
+                    let rest = job.items.clone().after(kept);
+                    self.given -= rest.count;
+                    job.items.count = kept;
+                    self.next_number = job.number + kept.div_ceil(job.unit) as u64;
+                    revoked.push((job.batch, rest));
+                }
+                break;
+            }
+            let job = self.finish(self.jobs.len() - 1).expect("it is the last");
             self.given -= job.items.count;
-            revoked.push(job);
+            // Its numbers are given again.
+            self.next_number = job.number;
+            revoked.push((job.batch, job.items));
         }
-        // Its numbers are given again.
-        if let Some(first) = revoked.first() {
-            self.next_number = first.number;
-        }
+        revoked.reverse();
         revoked
     }
 
     /// Whether there is anything to revoke.
     pub(crate) fn has_unbegun(&self) -> bool {
-        self.jobs.back().is_some_and(|job| is_after(job.number, self.board.begun()))
+        let begun = self.board.begun();
+        self.jobs.back().is_some_and(|job| job.begun(begun).is_none_or(|begun| begun < job.items.count))
     }
 
     /// The job and the item that it is at; `None` if it has begun none of its jobs.
@@ -302,7 +324,7 @@ impl Worker {
     /// Of a dead worker's job: how many items' results are committed, and the bytes of those that were not reported;
     /// `None` if it was not at it.
     pub(crate) fn remains(&self, job: &Assigned) -> Option<(usize, Vec<u8>)> {
-        if is_after(job.number, self.board.begun()) || !self.board.progress().is_of(job.number) {
+        if job.begun(self.board.begun()).is_none() || !self.board.progress().is_of(job.number) {
             return None;
         }
         let committed = (self.board.progress().items as usize).max(job.reported).min(job.items.count);
@@ -332,18 +354,32 @@ impl Worker {
     }
 }
 
-/// Whether a job comes after the one with this lower half of a number.
-fn is_after(number: u64, begun: u32) -> bool {
-    (number as u32).wrapping_sub(begun) as i32 > 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::Map;
 
     #[test]
-    fn the_order_of_numbers_survives_their_lower_halves() {
-        assert!(is_after(1, 0) && !is_after(1, 1) && !is_after(1, 2));
-        assert!(is_after(1 << 32, u32::MAX) && !is_after(u64::from(u32::MAX), 3));
+    fn what_is_begun_is_counted_in_units() {
+        let function = Remote::new::<Map<u32, u32>, _>(|n: u32| n).unwrap();
+        let items = Source::new(Vec::new(), Vec::new(), 0, 10);
+        let job = |number, unit| Assigned {
+            number,
+            unit,
+            batch: 0,
+            function,
+            items: items.clone(),
+            reported: 0,
+            expected: None,
+            bytes: 0,
+            slab: None,
+        };
+        assert_eq!(job(7, 4).begun(6), None);
+        assert_eq!(job(7, 4).begun(7), Some(4));
+        assert_eq!(job(7, 4).begun(8), Some(8));
+        assert_eq!(job(7, 4).begun(9), Some(10));
+        assert_eq!(job(7, 4).begun(10), Some(10), "a later job");
+        assert_eq!(job(u64::from(u32::MAX), 1).begun(1), Some(3));
+        assert_eq!(job(1 << 32, 1).begun(u32::MAX), None);
     }
 }

@@ -143,7 +143,7 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
         while !self.is_over {
             let (want, is_open) = {
                 let mut state = self.submitted.hub.lock();
-                let chunk = state.core.chunk(self.submitted.id);
+                let (chunk, _) = state.core.chunk(self.submitted.id);
                 let workers = state.core.wanted.max(1);
                 let is_open = state.core.refusal().is_none();
                 let pace = state.core.pace(self.submitted.id);

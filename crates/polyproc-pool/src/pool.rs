@@ -308,7 +308,8 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// How many tasks a worker gets at a time. If nothing is said, as many as take about 200 µs, as far as was measured.
+    /// How many tasks a worker begins at a time. What it has not begun can go to another that has nothing to do. If nothing
+    /// is said, as many as take some ten microseconds, as far as was measured.
     ///
     /// # Panics
     ///

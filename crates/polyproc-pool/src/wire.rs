@@ -37,10 +37,12 @@ pub(crate) enum Order {
 pub(crate) struct Job {
     pub(crate) function: Remote,
     pub(crate) epoch: u32,
-    /// Counts from 1.
+    /// Of its first unit, from 1.
     pub(crate) number: u64,
     /// How many items.
     pub(crate) count: u32,
+    /// How many of them are a unit, which is begun at a time.
+    pub(crate) unit: u32,
     /// In which slab the items lie, and how many bytes.
     pub(crate) slab: Option<(u32, u64)>,
 }

@@ -38,6 +38,9 @@ pub(crate) fn work(employment: Employment) {
         descriptors: Vec::new(),
         is_special: false,
         started: Report::SIZE,
+        epoch: 0,
+        unit: 1,
+        next_unit: 1,
     };
     let prepared = prepare(initializer, state);
     let greeting = match prepared {
@@ -103,6 +106,10 @@ pub(crate) struct Run {
     is_special: bool,
     /// Where the result begins that is being made.
     started: usize,
+    epoch: u32,
+    /// How many items are begun at a time, and before which of them the next are.
+    unit: u32,
+    next_unit: u32,
 }
 
 impl Run {
@@ -139,6 +146,7 @@ impl Run {
                 }
                 Order::Run(job) => {
                     if self.board.begin(job.epoch, job.number) {
+                        self.board.count(job.number, 0);
                         self.items = length;
                         self.descriptors = descriptors;
                         self.slab = job.slab.and_then(|(index, length)| {
@@ -158,6 +166,7 @@ impl Run {
 
     fn perform(&mut self, job: &Job) -> Result<(), Gone> {
         (self.job, self.count, self.index, self.reported) = (job.number, job.count, 0, 0);
+        (self.epoch, self.unit, self.next_unit) = (job.epoch, job.unit, job.unit);
         self.results.truncate(Report::SIZE);
         let start = Instant::now();
         if job.function.call(self).is_err() {
@@ -177,6 +186,9 @@ impl Run {
             // A panic ends one item, and the next one begins afresh.
             let done = remote::catch_traced(|| {
                 while self.index < self.count {
+                    if self.index == self.next_unit && !self.begin_unit() {
+                        break;
+                    }
                     let start = self.results.len();
                     let descriptors = self.next_one(&mut function);
                     self.settle(start, &descriptors)?;
@@ -194,6 +206,18 @@ impl Run {
                 std::process::exit(0);
             }
         }
+    }
+
+    /// Begins the next unit. If it was revoked, the job ends here.
+    #[inline]
+    fn begin_unit(&mut self) -> bool {
+        let number = self.job + u64::from(self.next_unit / self.unit);
+        self.next_unit = self.next_unit.saturating_add(self.unit);
+        let has_begun = self.board.begin(self.epoch, number);
+        if !has_begun {
+            self.count = self.index;
+        }
+        has_begun
     }
 
     /// Calls the function with the next item, and appends what it returns. The descriptors belong to that.
