@@ -55,6 +55,7 @@ fn start(in_child: impl FnOnce()) {
     if DONE.swap(1, Ordering::Relaxed) == 1 {
         return;
     }
+    raw::register_for_barriers();
     match child::origin() {
         Origin::Elsewhere => family::await_children_at_exit(),
         Origin::CutOff => child::cut_off(),
