@@ -85,12 +85,15 @@ pub(crate) trait Take<R> {
 }
 
 impl Piece {
-    /// Hands on each task's result, with its index.
+    /// Hands on each task's result, with its index. Returns memory that can be used again.
     #[inline]
-    pub(crate) fn read<R: DeserializeOwned>(self, to: &mut impl Take<R>) {
+    pub(crate) fn read<R: DeserializeOwned>(self, to: &mut impl Take<R>) -> Vec<u8> {
         let end = self.first + self.count;
         match self.what {
-            What::Failed(error) => (self.first..end).for_each(|index| to.failure(index, error.clone())),
+            What::Failed(error) => {
+                (self.first..end).for_each(|index| to.failure(index, error.clone()));
+                Vec::new()
+            }
             What::Items { bytes, at, descriptors } if descriptors.is_empty() => {
                 let mut rest = &bytes[at..];
                 for index in self.first..end {
@@ -102,6 +105,7 @@ impl Piece {
                         item => to.failure(index, read_failure(item)),
                     }
                 }
+                bytes
             }
             What::Items { bytes, at, descriptors } => {
                 // Then it is one.
@@ -112,6 +116,7 @@ impl Piece {
                     },
                     item => to.failure(self.first, read_failure(item)),
                 }
+                bytes
             }
         }
     }

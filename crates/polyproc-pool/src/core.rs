@@ -12,6 +12,7 @@ use crate::crew::{Assigned, INLINE, Recipe, Refusal, Stage, Verdict, Worker};
 use crate::error::{PoolError, TaskError};
 use crate::items;
 use crate::pace::{self, Pace};
+use crate::spare::Spare;
 use crate::wire::{Kind, Report};
 use polyproc_pipe::RecvError;
 use polyproc_process::remote::Remote;
@@ -78,6 +79,7 @@ pub(crate) struct Core {
     turns: VecDeque<BatchId>,
     pace: Pace,
     scratch: Vec<u8>,
+    spare: Spare,
     /// The way to the thread that calls back, once there is one.
     callbacks: Option<Sender<Box<dyn FnOnce() + Send>>>,
     /// The last states of workers that have ended.
@@ -106,6 +108,7 @@ impl Core {
             turns: VecDeque::new(),
             pace: Pace::default(),
             scratch: Vec::new(),
+            spare: Spare::default(),
             callbacks: None,
             states: Vec::new(),
             deaths: 0,
@@ -114,6 +117,16 @@ impl Core {
             tasks: 0,
             ended: Arc::default(),
         }
+    }
+
+    /// Memory for items or results, of some size if there is any.
+    pub(crate) fn memory(&mut self) -> Vec<u8> {
+        self.spare.take()
+    }
+
+    /// Memory that nobody needs any more, for the next.
+    pub(crate) fn recycle(&mut self, memory: Vec<u8>) {
+        self.spare.put(memory);
     }
 
     // ---- Batches.
@@ -445,15 +458,20 @@ impl Core {
     /// Takes all that has come from one.
     pub(crate) fn receive_from(&mut self, index: usize) {
         loop {
-            let mut bytes = Vec::new();
+            let mut bytes = self.spare.take();
             let worker = &mut self.workers[index];
             // Also if it is only a part of a message: its bell has rung.
             worker.is_armed = false;
             match worker.line.try_recv_with(&mut bytes) {
                 Ok(descriptors) => {
+                    let bytes = self.spare.fit(bytes);
                     self.take_report(index, bytes, descriptors);
                 }
-                Err(RecvError::Empty) => return,
+                Err(RecvError::Empty) => {
+                    // If a part has come, it lies in this memory, and some other is here.
+                    self.spare.put(bytes);
+                    return;
+                }
                 Err(RecvError::Io(_)) => {
                     // Out of descriptors, for instance: a result that should have brought some.
                     worker.is_gone = true;
@@ -518,6 +536,7 @@ impl Core {
                     worker.since = Instant::now();
                     is_short = job.reported != job.items.count;
                     self.pace.learn(job.function, job.items.count, report.worked);
+                    self.spare.put(Arc::into_inner(job.items.bytes).unwrap_or_default());
                 }
                 if count > 0 {
                     let what = What::Items { bytes, at: Report::SIZE, descriptors };

@@ -81,6 +81,13 @@ impl Submitted {
         is_done.then(|| std::mem::take(&mut state.core.batch(self.id).pieces))
     }
 
+    /// Memory that nobody needs any more.
+    pub(crate) fn recycle(&self, memory: Vec<u8>) {
+        if memory.capacity() > BYTES {
+            self.hub.lock().core.recycle(memory);
+        }
+    }
+
     pub(crate) fn is_done(&self, deadline: Option<Instant>) -> bool {
         self.wait_for(deadline, true).1
     }
@@ -116,6 +123,8 @@ pub(crate) struct Feeder<I> {
     pub(crate) pulled: usize,
     pub(crate) is_over: bool,
     max_in_flight: Option<usize>,
+    /// Whether the last items were.
+    is_long: bool,
 }
 
 impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
@@ -127,7 +136,7 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
     ) -> Feeder<I> {
         let submitted = Submitted::new(hub, function, options.chunk);
         let max_in_flight = options.max_in_flight.or(hub.lock().core.settings.max_in_flight);
-        let mut feeder = Feeder { submitted, input, pulled: 0, is_over: false, max_in_flight };
+        let mut feeder = Feeder { submitted, input, pulled: 0, is_over: false, max_in_flight, is_long: false };
         feeder.expect();
         feeder
     }
@@ -191,8 +200,11 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
     /// Pulls so many, and submits them.
     fn pull(&mut self, most: usize) {
         let mut entries: Vec<Entry> = Vec::new();
-        let room = if most == 1 { 0 } else { BYTES + 512 };
-        let mut row = Row { bytes: Vec::with_capacity(room), first: self.pulled, count: 0 };
+        let mut bytes = if self.is_long { self.submitted.hub.lock().core.memory() } else { Vec::new() };
+        if most > 1 {
+            bytes.reserve(BYTES + 512);
+        }
+        let mut row = Row { bytes, first: self.pulled, count: 0 };
         let mut pulled = 0;
         let mut made = 0;
         while pulled < most && made + row.bytes.len() < BYTES {
@@ -218,6 +230,7 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
                 }
             }
         }
+        self.is_long = row.bytes.len() > 2 * BYTES;
         row.flush(&mut entries, 0);
         self.pulled += pulled;
         let expected = if self.is_over { 0 } else { self.input.size_hint().0 };

@@ -92,7 +92,8 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Imap<I, R> {
             }
             while let Some(piece) = self.early.remove(&self.reached) {
                 self.reached += piece.count;
-                piece.read(&mut self.ready);
+                let memory = piece.read(&mut self.ready);
+                self.feeder.submitted.recycle(memory);
             }
             if !self.ready.is_empty() {
                 continue;
@@ -184,7 +185,8 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> ImapUnordered<I, 
                 return Some((None, Err(TaskError::NotReady)));
             }
             for piece in pieces {
-                piece.read(&mut self.ready);
+                let memory = piece.read(&mut self.ready);
+                self.feeder.submitted.recycle(memory);
             }
         }
     }

@@ -18,6 +18,7 @@ mod pace;
 mod pool;
 mod progress;
 mod result;
+mod spare;
 mod state;
 mod wire;
 mod worker;

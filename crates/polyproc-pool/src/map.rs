@@ -25,7 +25,8 @@ pub(crate) fn map<T: Serialize, R: DeserializeOwned>(
         let (pieces, is_done) = feeder.submitted.wait(None);
         for piece in pieces {
             options.progress.advance(piece.count);
-            collected.take(piece);
+            let memory = collected.take(piece);
+            feeder.submitted.recycle(memory);
         }
         if is_done {
             options.progress.end();
@@ -37,7 +38,7 @@ pub(crate) fn map<T: Serialize, R: DeserializeOwned>(
 /// The results of a whole batch.
 pub(crate) fn collect<R: DeserializeOwned>(pieces: Vec<Piece>) -> Result<Vec<R>, MapError<R>> {
     let mut collected = Collected::default();
-    pieces.into_iter().for_each(|piece| collected.take(piece));
+    pieces.into_iter().for_each(|piece| drop(collected.take(piece)));
     collected.finish()
 }
 
@@ -81,9 +82,10 @@ impl<R> Collected<R> {
 }
 
 impl<R: DeserializeOwned> Collected<R> {
-    fn take(&mut self, piece: Piece) {
+    /// Takes in a piece, and returns memory that can be used again.
+    fn take(&mut self, piece: Piece) -> Vec<u8> {
         self.run.reserve(piece.count);
-        piece.read(self);
+        piece.read(self)
     }
 
     fn finish(mut self) -> Result<Vec<R>, MapError<R>> {

@@ -56,7 +56,7 @@ impl<R: DeserializeOwned> AsyncResult<Vec<R>, MapError<R>> {
 /// The result of a batch of one task.
 pub(crate) fn one<R: DeserializeOwned>(pieces: Vec<Piece>) -> Result<R, TaskError> {
     let mut results = VecDeque::new();
-    pieces.into_iter().for_each(|piece| piece.read(&mut results));
+    pieces.into_iter().for_each(|piece| drop(piece.read(&mut results)));
     results.pop_front().unwrap_or(Err(TaskError::AlreadyTaken))
 }
 
