@@ -1,11 +1,13 @@
 //! Tasks that were submitted together, from the pool's side: what waits, what is under way, what came back.
 
+use crate::crew::Lease;
 use crate::error::TaskError;
 use crate::items::{self, Tag};
 use polyproc_memory::handover::Descriptor;
 use polyproc_process::remote::{Panic, Remote};
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar};
 
@@ -74,6 +76,8 @@ pub(crate) struct Piece {
 pub(crate) enum What {
     /// Items from a worker, from this place in the bytes on.
     Items { bytes: Vec<u8>, at: usize, descriptors: Vec<OwnedFd> },
+    /// The same, so many bytes in a slab.
+    Lent { slab: Lease, length: usize },
     /// All of them failed for this reason.
     Failed(TaskError),
 }
@@ -95,17 +99,12 @@ impl Piece {
                 Vec::new()
             }
             What::Items { bytes, at, descriptors } if descriptors.is_empty() => {
-                let mut rest = &bytes[at..];
-                for index in self.first..end {
-                    match items::next(&mut rest) {
-                        Some((Tag::Value, item)) => match items::read(item) {
-                            Ok(value) => to.value(index, value),
-                            Err(why) => to.failure(index, TaskError::Decode(why)),
-                        },
-                        item => to.failure(index, read_failure(item)),
-                    }
-                }
+                read_all(&bytes[at..], self.first..end, to);
                 bytes
+            }
+            What::Lent { slab, length } => {
+                slab.with(|bytes| read_all(&bytes[..length.min(bytes.len())], self.first..end, to));
+                Vec::new()
             }
             What::Items { bytes, at, descriptors } => {
                 // Then it is one.
@@ -118,6 +117,20 @@ impl Piece {
                 }
                 bytes
             }
+        }
+    }
+}
+
+#[inline]
+fn read_all<R: DeserializeOwned>(bytes: &[u8], indices: Range<usize>, to: &mut impl Take<R>) {
+    let mut rest = bytes;
+    for index in indices {
+        match items::next(&mut rest) {
+            Some((Tag::Value, item)) => match items::read(item) {
+                Ok(value) => to.value(index, value),
+                Err(why) => to.failure(index, TaskError::Decode(why)),
+            },
+            item => to.failure(index, read_failure(item)),
         }
     }
 }

@@ -517,7 +517,7 @@ impl Core {
                 let what = What::Items { bytes, at: Report::SIZE, descriptors };
                 self.states.push(Piece { first: 0, count: 1, what });
             }
-            Kind::Part | Kind::Done => {
+            Kind::Part | Kind::Done | Kind::DoneInSlab => {
                 let Some(place) = worker.jobs.iter().position(|job| job.number == report.job) else {
                     worker.kill();
                     return;
@@ -528,8 +528,14 @@ impl Core {
                 job.reported += count;
                 worker.tasks += count as u64;
                 let mut is_short = false;
-                if report.kind == Kind::Done {
-                    let job = worker.finish(place).expect("found above");
+                let mut out = None;
+                if report.kind != Kind::Part {
+                    let mut job = worker.finish(place).expect("found above");
+                    out = job.out.take().filter(|_| report.kind == Kind::DoneInSlab);
+                    worker.long = match long_results(report.kind, &bytes) {
+                        0 => 0,
+                        length => worker.long.max(length),
+                    };
                     let worked = Duration::from_nanos(report.worked);
                     worker.worked += worked;
                     worker.seen = None;
@@ -538,8 +544,11 @@ impl Core {
                     self.pace.learn(job.function, job.items.count, report.worked);
                     self.spare.put(Arc::into_inner(job.items.bytes).unwrap_or_default());
                 }
+                let what = match out {
+                    Some(slab) => What::Lent { slab, length: long_results(report.kind, &bytes) },
+                    None => What::Items { bytes, at: Report::SIZE, descriptors },
+                };
                 if count > 0 {
-                    let what = What::Items { bytes, at: Report::SIZE, descriptors };
                     self.settle(id, Piece { first, count, what });
                 }
                 if is_short {
@@ -756,5 +765,15 @@ impl Core {
             next = Some(next.map_or(look, |next| next.min(look)));
         }
         next
+    }
+}
+
+/// How many bytes the results are that a report is about, if they are long.
+fn long_results(kind: Kind, report: &[u8]) -> usize {
+    let what = &report[Report::SIZE..];
+    match kind {
+        Kind::DoneInSlab => what.first_chunk().map_or(0, |length| u64::from_le_bytes(*length) as usize),
+        _ if what.len() > INLINE => what.len(),
+        _ => 0,
     }
 }

@@ -11,8 +11,10 @@ use polyproc_process::{Builder, Process};
 use polyproc_value::Array;
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::PoolError;
@@ -22,7 +24,7 @@ use crate::items::Parcel;
 pub(crate) const INLINE: usize = 16 << 10;
 /// So many bytes of them may be under way to a worker: there is always room for them.
 const INLINE_UNDER_WAY: usize = 2 * INLINE;
-/// How many long jobs a worker has at a time, each in a slab of its own.
+/// How many long jobs a worker has at a time, each in a slab of its own; and as many may have results in one.
 const SLABS: usize = 2;
 /// Larger slabs are not kept.
 pub(crate) const SLAB_KEPT: usize = 16 << 20;
@@ -66,9 +68,12 @@ pub(crate) struct Assigned {
     pub(crate) reported: usize,
     /// How many nanoseconds it is expected to take.
     pub(crate) expected: Option<f64>,
-    /// Bytes in the line, or a slab.
+    /// How many bytes of it are in the line.
     bytes: usize,
-    slab: Option<usize>,
+    /// Where its items are, if they are long.
+    slab: Option<Lease>,
+    /// Where its results may be.
+    pub(crate) out: Option<Lease>,
 }
 
 impl Assigned {
@@ -80,12 +85,37 @@ impl Assigned {
     }
 }
 
-/// Memory for the items of a long job.
+/// Memory for the items of a long job, or for its results.
 #[derive(Debug, Default)]
 struct Slab {
     memory: Option<Array<u8>>,
-    /// Whether a job is in it.
-    is_taken: bool,
+    /// Shared by all who use what is in it.
+    users: Arc<()>,
+}
+
+impl Slab {
+    fn is_taken(&self) -> bool {
+        Arc::strong_count(&self.users) > 1
+    }
+
+    fn lease(&self) -> Option<Lease> {
+        Some(Lease { memory: self.memory.clone()?, _user: Arc::clone(&self.users) })
+    }
+}
+
+/// A slab as long as somebody uses what is in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    memory: Array<u8>,
+    _user: Arc<()>,
+}
+
+impl Lease {
+    /// Does something with the bytes.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut [u8]) -> R) -> R {
+        // What somebody left behind who died does no harm: what counts is written anew each time.
+        f(&mut self.memory.lock().unwrap_or_else(|error| error.into_inner()))
+    }
 }
 
 pub(crate) struct Worker {
@@ -95,7 +125,10 @@ pub(crate) struct Worker {
     pub(crate) board: Board,
     pub(crate) stage: Stage,
     pub(crate) jobs: VecDeque<Assigned>,
-    slabs: [Slab; SLABS],
+    /// Those for items, and then those for results.
+    slabs: [Slab; 2 * SLABS],
+    /// How long the last results were, if they were long.
+    pub(crate) long: usize,
     under_way: usize,
     epoch: u32,
     next_number: u64,
@@ -141,6 +174,7 @@ impl Worker {
             stage: Stage::Starting,
             jobs: VecDeque::new(),
             slabs: Default::default(),
+            long: 0,
             under_way: 0,
             epoch: 0,
             next_number: 1,
@@ -186,11 +220,19 @@ impl Worker {
         let slab = if length <= INLINE {
             None
         } else {
-            match self.fill_slab(bytes) {
-                Ok(Some(slab)) => Some(slab),
+            match self.take_slab(0..SLABS, length) {
+                Ok(Some((index, slab))) => {
+                    slab.with(|place| place[..length].copy_from_slice(bytes));
+                    Some((index, slab))
+                }
                 Ok(None) => return Err((items, Refusal::NotNow)),
                 Err(error) => return Err((items, Refusal::Never(error.to_string()))),
             }
+        };
+        // Without one the results come through the line.
+        let out = match self.long {
+            0 => None,
+            long => self.take_slab(SLABS..2 * SLABS, long).ok().flatten(),
         };
         let number = self.next_number;
         let job = Job {
@@ -199,7 +241,8 @@ impl Worker {
             number,
             count: items.count as u32,
             unit: unit as u32,
-            slab: slab.map(|slab| (slab as u32, length as u64)),
+            slab: slab.as_ref().map(|(index, _)| (*index as u32, length as u64)),
+            out: out.as_ref().map(|(index, _)| *index as u32),
         };
         scratch.clear();
         *scratch = postcard::to_extend(&Order::Run(job), std::mem::take(scratch)).unwrap_or_default();
@@ -208,9 +251,6 @@ impl Worker {
         }
         let descriptors: Vec<_> = items.descriptors.iter().map(AsFd::as_fd).collect();
         if let Err(error) = self.line.try_send_with(scratch, &descriptors) {
-            if let Some(slab) = slab {
-                self.release_slab(slab);
-            }
             let refusal = match error {
                 SendError::Io { error, .. } => Refusal::Never(error.to_string()),
                 SendError::TooLarge { .. } => Refusal::Never(error.to_string()),
@@ -226,29 +266,26 @@ impl Worker {
             self.seen = None;
             self.since = Instant::now();
         }
-        self.jobs.push_back(Assigned { number, unit, batch, function, items, reported: 0, expected, bytes, slab });
+        let (slab, out) = (slab.map(|(_, slab)| slab), out.map(|(_, out)| out));
+        self.jobs.push_back(Assigned { number, unit, batch, function, items, reported: 0, expected, bytes, slab, out });
         Ok(())
     }
 
-    /// Puts a long job's items into shared memory. `None` if all of it is taken.
-    fn fill_slab(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        let fits = |slab: &Slab| !slab.is_taken && slab.memory.as_ref().is_some_and(|memory| memory.len() >= bytes.len());
-        let index = match self.slabs.iter().position(fits) {
-            Some(index) => index,
-            None => {
-                let Some(index) = self.slabs.iter().position(|slab| !slab.is_taken) else { return Ok(None) };
-                self.slabs[index].memory = Some(self.send_slab(index, bytes.len())?);
-                index
-            }
+    /// A free slab for so many bytes, and its number; `None` if all are taken.
+    fn take_slab(&mut self, range: Range<usize>, length: usize) -> io::Result<Option<(usize, Lease)>> {
+        let slabs = &self.slabs[range.clone()];
+        let fits = |slab: &Slab| slab.memory.as_ref().is_some_and(|memory| memory.len() >= length);
+        let place = slabs.iter().position(|slab| !slab.is_taken() && fits(slab));
+        let index = match place.or_else(|| slabs.iter().position(|slab| !slab.is_taken())) {
+            Some(index) => range.start + index,
+            None => return Ok(None),
         };
-        let slab = &mut self.slabs[index];
-        let memory = slab.memory.as_ref().expect("it fits");
-        // What a reader that died left behind does no harm.
-        let mut place = memory.lock().unwrap_or_else(|error| error.into_inner());
-        place[..bytes.len()].copy_from_slice(bytes);
-        drop(place);
-        slab.is_taken = true;
-        Ok(Some(index))
+        // One that is too large to be kept is dropped by the worker after the job.
+        let is_kept = self.slabs[index].memory.as_ref().is_some_and(|memory| memory.len() <= SLAB_KEPT);
+        if place.is_none() || !is_kept {
+            self.slabs[index].memory = Some(self.send_slab(index, length)?);
+        }
+        Ok(self.slabs[index].lease().map(|lease| (index, lease)))
     }
 
     fn send_slab(&mut self, index: usize, length: usize) -> io::Result<Array<u8>> {
@@ -264,19 +301,14 @@ impl Worker {
         }
     }
 
-    fn release_slab(&mut self, index: usize) {
-        let slab = &mut self.slabs[index];
-        slab.is_taken = false;
-        // The worker does the same.
-        slab.memory.take_if(|memory| memory.len() > SLAB_KEPT);
-    }
-
     /// Takes out a job that is done, or revoked.
     pub(crate) fn finish(&mut self, index: usize) -> Option<Assigned> {
-        let job = self.jobs.remove(index)?;
+        let mut job = self.jobs.remove(index)?;
         self.under_way -= job.bytes;
-        if let Some(slab) = job.slab {
-            self.release_slab(slab);
+        drop(job.slab.take());
+        // Large ones are not kept.
+        for slab in self.slabs.iter_mut().filter(|slab| !slab.is_taken()) {
+            slab.memory.take_if(|memory| memory.len() > SLAB_KEPT);
         }
         Some(job)
     }
@@ -373,6 +405,7 @@ mod tests {
             expected: None,
             bytes: 0,
             slab: None,
+            out: None,
         };
         assert_eq!(job(7, 4).begun(6), None);
         assert_eq!(job(7, 4).begun(7), Some(4));

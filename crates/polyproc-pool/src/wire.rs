@@ -27,7 +27,7 @@ pub(crate) struct Employment {
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Order {
     Run(Job),
-    /// Memory for long items, from now on known by this number.
+    /// Memory for long items or results, from now on known by this number.
     Slab(u32, Array<u8>),
     /// End, when all that came before is done.
     Stop,
@@ -45,6 +45,8 @@ pub(crate) struct Job {
     pub(crate) unit: u32,
     /// In which slab the items lie, and how many bytes.
     pub(crate) slab: Option<(u32, u64)>,
+    /// In which slab the results may be put, if they are long.
+    pub(crate) out: Option<u32>,
 }
 
 /// What a worker says, in front of what belongs to it.
@@ -68,6 +70,8 @@ pub(crate) enum Kind {
     Part,
     /// The last results of a job.
     Done,
+    /// They lie in the job's slab; here is only a number, how many bytes they are.
+    DoneInSlab,
     /// Its last state, as an item.
     State,
 }
@@ -95,7 +99,8 @@ impl Report {
             1 => Kind::Refused,
             2 => Kind::Part,
             3 => Kind::Done,
-            4 => Kind::State,
+            4 => Kind::DoneInSlab,
+            5 => Kind::State,
             _ => return None,
         };
         let (job, worked) = (u64::from_le_bytes(*job), u64::from_le_bytes(*worked));
@@ -109,11 +114,11 @@ mod tests {
 
     #[test]
     fn reports_are_read_back() {
-        for kind in [Kind::Ready, Kind::Refused, Kind::Part, Kind::Done, Kind::State] {
+        for kind in [Kind::Ready, Kind::Refused, Kind::Part, Kind::Done, Kind::DoneInSlab, Kind::State] {
             let report = Report { kind, count: 7, job: u64::MAX, worked: 1 << 40 };
             assert_eq!(Report::read(&report.to_bytes()), Some(report));
         }
         assert_eq!(Report::read(&[0; 23]), None);
-        assert_eq!(Report::read(&[5; 24]), None);
+        assert_eq!(Report::read(&[6; 24]), None);
     }
 }

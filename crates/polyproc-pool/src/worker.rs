@@ -1,7 +1,7 @@
 //! The worker: a process that does one job after the other until it is told to stop, or its pool is gone.
 
 use crate::board::{self, Board};
-use crate::crew::SLAB_KEPT;
+use crate::crew::{INLINE, SLAB_KEPT};
 use crate::items::{self, Appended, Parcel, Tag};
 use crate::wire::{Employment, Job, Kind, Line, Order, Report};
 use polyproc_memory::handover;
@@ -35,6 +35,7 @@ pub(crate) fn work(employment: Employment) {
         reported: 0,
         items: 0,
         slab: None,
+        out: None,
         descriptors: Vec::new(),
         is_special: false,
         started: Report::SIZE,
@@ -101,6 +102,8 @@ pub(crate) struct Run {
     items: usize,
     /// Where it is, if not there.
     slab: Option<(Array<u8>, usize)>,
+    /// Where the results may be put.
+    out: Option<Array<u8>>,
     descriptors: Vec<OwnedFd>,
     /// Whether there is a slab, or there are descriptors.
     is_special: bool,
@@ -156,6 +159,7 @@ impl Run {
                             place.take_if(|slab| slab.len() > SLAB_KEPT);
                             Some((slab, length as usize))
                         });
+                        self.out = job.out.and_then(|index| slabs.get(index as usize)?.clone());
                         self.is_special = self.slab.is_some() || !self.descriptors.is_empty();
                         self.perform(&job)?;
                     }
@@ -176,6 +180,22 @@ impl Run {
             }
         }
         let worked = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.slab = None;
+        self.finish(worked)
+    }
+
+    /// Reports the end of a job, its results in the slab if they are long and there is one.
+    fn finish(&mut self, worked: u64) -> Result<(), Gone> {
+        let results = &self.results[Report::SIZE..];
+        let length = results.len();
+        let slab = self.out.take().filter(|slab| length > INLINE && length <= slab.len());
+        if let Some(slab) = slab {
+            // As in the pool: what somebody left behind does no harm.
+            slab.lock().unwrap_or_else(|error| error.into_inner())[..length].copy_from_slice(results);
+            self.results.truncate(Report::SIZE);
+            self.results.extend_from_slice(&(length as u64).to_le_bytes());
+            return self.report(Kind::DoneInSlab, worked, &[]);
+        }
         self.report(Kind::Done, worked, &[])
     }
 
