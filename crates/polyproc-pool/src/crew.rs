@@ -24,8 +24,10 @@ use crate::items::Parcel;
 pub(crate) const INLINE: usize = 16 << 10;
 /// So many bytes of them may be under way to a worker: there is always room for them.
 const INLINE_UNDER_WAY: usize = 2 * INLINE;
-/// How many long jobs a worker has at a time, each in a slab of its own; and as many may have results in one.
+/// How many long jobs a worker has at a time, each in a slab of its own.
 const SLABS: usize = 2;
+/// How many long results of a worker may lie in slabs: of those jobs, and some that nobody has read yet.
+const OUTS: usize = 8;
 /// Larger slabs are not kept.
 pub(crate) const SLAB_KEPT: usize = 16 << 20;
 /// The most jobs under way to a worker.
@@ -126,7 +128,7 @@ pub(crate) struct Worker {
     pub(crate) stage: Stage,
     pub(crate) jobs: VecDeque<Assigned>,
     /// Those for items, and then those for results.
-    slabs: [Slab; 2 * SLABS],
+    slabs: [Slab; SLABS + OUTS],
     /// How long the last results were, if they were long.
     pub(crate) long: usize,
     under_way: usize,
@@ -232,7 +234,7 @@ impl Worker {
         // Without one the results come through the line.
         let out = match self.long {
             0 => None,
-            long => self.take_slab(SLABS..2 * SLABS, long).ok().flatten(),
+            long => self.take_slab(SLABS..SLABS + OUTS, long).ok().flatten(),
         };
         let number = self.next_number;
         let job = Job {
@@ -289,7 +291,8 @@ impl Worker {
     }
 
     fn send_slab(&mut self, index: usize, length: usize) -> io::Result<Array<u8>> {
-        let slab = Array::zeroed(length.next_power_of_two().max(64 << 10))?;
+        // With room for the next, which may be a little longer.
+        let slab = Array::zeroed((length + length / 4).next_multiple_of(64 << 10))?;
         let order = Order::Slab(index as u32, slab.clone());
         let (order, descriptors) = handover::send(|| postcard::to_stdvec(&order));
         let order = order.map_err(io::Error::other)?;
