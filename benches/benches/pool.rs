@@ -59,7 +59,11 @@ fn chunks() {
     let (pool, threads) = (Pool::new(2).expect("a pool"), threads());
     Table::new("map of a square over 100,000 numbers, one at a time, an item")
         .subject("rayon par_iter with_max_len(1), threads", || {
-            each(count, || threads.install(|| (0..count as u32).into_par_iter().with_max_len(1).map(|n| square(n.into())).collect()))
+            each(count, || {
+                threads.install(|| {
+                    (0..count as u32).into_par_iter().with_max_len(1).map(|n| square(n.into())).collect()
+                })
+            })
         })
         .subject("polyproc Pool, chunks of 1", || {
             each(count, || pool.batch().chunk_size(1).map(square, 0..count).expect("squares"))
@@ -122,8 +126,9 @@ fn millisecond() {
         })
         .subject("rayon par_iter, threads", || {
             let start = Instant::now();
-            let done: Vec<u64> =
-                threads.install(|| (0..count as u32).into_par_iter().with_max_len(1).map(|n| task(n.into())).collect());
+            let done: Vec<u64> = threads.install(|| {
+                (0..count as u32).into_par_iter().with_max_len(1).map(|n| task(n.into())).collect()
+            });
             let time = nanos(start.elapsed()) / count as f64;
             assert!(done.into_iter().eq(0..count));
             time
@@ -222,7 +227,8 @@ fn main() {
         ("large", large),
         ("making", making),
     ];
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     for (name, part) in parts {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
             part();

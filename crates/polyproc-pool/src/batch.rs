@@ -143,7 +143,9 @@ fn read_failure(item: Option<(Tag, &[u8])>) -> TaskError {
     };
     if tag == Tag::Panicked {
         return match items::read::<Panic>(item) {
-            Ok(Panic { message, location, backtrace }) => TaskError::Panicked { message, location, backtrace },
+            Ok(Panic { message, location, backtrace }) => {
+                TaskError::Panicked { message, location, backtrace }
+            }
             Err(why) => TaskError::Decode(why),
         };
     }
@@ -221,7 +223,11 @@ impl Batch {
     pub(crate) fn fail_queued(&mut self, error: &TaskError) {
         self.queued = 0;
         for source in std::mem::take(&mut self.sources) {
-            self.settle(Piece { first: source.first, count: source.count, what: What::Failed(error.clone()) });
+            self.settle(Piece {
+                first: source.first,
+                count: source.count,
+                what: What::Failed(error.clone()),
+            });
         }
     }
 }

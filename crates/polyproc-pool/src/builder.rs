@@ -129,7 +129,11 @@ impl Builder {
     /// # Errors
     ///
     /// [`PoolError`]; no worker is left behind.
-    pub fn with_worker_state<F, Args>(mut self, init: F, arguments: Args) -> Result<StatePool<F::Output>, PoolError>
+    pub fn with_worker_state<F, Args>(
+        mut self,
+        init: F,
+        arguments: Args,
+    ) -> Result<StatePool<F::Output>, PoolError>
     where
         F: Function<Args>,
         F::Output: Serialize + DeserializeOwned + 'static,

@@ -15,8 +15,8 @@ use crate::pace::{self, Pace};
 use crate::spare::Spare;
 use crate::wire::{Kind, Report};
 use polyproc_pipe::RecvError;
-use polyproc_process::remote::Remote;
 use polyproc_process::JoinError;
+use polyproc_process::remote::Remote;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -417,7 +417,9 @@ impl Core {
 
     /// If a worker is idle and nothing waits: takes from another what it has not begun and will not soon.
     fn share(&mut self) {
-        if !self.turns.is_empty() || !self.workers.iter().any(|worker| worker.is_idle() && self.has_left(worker)) {
+        if !self.turns.is_empty()
+            || !self.workers.iter().any(|worker| worker.is_idle() && self.has_left(worker))
+        {
             return;
         }
         let is_slow = |worker: &Worker| {
@@ -593,8 +595,12 @@ impl Core {
     /// Tells workers to end that have done all that they will do.
     pub(crate) fn release_workers(&mut self) {
         let is_over = matches!(self.phase, Phase::Closed) && self.turns.is_empty();
-        let mut surplus =
-            self.workers.iter().filter(|worker| worker.stage != Stage::Stopping).count().saturating_sub(self.wanted);
+        let mut surplus = self
+            .workers
+            .iter()
+            .filter(|worker| worker.stage != Stage::Stopping)
+            .count()
+            .saturating_sub(self.wanted);
         for index in (0..self.workers.len()).rev() {
             let worker = &self.workers[index];
             // One that has only just been started is told, too, when the pool is closed.
@@ -724,16 +730,18 @@ impl Core {
         !self.turns.is_empty()
             || self.starting > 0
             || self.missing() > 0
-            || self.workers.iter().any(|worker| {
-                !worker.jobs.is_empty() || worker.stage != Stage::Ready || worker.is_gone
-            })
+            || self
+                .workers
+                .iter()
+                .any(|worker| !worker.jobs.is_empty() || worker.stage != Stage::Ready || worker.is_gone)
     }
 
     /// Looks how long workers have been at what they are. Returns when to look again.
     pub(crate) fn watch(&mut self) -> Option<Instant> {
         let mut next = self.respite.filter(|_| self.wanted > self.workers.len());
         if let Some(limit) = self.settings.timeout {
-            for worker in self.workers.iter_mut().filter(|worker| !worker.jobs.is_empty() && !worker.is_gone) {
+            for worker in self.workers.iter_mut().filter(|worker| !worker.jobs.is_empty() && !worker.is_gone)
+            {
                 if worker.verdict.is_some() {
                     continue;
                 }

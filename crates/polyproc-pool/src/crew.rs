@@ -166,7 +166,8 @@ impl Worker {
         let board = Board::new()?;
         let Recipe { initializer, state, farewell } = recipe.clone();
         let employment = Employment { line: theirs, board: board.clone(), initializer, state, farewell };
-        let process = Builder::new().daemon(true).name(format!("Worker-{id}")).spawn(worker::work, (employment,))?;
+        let process =
+            Builder::new().daemon(true).name(format!("Worker-{id}")).spawn(worker::work, (employment,))?;
         let now = Instant::now();
         Ok(Worker {
             id,
@@ -196,7 +197,11 @@ impl Worker {
     /// Whether it takes a further job while it is at others: so that it never waits for its next, and nobody waits long
     /// for what lies before it.
     pub(crate) fn wants_more(&self) -> bool {
-        if self.stage != Stage::Ready || self.is_gone || self.jobs.len() >= JOBS || self.under_way >= INLINE_UNDER_WAY {
+        if self.stage != Stage::Ready
+            || self.is_gone
+            || self.jobs.len() >= JOBS
+            || self.under_way >= INLINE_UNDER_WAY
+        {
             return false;
         }
         let expected = |job: &Assigned| job.expected.unwrap_or(crate::pace::CHUNK);
@@ -269,7 +274,18 @@ impl Worker {
             self.since = Instant::now();
         }
         let (slab, out) = (slab.map(|(_, slab)| slab), out.map(|(_, out)| out));
-        self.jobs.push_back(Assigned { number, unit, batch, function, items, reported: 0, expected, bytes, slab, out });
+        self.jobs.push_back(Assigned {
+            number,
+            unit,
+            batch,
+            function,
+            items,
+            reported: 0,
+            expected,
+            bytes,
+            slab,
+            out,
+        });
         Ok(())
     }
 

@@ -206,7 +206,8 @@ pub struct MapError<R> {
 impl<R> MapError<R> {
     /// `None` if nothing failed.
     pub(crate) fn new(results: Vec<Result<R, TaskError>>) -> Option<MapError<R>> {
-        let failed = |(index, result): (usize, &Result<R, TaskError>)| Some((index, result.as_ref().err()?.clone()));
+        let failed =
+            |(index, result): (usize, &Result<R, TaskError>)| Some((index, result.as_ref().err()?.clone()));
         let (index, error) = results.iter().enumerate().find_map(failed)?;
         Some(MapError { index, error, results })
     }

@@ -29,7 +29,11 @@ pub(crate) struct Submitted {
 
 impl Submitted {
     /// A new batch without tasks.
-    pub(crate) fn new(hub: &Arc<Hub>, function: Result<Remote, SpawnError>, chunk: Option<usize>) -> Submitted {
+    pub(crate) fn new(
+        hub: &Arc<Hub>,
+        function: Result<Remote, SpawnError>,
+        chunk: Option<usize>,
+    ) -> Submitted {
         let function = match function {
             _ if !hub.is_ours() => Err(TaskError::Broken(PoolError::Forked)),
             function => function.map_err(|error| TaskError::Broken(PoolError::from(error))),
@@ -136,7 +140,8 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
     ) -> Feeder<I> {
         let submitted = Submitted::new(hub, function, options.chunk);
         let max_in_flight = options.max_in_flight.or(hub.lock().core.settings.max_in_flight);
-        let mut feeder = Feeder { submitted, input, pulled: 0, is_over: false, max_in_flight, is_long: false };
+        let mut feeder =
+            Feeder { submitted, input, pulled: 0, is_over: false, max_in_flight, is_long: false };
         feeder.expect();
         feeder
     }

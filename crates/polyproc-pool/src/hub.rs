@@ -274,7 +274,9 @@ impl Hub {
         // Rounded up: a little late rather than in vain.
         let timeout = match timeout {
             None => EpollTimeout::NONE,
-            Some(time) => EpollTimeout::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(EpollTimeout::MAX),
+            Some(time) => {
+                EpollTimeout::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(EpollTimeout::MAX)
+            }
         };
         let mut events = [EpollEvent::empty(); 32];
         state.is_asleep = true;
@@ -288,7 +290,9 @@ impl Hub {
                 let _ = self.bell.read();
                 continue;
             }
-            let Some(index) = state.core.workers.iter().position(|worker| worker.id == token / 2) else { continue };
+            let Some(index) = state.core.workers.iter().position(|worker| worker.id == token / 2) else {
+                continue;
+            };
             if token % 2 == 1 {
                 let worker = &state.core.workers[index];
                 let _ = self.epoll.delete(worker.process.sentinel());
@@ -387,7 +391,8 @@ impl Hub {
                 state.supervisor = if is_busy { Rest::Brief } else { Rest::Long };
                 let (grace, seen) = (if is_busy { GRACE } else { LONG_GRACE }, state.changes);
                 let waited;
-                (state, waited) = self.call.wait_timeout(state, grace).unwrap_or_else(PoisonError::into_inner);
+                (state, waited) =
+                    self.call.wait_timeout(state, grace).unwrap_or_else(PoisonError::into_inner);
                 state.supervisor = Rest::Brief;
                 if !waited.timed_out() || state.changes != seen || state.seat != Seat::Free {
                     continue;

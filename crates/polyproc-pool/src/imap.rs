@@ -123,7 +123,10 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Iterator for Imap
 
 impl<I, R> fmt::Debug for Imap<I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Imap").field("yielded", &self.yielded).field("is_done", &self.is_done).finish_non_exhaustive()
+        f.debug_struct("Imap")
+            .field("yielded", &self.yielded)
+            .field("is_done", &self.is_done)
+            .finish_non_exhaustive()
     }
 }
 
@@ -155,7 +158,9 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> ImapUnordered<I, 
 
     /// The results with the indices of their tasks in the input.
     pub fn indexed(mut self) -> impl Iterator<Item = (usize, Result<R, TaskError>)> {
-        std::iter::from_fn(move || self.next_by(None).map(|(index, result)| (index.unwrap_or_default(), result)))
+        std::iter::from_fn(move || {
+            self.next_by(None).map(|(index, result)| (index.unwrap_or_default(), result))
+        })
     }
 
     /// The next result, if one comes within this time; [`TaskError::NotReady`] if none does, and then it can be asked for

@@ -40,12 +40,32 @@ impl Flavor for Tail<'_> {
 
     #[inline(always)]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(bytes);
+        // Most are the few bytes of a number, for which a call of `memcpy` costs more than the copy.
+        match bytes.len() {
+            0..4 => bytes.iter().for_each(|byte| self.0.push(*byte)),
+            4..=8 => self.extend_short::<4, 8>(bytes),
+            9..=16 => self.extend_short::<8, 16>(bytes),
+            _ => self.0.extend_from_slice(bytes),
+        }
         Ok(())
     }
 
     fn finalize(self) -> postcard::Result<()> {
         Ok(())
+    }
+}
+
+impl Tail<'_> {
+    /// Appends from `N` to twice as many bytes, `TWICE`: the first so many, and the last, which may be the same.
+    #[inline(always)]
+    fn extend_short<const N: usize, const TWICE: usize>(&mut self, bytes: &[u8]) {
+        if let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) {
+            let (start, end) = (self.0.len(), self.0.len() + bytes.len());
+            self.0.extend_from_slice(&[0; TWICE]);
+            self.0[start..start + N].copy_from_slice(first);
+            self.0[end - N..end].copy_from_slice(last);
+            self.0.truncate(end);
+        }
     }
 }
 
@@ -230,6 +250,16 @@ mod tests {
         assert_eq!(next(&mut rest), None);
         assert_eq!(length_of(&bytes, 2), Some(bytes.len() - WORD));
         assert_eq!(length_of(&bytes, 4), None);
+    }
+
+    #[test]
+    fn bytes_of_all_lengths_are_appended_whole() {
+        for length in 0..40u8 {
+            let bytes: Vec<u8> = (0..length).collect();
+            let mut buffer = vec![99];
+            Tail(&mut buffer).try_extend(&bytes).unwrap();
+            assert_eq!((buffer[0], &buffer[1..]), (99, &bytes[..]));
+        }
     }
 
     #[test]

@@ -222,7 +222,12 @@ impl Pool {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn for_each_chunk<F, T>(&self, array: &mut ArrayGuard<'_, T>, len: usize, function: F) -> Result<(), MapError<()>>
+    pub fn for_each_chunk<F, T>(
+        &self,
+        array: &mut ArrayGuard<'_, T>,
+        len: usize,
+        function: F,
+    ) -> Result<(), MapError<()>>
     where
         F: Fn(&mut [T]) + Copy + Send + 'static,
         T: Pod,
@@ -230,7 +235,8 @@ impl Pool {
         assert!(len > 0, "a part has one element at least");
         let count = array.len();
         let loan = array.lend();
-        let parts = (0..count).step_by(len).map(|start| (loan.clone(), start, count.min(start.saturating_add(len))));
+        let parts =
+            (0..count).step_by(len).map(|start| (loan.clone(), start, count.min(start.saturating_add(len))));
         let function = Remote::new::<ForEachChunk<T>, F>(function);
         map::<_, ()>(&self.0.hub, function, &Options::default(), parts).map(drop)
     }
@@ -329,7 +335,8 @@ impl Batch<'_> {
     /// Draws a bar of how many tasks are done on standard error, if that is a terminal.
     #[cfg(feature = "progress")]
     pub fn progress(self) -> Self {
-        let style = indicatif::ProgressStyle::with_template("{wide_bar} {pos}/{len} [{elapsed} < {eta}, {per_sec}]");
+        let style =
+            indicatif::ProgressStyle::with_template("{wide_bar} {pos}/{len} [{elapsed} < {eta}, {per_sec}]");
         let bar = indicatif::ProgressBar::no_length();
         self.progress_bar(match style {
             Ok(style) => bar.with_style(style),

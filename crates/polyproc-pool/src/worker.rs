@@ -4,11 +4,11 @@ use crate::board::{self, Board};
 use crate::crew::{INLINE, SLAB_KEPT};
 use crate::items::{self, Appended, Parcel, Tag};
 use crate::wire::{Employment, Job, Kind, Line, Order, Report};
+use bytemuck::Pod;
 use polyproc_memory::handover;
 use polyproc_pipe::{RecvError, SendError};
-use polyproc_process::remote::{self, Adapter, Panic, Remote};
 use polyproc_process::Function;
-use bytemuck::Pod;
+use polyproc_process::remote::{self, Adapter, Panic, Remote};
 use polyproc_value::{Array, Loan};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -131,7 +131,10 @@ impl Run {
                 // A job's descriptors are its items', not the order's.
                 let read = match self.message.first() {
                     Some(0) => read(),
-                    _ => handover::receive(descriptors.iter().filter_map(|one| one.try_clone().ok()).collect(), read),
+                    _ => handover::receive(
+                        descriptors.iter().filter_map(|one| one.try_clone().ok()).collect(),
+                        read,
+                    ),
                 };
                 match read {
                     Ok((order, rest)) => (order, self.message.len() - rest.len()),
@@ -247,13 +250,11 @@ impl Run {
         function: &mut impl FnMut(&mut dyn Any, T) -> R,
     ) -> Vec<handover::Descriptor> {
         self.started = self.results.len();
-        let item = if self.is_special {
-            self.read_specially()
-        } else {
-            read_next(&self.message, &mut self.items)
-        };
+        let item =
+            if self.is_special { self.read_specially() } else { read_next(&self.message, &mut self.items) };
         let (tag, text) = match item {
-            Ok(item) => match items::append(&mut self.results, Tag::Value, &function(&mut *self.state, item)) {
+            Ok(item) => match items::append(&mut self.results, Tag::Value, &function(&mut *self.state, item))
+            {
                 Appended::Plain => return Vec::new(),
                 Appended::Handles(descriptors) => return descriptors,
                 Appended::Not(why) => (Tag::Unsendable, why),
@@ -500,7 +501,9 @@ where
 /// A function of the worker's state and one argument.
 pub(crate) struct MapWithState<S, T, R>(PhantomData<fn(S, T) -> R>);
 
-impl<F: Fn(&mut S, T) -> R, S: 'static, T: DeserializeOwned, R: Serialize> Adapter<F> for MapWithState<S, T, R> {
+impl<F: Fn(&mut S, T) -> R, S: 'static, T: DeserializeOwned, R: Serialize> Adapter<F>
+    for MapWithState<S, T, R>
+{
     type Context = Run;
 
     fn run(function: F, run: &mut Run) {

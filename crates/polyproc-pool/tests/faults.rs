@@ -99,7 +99,9 @@ fn idle_workers_that_are_killed_are_replaced() {
         let old: Vec<u32> = pool.stats().workers.iter().map(|worker| worker.pid).collect();
         old.iter().for_each(|&pid| signal(pid, Signal::SIGKILL));
         assert!(pool.map(square, 0..1000).unwrap().into_iter().eq((0..1000).map(square)));
-        wait_until("they are replaced", || pool.stats().workers.iter().all(|worker| !old.contains(&worker.pid)));
+        wait_until("they are replaced", || {
+            pool.stats().workers.iter().all(|worker| !old.contains(&worker.pid))
+        });
     }
     assert_eq!(pool.stats().deaths, 15);
 }
@@ -119,8 +121,12 @@ fn workers_killed_at_any_moment_cost_their_own_task_only() {
                     random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                     spin(Duration::from_micros(2_000 + (random >> 33) % 3_000));
                     let stats = pool.stats();
-                    let ready: Vec<u32> =
-                        stats.workers.iter().filter(|worker| worker.ready.is_some()).map(|worker| worker.pid).collect();
+                    let ready: Vec<u32> = stats
+                        .workers
+                        .iter()
+                        .filter(|worker| worker.ready.is_some())
+                        .map(|worker| worker.pid)
+                        .collect();
                     if let Some(&pid) = ready.get((random >> 40) as usize % ready.len().max(1)) {
                         // Not reaped before the pool knows: at worst a zombie.
                         let pid = nix::unistd::Pid::from_raw(pid as i32);
@@ -465,7 +471,9 @@ fn a_pool_that_is_terminated_or_dropped_leaves_nobody() {
     pool.join().unwrap();
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert!(pids.iter().all(|&pid| state(pid).is_none()));
-    assert!(result.get().unwrap_err().into_results().iter().all(|one| matches!(one, Err(TaskError::Terminated))));
+    assert!(
+        result.get().unwrap_err().into_results().iter().all(|one| matches!(one, Err(TaskError::Terminated)))
+    );
     assert!(matches!(pool.apply(square, (1,)), Err(TaskError::Terminated)));
 
     let pool = Pool::new(2).unwrap();
@@ -505,7 +513,8 @@ fn stopped_workers_hold_up_only_their_own_tasks() {
     let stopped = pool.stats().workers[0].pid;
     signal(stopped, Signal::SIGSTOP);
     // More than one of them gets, and long ones, too.
-    let mut results = pool.batch().chunk_size(1).imap_unordered(|bytes: Vec<u8>| bytes.len(), vec![vec![1; 100_000]; 20]);
+    let mut results =
+        pool.batch().chunk_size(1).imap_unordered(|bytes: Vec<u8>| bytes.len(), vec![vec![1; 100_000]; 20]);
     let mut arrived = 0;
     while let Some(Ok(length)) = results.next_timeout(Duration::from_millis(500)) {
         assert_eq!(length, 100_000);

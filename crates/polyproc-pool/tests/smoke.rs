@@ -57,7 +57,8 @@ fn tasks_run_in_other_processes_at_the_same_time() {
 fn starmap_spreads_tuples() {
     let _watchdog = watchdog();
     let pool = Pool::new(2).unwrap();
-    let joined = pool.starmap(|a: String, b: u8, c: Option<i32>| format!("{a}{b}{c:?}"), [("x".to_owned(), 1, None)]);
+    let joined =
+        pool.starmap(|a: String, b: u8, c: Option<i32>| format!("{a}{b}{c:?}"), [("x".to_owned(), 1, None)]);
     assert_eq!(joined.unwrap(), ["x1None"]);
     let later = pool.starmap_async(u32::pow, [(2, 3), (3, 2)]);
     assert_eq!(later.get().unwrap(), [8, 9]);
@@ -111,7 +112,8 @@ fn a_dropped_iterator_runs_no_more() {
         count.fetch_add(1);
         spin(Duration::from_millis(2));
     };
-    let mut results = pool.batch().chunk_size(1).max_in_flight(100).imap(task, (0..100).map(|n| (count.clone(), n)));
+    let mut results =
+        pool.batch().chunk_size(1).max_in_flight(100).imap(task, (0..100).map(|n| (count.clone(), n)));
     results.next().unwrap().unwrap();
     drop(results);
     pool.apply(|| (), ()).unwrap();
@@ -265,7 +267,9 @@ fn the_number_of_workers_can_change() {
     let _watchdog = watchdog();
     let pool = Pool::new(1).unwrap();
     pool.resize(3).unwrap();
-    wait_until("three are ready", || pool.stats().workers.iter().filter(|worker| worker.ready.is_some()).count() == 3);
+    wait_until("three are ready", || {
+        pool.stats().workers.iter().filter(|worker| worker.ready.is_some()).count() == 3
+    });
     assert_eq!(pool.map(square, 0..100).unwrap().len(), 100);
     pool.resize(1).unwrap();
     wait_until("one is left", || pool.stats().workers.len() == 1);

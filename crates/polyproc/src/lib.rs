@@ -112,8 +112,8 @@ pub use polyproc_pipe::{
 };
 #[cfg(feature = "pool")]
 pub use polyproc_pool::{
-    AsyncResult, Batch, Builder as PoolBuilder, Imap, ImapUnordered, Initialized, MapError, Pool, PoolError, Retry,
-    StatePool, Stats, TaskError, WorkerStats,
+    AsyncResult, Batch, Builder as PoolBuilder, Imap, ImapUnordered, Initialized, MapError, Pool, PoolError,
+    Retry, StatePool, Stats, TaskError, WorkerStats,
 };
 #[cfg(feature = "process")]
 pub use polyproc_process::{
