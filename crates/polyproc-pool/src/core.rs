@@ -78,7 +78,6 @@ pub(crate) struct Core {
     /// Batches with items that wait, each once, in the order of their turns.
     turns: VecDeque<BatchId>,
     pace: Pace,
-    scratch: Vec<u8>,
     spare: Spare,
     /// The way to the thread that calls back, once there is one.
     callbacks: Option<Sender<Box<dyn FnOnce() + Send>>>,
@@ -107,7 +106,6 @@ impl Core {
             batches: HashMap::new(),
             turns: VecDeque::new(),
             pace: Pace::default(),
-            scratch: Vec::new(),
             spare: Spare::default(),
             callbacks: None,
             states: Vec::new(),
@@ -360,8 +358,7 @@ impl Core {
             let count = items.count;
             batch.queued -= count;
             let expected = self.pace.expect(function, count);
-            let assigned =
-                self.workers[index].assign(id, function, items, length, unit, expected, &mut self.scratch);
+            let assigned = self.workers[index].assign(id, function, items, length, unit, expected);
             let batch = self.batches.get_mut(&id).expect("a turn is a batch's");
             let result = match assigned {
                 Ok(()) => Ok(true),

@@ -132,6 +132,8 @@ pub(crate) struct Worker {
     /// How long the last results were, if they were long.
     pub(crate) long: usize,
     under_way: usize,
+    /// Memory for orders.
+    order: Vec<u8>,
     epoch: u32,
     next_number: u64,
     /// How many tasks it was given.
@@ -179,6 +181,7 @@ impl Worker {
             slabs: Default::default(),
             long: 0,
             under_way: 0,
+            order: Vec::new(),
             epoch: 0,
             next_number: 1,
             given: 0,
@@ -221,7 +224,6 @@ impl Worker {
         length: usize,
         unit: usize,
         expected: Option<f64>,
-        scratch: &mut Vec<u8>,
     ) -> Result<(), (Source, Refusal)> {
         let bytes = &items.bytes[items.at..items.at + length];
         let slab = if length <= INLINE {
@@ -251,13 +253,14 @@ impl Worker {
             slab: slab.as_ref().map(|(index, _)| (*index as u32, length as u64)),
             out: out.as_ref().map(|(index, _)| *index as u32),
         };
-        scratch.clear();
-        *scratch = postcard::to_extend(&Order::Run(job), std::mem::take(scratch)).unwrap_or_default();
+        self.order.clear();
+        let order = postcard::to_extend(&Order::Run(job), std::mem::take(&mut self.order));
+        self.order = order.unwrap_or_default();
         if slab.is_none() {
-            scratch.extend_from_slice(bytes);
+            self.order.extend_from_slice(bytes);
         }
         let descriptors: Vec<_> = items.descriptors.iter().map(AsFd::as_fd).collect();
-        if let Err(error) = self.line.try_send_with(scratch, &descriptors) {
+        if let Err(error) = self.line.try_send_with(&self.order, &descriptors) {
             let refusal = match error {
                 SendError::Io { error, .. } => Refusal::Never(error.to_string()),
                 SendError::TooLarge { .. } => Refusal::Never(error.to_string()),

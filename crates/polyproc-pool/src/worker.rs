@@ -16,7 +16,7 @@ use std::any::Any;
 use std::fmt::Display;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Runs in the worker's process.
 pub(crate) fn work(employment: Employment) {
@@ -36,9 +36,11 @@ pub(crate) fn work(employment: Employment) {
         items: 0,
         slab: None,
         out: None,
+        lent: None,
         descriptors: Vec::new(),
         is_special: false,
         started: Report::SIZE,
+        function: None,
         epoch: 0,
         unit: 1,
         next_unit: 1,
@@ -78,6 +80,9 @@ fn prepare(
     Ok(made)
 }
 
+/// So long an array stays mapped of which nothing is lent any more.
+const LENT: Duration = Duration::from_secs(1);
+
 const NOT_HERE: &str = "the worker's program is not the one that the pool runs";
 
 /// Nobody is left at the other end.
@@ -104,11 +109,16 @@ pub(crate) struct Run {
     slab: Option<(Array<u8>, usize)>,
     /// Where the results may be put.
     out: Option<Array<u8>>,
+    /// The array of which parts were lent last, and by which function: as long as it is here it stays mapped, and its pages
+    /// known.
+    lent: Option<(Remote, Box<dyn Any>)>,
     descriptors: Vec<OwnedFd>,
     /// Whether there is a slab, or there are descriptors.
     is_special: bool,
     /// Where the result begins that is being made.
     started: usize,
+    /// What is called.
+    function: Option<Remote>,
     epoch: u32,
     /// How many items are begun at a time, and before which of them the next are.
     unit: u32,
@@ -120,6 +130,9 @@ impl Run {
     fn obey(&mut self) -> Result<(), Gone> {
         let mut slabs: Vec<Option<Array<u8>>> = Vec::new();
         loop {
+            if self.lent.is_some() && matches!(self.line.poll(LENT), Ok(false)) {
+                self.lent = None;
+            }
             self.message.clear();
             let descriptors = match self.line.recv_with(&mut self.message) {
                 Ok(descriptors) => descriptors,
@@ -175,6 +188,8 @@ impl Run {
         (self.job, self.count, self.index, self.reported) = (job.number, job.count, 0, 0);
         (self.epoch, self.unit, self.next_unit) = (job.epoch, job.unit, job.unit);
         self.results.truncate(Report::SIZE);
+        self.function = Some(job.function);
+        self.lent.take_if(|(function, _)| *function != job.function);
         let start = Instant::now();
         if job.function.call(self).is_err() {
             while self.index < self.count {
@@ -521,8 +536,13 @@ impl<F: Fn(&mut [T]), T: Pod> Adapter<F> for ForEachChunk<T> {
     type Context = Run;
 
     fn run(function: F, run: &mut Run) {
+        let mut last = None;
         run.each(|_, (loan, start, end): (Loan<T>, usize, usize)| {
             loan.with(start..end, |part| function(part)).expect("the pool names parts that there are");
+            last = Some(loan);
         });
+        if let (Some(loan), Some(function)) = (last, run.function) {
+            run.lent = Some((function, Box::new(loan)));
+        }
     }
 }

@@ -32,7 +32,10 @@ fn main() {
 fn test() {
     let tests: [(&str, fn()); 5] = [
         ("a_killed_program_leaves_no_worker", a_killed_program_leaves_no_worker),
-        ("an_interrupt_ends_program_and_workers_in_silence", an_interrupt_ends_program_and_workers_in_silence),
+        (
+            "an_interrupt_ends_program_and_workers_in_silence",
+            an_interrupt_ends_program_and_workers_in_silence,
+        ),
         ("an_interrupt_that_is_handled_does_not_touch_the_workers", an_interrupt_that_is_handled),
         ("a_program_that_exits_leaves_no_worker", a_program_that_exits_leaves_no_worker),
         ("a_program_that_panics_leaves_no_worker", a_program_that_panics_leaves_no_worker),
@@ -76,10 +79,8 @@ fn handles_interrupts() {
         spin(Duration::from_micros(200));
         n + 1
     };
-    let mut next = 1;
-    for result in pool.imap(task, 0..) {
-        assert_eq!(result.unwrap(), next);
-        next += 1;
+    for (expected, result) in (1..).zip(pool.imap(task, 0..)) {
+        assert_eq!(result.unwrap(), expected);
         if INTERRUPTS.load(Ordering::Relaxed) >= 3 {
             break;
         }
@@ -155,15 +156,14 @@ fn at_terminal(scenario: &str) -> (Child, std::fs::File) {
     let number = pty.slave.as_raw_fd();
     let mut command = command(scenario);
     command.stdin(slave()).stdout(slave()).stderr(slave());
-    // SAFETY: between fork and exec two system calls, with numbers.
-    unsafe {
-        command.pre_exec(move || {
-            nix::unistd::setsid()?;
-            // The descriptor is the terminal's; it becomes the session's own.
-            nix::libc::ioctl(number, nix::libc::TIOCSCTTY, 0);
-            Ok(())
-        })
+    let become_foreground = move || {
+        nix::unistd::setsid()?;
+        // SAFETY: takes numbers; the descriptor is the terminal's, which becomes the session's own.
+        unsafe { nix::libc::ioctl(number, nix::libc::TIOCSCTTY, 0) };
+        Ok(())
     };
+    // SAFETY: between fork and exec it makes two system calls, and nothing else.
+    unsafe { command.pre_exec(become_foreground) };
     let program = command.spawn().unwrap();
     (program, std::fs::File::from(pty.master))
 }

@@ -222,6 +222,28 @@ fn an_array_is_worked_on_in_place() {
 }
 
 #[test]
+fn a_lent_array_is_let_go_of() {
+    let _watchdog = watchdog();
+    let pool = Pool::new(1).unwrap();
+    let pid = pool.apply(std::process::id, ()).unwrap();
+    let maps =
+        || std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().matches("polyproc:array").count();
+    let before = maps();
+    let lend = || {
+        let array = Array::<u64>::zeroed(100_000).unwrap();
+        pool.for_each_chunk(&mut array.lock().unwrap(), 10_000, |part: &mut [u64]| part.fill(1)).unwrap();
+        assert_eq!(maps(), before + 1, "for the next pass");
+    };
+    lend();
+    let start = Instant::now();
+    wait_until("an idle worker lets go of it", || maps() == before);
+    assert!(start.elapsed() >= Duration::from_millis(500));
+    lend();
+    pool.apply(square, (1,)).unwrap();
+    assert_eq!(maps(), before, "another function");
+}
+
+#[test]
 fn a_closed_pool_does_what_it_has_and_takes_no_more() {
     let _watchdog = watchdog();
     let pool = Pool::new(2).unwrap();

@@ -72,7 +72,11 @@ pub(crate) fn catch(f: impl FnOnce() -> Outcome) -> Outcome {
     catch_panic(f).unwrap_or_else(|panic| panicked(panic.message, panic.location))
 }
 
-/// What `f` returns, or its panic, with how it came to it.
+/// What `f` returns.
+///
+/// # Errors
+///
+/// Its panic, with how it came to it.
 pub fn catch_traced<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
     let was_traced = IS_TRACED.replace(true);
     let result = catch_panic(f);
