@@ -1,11 +1,12 @@
 //! polyproc beside what else there is: in the same rounds of one run, checked by the same rules.
 //!
-//! A subject, such as one way of a message, is a file of its own ([`lock`], [`channel`], [`token`]), and knows nobody. Who is
+//! A subject, such as one way of a message, is a file of its own ([`lock`], [`channel`], [`token`], [`pool`]), and knows nobody. Who is
 //! measured is a family of [`adapters`]. A bench puts both together in a [`Rivals`] table, ours first: it is the reference.
 
 pub mod adapters;
 pub mod channel;
 pub mod lock;
+pub mod pool;
 mod shared;
 mod table;
 pub mod token;

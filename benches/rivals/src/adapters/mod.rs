@@ -12,10 +12,14 @@ pub mod ipmpsc;
 pub mod ours;
 pub mod pipe;
 pub mod posix;
+#[cfg(feature = "procspawn")]
+pub mod procspawn;
 mod program;
 pub mod python;
 #[cfg(feature = "raw_sync")]
 pub mod raw_sync;
+#[cfg(feature = "rayon")]
+pub mod rayon;
 #[cfg(feature = "shaq")]
 pub mod shaq;
 #[cfg(feature = "shmem-ipc")]

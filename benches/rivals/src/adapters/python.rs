@@ -46,5 +46,5 @@ pub fn has_faster_fifo() -> bool {
 /// Nanoseconds of an operation of a subject of a script: see the script.
 pub fn run(script: &str, subject: &str, numbers: &[u64]) -> f64 {
     let script = folder().join("python").join(script);
-    figure(Command::new(interpreter()).arg(script).args(arguments(subject, numbers)))
+    figure(Command::new(interpreter()).arg("-B").arg(script).args(arguments(subject, numbers)))
 }
