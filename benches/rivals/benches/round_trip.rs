@@ -65,6 +65,20 @@ fn threads<P: Put<8> + Send, G: Get<8> + Send>(place: Place, mut make: impl FnMu
     round_trip_threads(place.count, place.cpus, place.pause, [(there, home), (back, at)])
 }
 
+/// The ends of one side of two services. The other side makes its ends in the other order: each waits for its other end.
+#[cfg(feature = "iceoryx2")]
+fn message_ends(
+    there: &iceoryx2::Messages<8>,
+    back: &iceoryx2::Messages<8>,
+    is_first: bool,
+) -> (iceoryx2::Publish<8, false>, iceoryx2::Subscribe<8, false>) {
+    if is_first {
+        return (there.publisher(), back.subscriber());
+    }
+    let subscriber = there.subscriber();
+    (back.publisher(), subscriber)
+}
+
 fn messages(place: Place) {
     let Place { count, fewer, .. } = place;
     let mut table = Rivals::new(format!("8 bytes there and back, {}", place.name))
@@ -89,16 +103,8 @@ fn messages(place: Place) {
         table = rival!(table, "shaq", "shaq, spinning", move || ends(count, place, shaq::one_to_one::<8>));
         table = rival!(table, "iceoryx2", "iceoryx2 publish-subscribe, polling", move || {
             let (there, back) = (iceoryx2::Messages::<8>::new(), iceoryx2::Messages::<8>::new());
-            round_trip(
-                count,
-                place.cpus,
-                place.pause,
-                || (there.publisher::<false>(), back.subscriber::<false>()),
-                || {
-                    let subscriber = there.subscriber::<false>();
-                    (back.publisher::<false>(), subscriber)
-                },
-            )
+            let ends = |is_first| message_ends(&there, &back, is_first);
+            round_trip(count, place.cpus, place.pause, || ends(true), || ends(false))
         });
     }
     table = table
@@ -187,6 +193,17 @@ fn tokens(place: Place) {
             let events = raw_sync::Events::busy();
             let ends = |mine, other| (events.set(other), events.take(mine));
             token::round_trip(count, cpus, pause, || ends(0, 1), || ends(1, 0))
+        });
+    }
+    if place.is_awake {
+        table = rival!(table, "iceoryx2", "iceoryx2 publish-subscribe, polling", move || {
+            let (there, back) = (iceoryx2::Messages::<8>::new(), iceoryx2::Messages::<8>::new());
+            let ends = |is_first: bool| {
+                let (mut publisher, mut subscriber) = message_ends(&there, &back, is_first);
+                let set = move || publisher.put(&[0; 8]);
+                (set, move || subscriber.get(&mut [0; 8], |_| ()))
+            };
+            token::round_trip(count, cpus, pause, || ends(true), || ends(false))
         });
     }
     table = rival!(table, "iceoryx2", "iceoryx2 event", move || {
