@@ -7,6 +7,8 @@
 #include <boost/interprocess/sync/interprocess_mutex.hpp>
 #include <boost/interprocess/sync/interprocess_semaphore.hpp>
 
+#include <signal.h>
+
 #include <cstring>
 #include <memory>
 #include <string>
@@ -188,6 +190,51 @@ double round_trip(u64 count, u64 cpu, u64 pause) {
     return double(total) / double(count);
 }
 
+// A producer (0) or a consumer (1) is killed after some microseconds and replaced: 1 if further messages pass.
+double kill_one(u64 victim, u64 after) {
+    constexpr u64 size = 64, slots = 1024, further = 2000;
+    Queue queue(size, slots);
+    auto& passed = *shared<std::atomic<u64>>(0u);
+    const auto start = [&](u64 index) {
+        const pid_t pid = fork();
+        check(pid >= 0, "fork");
+        if (pid > 0) return pid;
+        alarm(60);
+        std::vector<char> message(size);
+        for (;;) {
+            if (index == 0) {
+                queue.put(message, 7);
+            } else {
+                check(queue.get(message) == 7, "not the message that was due");
+                ++passed;
+            }
+        }
+    };
+    const auto has_passed = [&](u64 count, u64 within) {
+        const u64 deadline = now() + within * 1000000000u;
+        while (passed < count) {
+            if (now() > deadline) return false;
+            usleep(200);
+        }
+        return true;
+    };
+    const auto end = [](pid_t pid) {
+        kill(pid, SIGKILL);
+        waitpid(pid, nullptr, 0);
+    };
+    pid_t pids[2] = {start(0), start(1)};
+    const bool is_sound = has_passed(further, 10);
+    usleep(after);
+    end(pids[victim]);
+    const u64 before = passed;
+    pids[victim] = start(victim);
+    const bool is_good = has_passed(before + further, 1);
+    end(pids[0]);
+    end(pids[1]);
+    check(is_sound, "nothing passes, though nobody is dead");
+    return is_good;
+}
+
 double run(const std::string& subject, const std::vector<u64>& numbers) {
     const auto number = [&](std::size_t index) { return numbers.at(index); };
     if (subject == "lock_alone") return lock_alone(number(0));
@@ -197,6 +244,7 @@ double run(const std::string& subject, const std::vector<u64>& numbers) {
     if (subject == "one_way") return one_way(number(0), number(1), number(2));
     if (subject == "many") return many(number(0), number(1), number(2));
     if (subject == "round_trip") return round_trip(number(0), number(1), number(2));
+    if (subject == "kill") return kill_one(number(0), number(1));
     check(false, "no such subject");
     return 0;
 }

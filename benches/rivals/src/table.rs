@@ -29,6 +29,12 @@ pub fn skip(who: &'static str, why: &str) {
     }
 }
 
+/// Whether the command line has no words, or one that this text has.
+pub fn chosen(text: &str) -> bool {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    words.is_empty() || words.iter().any(|word| text.contains(word.as_str()))
+}
+
 /// Ends the program, as failed if anybody did.
 pub fn finish() -> ! {
     // Relaxed: of this thread.
@@ -70,10 +76,8 @@ impl<'a> Rivals<'a> {
 
     /// Runs it, as far as the command line wants it.
     pub fn run(mut self) {
-        let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-        let is_wanted = |text: &str| words.iter().any(|word| text.contains(word.as_str()));
-        if !words.is_empty() && !is_wanted(self.title) {
-            self.rivals.retain(|(name, _)| is_wanted(name));
+        if !chosen(self.title) {
+            self.rivals.retain(|(name, _)| chosen(name));
             if self.rivals.is_empty() {
                 return;
             }

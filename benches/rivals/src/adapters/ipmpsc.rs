@@ -20,9 +20,14 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// One with room for [`slots`] messages, each with its two lengths.
+    /// One with room for [`slots`] messages.
     pub fn new<const N: usize>() -> Ring {
-        let (path, file) = SharedRingBuffer::create_temp((slots::<N>() * (N + 16)) as u32).expect("a ring");
+        Ring::with_slots::<N>(slots::<N>())
+    }
+
+    /// One with room for so many messages, each with its two lengths.
+    pub fn with_slots<const N: usize>(slots: usize) -> Ring {
+        let (path, file) = SharedRingBuffer::create_temp((slots * (N + 16)) as u32).expect("a ring");
         Ring { path, _file: file }
     }
 

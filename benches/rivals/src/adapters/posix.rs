@@ -37,6 +37,17 @@ impl Pthread {
     }
 }
 
+impl Pthread {
+    /// Runs something while it is locked.
+    pub fn within(&self, f: impl FnOnce()) {
+        // SAFETY: initialised by `new`.
+        assert_eq!(unsafe { libc::pthread_mutex_lock(&raw mut (*self.0.at()).lock) }, 0);
+        f();
+        // SAFETY: as above, and held.
+        assert_eq!(unsafe { libc::pthread_mutex_unlock(&raw mut (*self.0.at()).lock) }, 0);
+    }
+}
+
 impl Counter for Pthread {
     #[inline(always)]
     fn increment(&self) {

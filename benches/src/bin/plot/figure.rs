@@ -38,7 +38,7 @@ type Drawn = Result<(), Box<dyn Error>>;
 pub(crate) const OVERVIEW: &str = "overview";
 
 /// As many lines as can be looked through in any order.
-const MANY: usize = 7;
+const MANY: usize = 6;
 
 /// The colour in which somebody is drawn.
 fn colour(who: &str) -> RGBColor {
