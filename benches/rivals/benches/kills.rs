@@ -87,7 +87,7 @@ fn trials() -> Vec<Trial> {
 }
 
 fn main() {
-    let count = if is_test() { 2 } else { 30 };
+    let count = if is_test() { 1 } else { 30 };
     println!(
         "\na killed producer, a killed consumer: trials of {count} in which further messages did not pass"
     );
