@@ -1,7 +1,8 @@
 //! One area's figure: a panel a table, a line a subject.
 //!
 //! A bar is the median ratio to the table's first subject; less is faster. The thin line over it goes from the best round
-//! to the worst. Where the ratios span decades, bars begin at 1, so that their length is a factor; else at nought.
+//! to the worst. Where the ratios span decades, bars begin at 1, so that their length is a factor; else at nought. A table with
+//! many lines is drawn in their order of speed.
 
 use crate::scale::Scale;
 use plotters::prelude::*;
@@ -24,7 +25,8 @@ const FOOT_LINE: i32 = 18;
 
 const OURS: RGBColor = RGBColor(214, 90, 24);
 const LIMIT: RGBColor = RGBColor(72, 84, 99);
-const OTHER: RGBColor = RGBColor(160, 174, 190);
+const OTHER: RGBColor = RGBColor(142, 160, 182);
+const THREADS: RGBColor = RGBColor(196, 178, 120);
 const INK: RGBColor = RGBColor(28, 34, 42);
 const FAINT: RGBColor = RGBColor(226, 230, 235);
 const GREY: RGBColor = RGBColor(100, 110, 122);
@@ -32,12 +34,20 @@ const GREY: RGBColor = RGBColor(100, 110, 122);
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
 
+/// The figure of a few tables of several areas.
+pub(crate) const OVERVIEW: &str = "overview";
+
+/// As many lines as can be looked through in any order.
+const MANY: usize = 6;
+
 /// The colour in which somebody is drawn.
 fn colour(who: &str) -> RGBColor {
     if who.contains("polyproc") {
         OURS
     } else if who.starts_with("limit") {
         LIMIT
+    } else if ["threads", "std::", "parking_lot"].iter().any(|sign| who.contains(sign)) {
+        THREADS
     } else {
         OTHER
     }
@@ -57,6 +67,10 @@ fn time(nanos: f64) -> String {
 /// Three digits that count.
 fn short(figure: f64) -> String {
     match figure {
+        f if f >= 999.5 => {
+            let last = 10f64.powf(f.log10().floor() - 2.0);
+            thousands((f / last).round() * last)
+        }
         f if f >= 99.5 => format!("{f:.0}"),
         f if f >= 9.95 => format!("{f:.1}"),
         f if f >= 0.0995 => format!("{f:.2}"),
@@ -64,9 +78,19 @@ fn short(figure: f64) -> String {
     }
 }
 
+/// With a comma between thousands.
+fn thousands(figure: f64) -> String {
+    let digits = format!("{figure:.0}");
+    let comma = |(index, digit)| match (digits.len() - index) % 3 {
+        0 if index > 0 => format!(",{digit}"),
+        _ => String::from(digit),
+    };
+    digits.chars().enumerate().map(comma).collect()
+}
+
 /// As [`short`], without zeros at its end: for an axis.
 fn tick(figure: f64) -> String {
-    let text = if figure >= 99.5 { format!("{figure:.0}") } else { format!("{figure:.4}") };
+    let text = if figure >= 99.5 { thousands(figure) } else { format!("{figure:.4}") };
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
@@ -93,10 +117,15 @@ pub(crate) fn draw(path: &Path, area: &str, runs: &[Run]) -> Drawn {
     let height = HEAD + runs.iter().map(panel).sum::<i32>() + FOOT_LINE * foot.len() as i32 + 16;
     let canvas = SVGBackend::new(path, (WIDTH as u32, height as u32)).into_drawing_area();
     canvas.fill(&WHITE)?;
-    write(&canvas, area, (20, 24), 24, INK, HPos::Left)?;
+    let heading = match area.strip_prefix("rivals-") {
+        Some(subject) => format!("{} beside the rivals", subject.replace('_', " ")),
+        None if area == OVERVIEW => "polyproc beside its rivals".to_owned(),
+        None => area.replace('_', " "),
+    };
+    write(&canvas, &heading, (20, 24), 24, INK, HPos::Left)?;
     let has_rows = runs.iter().any(|run| !run.rows.is_empty());
     let has_spreads = runs.iter().any(|run| !run.spreads.is_empty());
-    let bars = "bars: median time as a ratio to the first line of a table, less is faster; thin lines: best to worst round";
+    let bars = "bars: median time as a ratio to the line that has 1.00, less is faster; thin lines: best to worst round";
     let discs = "discs: median; strokes: 99 %, 99.9 %, longest";
     let has_shares = runs.iter().any(|run| !run.shares.is_empty());
     let parts = "from what the unluckiest got to what the luckiest got, 1 being a fair part";
@@ -104,8 +133,14 @@ pub(crate) fn draw(path: &Path, area: &str, runs: &[Run]) -> Drawn {
         [(has_rows, bars), (has_spreads, discs), (has_shares, parts)].into_iter().filter(|(has, _)| *has);
     let legend = legend.map(|(_, text)| text).collect::<Vec<_>>().join("; ");
     write(&canvas, &legend, (20, 50), 12, GREY, HPos::Left)?;
-    let mut x = 720;
-    for (name, width, colour) in [("polyproc", 100, OURS), ("limit", 75, LIMIT), ("others", 0, OTHER)] {
+    let mut x = 530;
+    let kinds = [
+        ("polyproc", 100, OURS),
+        ("limit", 75, LIMIT),
+        ("between processes", 160, OTHER),
+        ("between threads", 0, THREADS),
+    ];
+    for (name, width, colour) in kinds {
         canvas.draw(&Rectangle::new([(x, 18), (x + 12, 30)], colour.filled()))?;
         write(&canvas, name, (x + 18, 25), 13, GREY, HPos::Left)?;
         x += width;
@@ -182,16 +217,22 @@ fn rows(canvas: &Canvas<'_>, top: i32, rows: &[Row]) -> Drawn {
         write(canvas, name, (column, top - 8), 12, GREY, HPos::Right)?;
     }
     let zero = x(scale, if scale.is_log() { 1.0 } else { 0.0 });
-    for (index, row) in rows.iter().enumerate() {
+    let mut order: Vec<&Row> = rows.iter().collect();
+    if order.len() > MANY {
+        order.sort_by(|one, other| one.ratio.total_cmp(&other.ratio));
+    }
+    for (index, row) in order.into_iter().enumerate() {
         let y = top + LINE * index as i32 + LINE / 2;
         let colour = colour(&row.who);
         write(canvas, &row.who, (NAMES, y), 13, if colour == OURS { OURS } else { INK }, HPos::Right)?;
         let end = x(scale, row.ratio);
-        // A bar without length is still to be seen.
-        let (from, to) = (zero.min(end) - i32::from(zero == end), zero.max(end) + i32::from(zero == end));
-        canvas.draw(&Rectangle::new([(from, y - 7), (to, y + 7)], colour.filled()))?;
+        canvas.draw(&Rectangle::new([(zero.min(end), y - 7), (zero.max(end), y + 7)], colour.filled()))?;
+        if (end - zero).abs() < 3 {
+            // A bar without length is still to be seen.
+            canvas.draw(&Circle::new((end, y), 5, colour.filled()))?;
+        }
         let (best, worst) = extremes(row, &rows[0]);
-        if index > 0 && best < worst {
+        if !std::ptr::eq(row, &rows[0]) && best < worst {
             line(canvas, (x(scale, best), y), (x(scale, worst), y), INK, 1)?;
         }
         write(canvas, &short(row.ratio), (COLUMNS[0], y), 13, INK, HPos::Right)?;
@@ -241,4 +282,24 @@ fn shares(canvas: &Canvas<'_>, top: i32, shares: &[Share]) -> Drawn {
     }
     let one = x(scale, 1.0);
     line(canvas, (one, top), (one, top + LINE * shares.len() as i32), GREY, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_three_digits_that_count() {
+        for (figure, expected) in [
+            (0.05, "0.0500"),
+            (0.994, "0.99"),
+            (12.34, "12.3"),
+            (876.5, "876"),
+            (88_329.0, "88,300"),
+            (1e6, "1,000,000"),
+        ] {
+            assert_eq!(short(figure), expected);
+        }
+        assert_eq!((tick(0.5).as_str(), tick(100_000.0).as_str()), ("0.5", "100,000"));
+    }
 }

@@ -30,13 +30,31 @@ fn latest(folder: &Path) -> Result<BTreeMap<String, Vec<Run>>, Box<dyn Error>> {
     Ok(areas)
 }
 
+/// The tables of the overview, which the project's README shows.
+const CHOSEN: [&str; 4] = [
+    "counter, 4 processes",
+    "8 bytes there and back, awake, two CPUs",
+    "messages of 64 bytes, one producer, one consumer, two CPUs",
+    "messages of 1 MiB, one producer, one consumer, two CPUs",
+];
+
+/// Those of them that the rivals' benches have made.
+fn overview(areas: &BTreeMap<String, Vec<Run>>) -> Vec<Run> {
+    let rivals = || areas.iter().filter(|(area, _)| area.starts_with("rivals-")).flat_map(|(_, runs)| runs);
+    CHOSEN.iter().filter_map(|title| rivals().find(|run| run.title == *title).cloned()).collect()
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let figures = std::env::args_os()
         .nth(1)
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("figures"), PathBuf::from);
-    let areas = latest(&folder())?;
+    let mut areas = latest(&folder())?;
     if areas.is_empty() {
         return Err(format!("no results in {}: run `cargo bench` first", folder().display()).into());
+    }
+    let overview = overview(&areas);
+    if !overview.is_empty() {
+        areas.insert(figure::OVERVIEW.to_owned(), overview);
     }
     std::fs::create_dir_all(&figures)?;
     for (area, runs) in &areas {

@@ -1,0 +1,83 @@
+//! raw_sync: its mutex, its event, and its event that spins.
+
+use crate::Shared;
+use crate::lock::Counter;
+use raw_sync::Timeout;
+use raw_sync::events::{BusyEvent, Event, EventImpl, EventInit, EventState};
+use raw_sync::locks::{LockImpl, LockInit, Mutex};
+
+/// Room for whatever it needs, and a number in a line of its own.
+#[repr(C, align(64))]
+struct Room {
+    bytes: [u8; 512],
+    number: u64,
+}
+
+/// A counter under its mutex.
+pub struct RawSync {
+    lock: Box<dyn LockImpl>,
+    room: Shared<Room>,
+}
+
+impl RawSync {
+    /// One at nought.
+    pub fn new() -> RawSync {
+        let room = Shared::<Room>::new();
+        assert!(Mutex::size_of(Some(room.at().cast())) <= 512);
+        // SAFETY: room enough, which lives as long as the lock, and the number as its data.
+        let lock = unsafe { Mutex::new(room.at().cast(), (&raw mut (*room.at()).number).cast()) };
+        RawSync { lock: lock.expect("a mutex").0, room }
+    }
+}
+
+impl Counter for RawSync {
+    #[inline(always)]
+    fn increment(&self) {
+        let guard = self.lock.lock().expect("the lock");
+        // SAFETY: the data that it was made with, a number, which the lock guards.
+        unsafe { *guard.cast::<u64>() += 1 };
+    }
+
+    fn total(&self) -> u64 {
+        // SAFETY: nobody else is at work.
+        unsafe { (*self.room.at()).number }
+    }
+}
+
+/// Two events that reset themselves.
+pub struct Events {
+    events: [Box<dyn EventImpl>; 2],
+    _rooms: [Shared<Room>; 2],
+}
+
+impl Events {
+    fn new<E: EventInit>() -> Events {
+        let rooms = [Shared::<Room>::new(), Shared::new()];
+        let events = rooms.each_ref().map(|room| {
+            assert!(E::size_of(Some(room.at().cast())) <= 512);
+            // SAFETY: room enough, which lives as long as the event.
+            unsafe { E::new(room.at().cast(), true) }.expect("an event").0
+        });
+        Events { events, _rooms: rooms }
+    }
+
+    /// Two that sleep.
+    pub fn sleeping() -> Events {
+        Events::new::<Event>()
+    }
+
+    /// Two that spin.
+    pub fn busy() -> Events {
+        Events::new::<BusyEvent>()
+    }
+
+    /// What sets one.
+    pub fn set(&self, index: usize) -> impl FnMut() {
+        move || self.events[index].set(EventState::Signaled).expect("a signal")
+    }
+
+    /// What waits for one, and takes it.
+    pub fn take(&self, index: usize) -> impl FnMut() {
+        move || self.events[index].wait(Timeout::Infinite).expect("a wait")
+    }
+}
