@@ -9,6 +9,7 @@ pub mod interprocess;
 pub mod ipc_channel;
 #[cfg(feature = "ipmpsc")]
 pub mod ipmpsc;
+mod our_pool;
 pub mod ours;
 pub mod pipe;
 pub mod posix;
