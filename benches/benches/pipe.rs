@@ -52,11 +52,16 @@ fn ring<const N: usize>(count: u64, bytes: u64) -> f64 {
     pair([0, 1], count, put, get)
 }
 
-fn one_way<const N: usize>(count: u64, capacity: usize) -> f64 {
-    let (here, there) = pipe_with_capacity::<[u8; N], [u8; N], Raw>(capacity).unwrap();
+fn one_way<const N: usize>(count: u64, capacity: Option<usize>) -> f64 {
+    let (here, there) = connection::<[u8; N], Raw>(capacity);
     let send = || (0..count).for_each(|number| here.send(message(number)).unwrap());
     let receive = || (0..count).for_each(|number| check(&there.recv().unwrap(), number));
     pair([0, 1], count, send, receive)
+}
+
+/// A connection as it comes, or with rings of this size.
+fn connection<T, C>(capacity: Option<usize>) -> (Connection<T, T, C>, Connection<T, T, C>) {
+    capacity.map_or_else(Connection::pair, pipe_with_capacity).unwrap()
 }
 
 fn small<const N: usize>(title: &'static str, count: u64) {
@@ -64,8 +69,9 @@ fn small<const N: usize>(title: &'static str, count: u64) {
     Table::new(title)
         .subject("limit: a ring by hand", || ring::<N>(count, 1 << 20))
         .subject("the same, of 128 KiB", || ring::<N>(count, 128 << 10))
-        .subject("polyproc Connection", || one_way::<N>(count, 128 << 10))
-        .subject("polyproc Connection, 1 MiB", || one_way::<N>(count, 1 << 20))
+        .subject("polyproc Connection", || one_way::<N>(count, None))
+        .subject("polyproc Connection, 128 KiB", || one_way::<N>(count, Some(128 << 10)))
+        .subject("polyproc Connection, 1 MiB", || one_way::<N>(count, Some(1 << 20)))
         .run();
 }
 
@@ -73,7 +79,7 @@ fn large() {
     const N: usize = 1 << 20;
     let count = scaled(2_000).max(20);
     let ours = |capacity| {
-        let (here, there) = pipe_with_capacity::<Vec<u8>, Vec<u8>, Bytes>(capacity).unwrap();
+        let (here, there) = connection::<Vec<u8>, Bytes>(capacity);
         let send = || {
             let mut bytes = vec![1; N];
             for number in 0..count {
@@ -112,8 +118,9 @@ fn large() {
             };
             pair([0, 1], count, put, get)
         })
-        .subject("polyproc Connection", || ours(128 << 10))
-        .subject("polyproc Connection, 1 MiB", || ours(1 << 20))
+        .subject("polyproc Connection", || ours(None))
+        .subject("polyproc Connection, 128 KiB", || ours(Some(128 << 10)))
+        .subject("polyproc Connection, 1 MiB", || ours(Some(1 << 20)))
         .run();
 }
 

@@ -118,6 +118,27 @@ fn a_send_to_a_sleeping_receiver() {
 }
 
 #[test]
+fn a_send_that_goes_on_with_a_run() {
+    let _turn = one_at_a_time();
+    let phases: &[&str] = &["unsent", "sent"];
+    Operation::new("send 8 bytes behind others", Scene::new)
+        .victim(move |scene, stage| {
+            let end = scene.end();
+            // In a burst: the third one begins a run.
+            (1..5).for_each(|number| end.send_bytes(&message(number, 8)).unwrap());
+            stage.begin();
+            end.send_bytes(&message(5, 8)).unwrap();
+            stage.end();
+        })
+        .peer(receiver(8))
+        .check(phases, |scene, _: &Outcome<'_>| {
+            scene.survey(&["lost", "lost", "lost", "lost", "unsent", "sent"])
+        })
+        .run()
+        .assert_clean();
+}
+
+#[test]
 fn a_send_in_parts() {
     let _turn = one_at_a_time();
     // Each byte of a long copy is a step.

@@ -2,10 +2,12 @@
 
 use crate::end::{End, Kinds, Ticket, shape};
 use crate::error::{RecvError, SendError};
+use crate::ring::BUFFER;
+use crate::sending::SendRefusal;
 use core::alloc::Layout;
 use core::fmt;
 use core::marker::PhantomData;
-use polyproc_memory::codec::{Bytes, Codec, Postcard};
+use polyproc_memory::codec::{Bytes, Codec, EncodeError, Postcard};
 use polyproc_memory::{Object, handover};
 use polyproc_sys::deadline::Deadline;
 use serde::de::Error as _;
@@ -16,12 +18,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The size of each ring, if nothing else is said.
-const CAPACITY: usize = 128 << 10;
+/// The size of each ring, if nothing else is said: at first, and at most.
+const CAPACITY: [usize; 2] = [128 << 10, 1 << 20];
 
 /// Both ends of a new pipe: what one sends, the other receives, in either direction.
 ///
-/// It costs 260 KiB of shared memory and two descriptors; [`pipe_with_capacity`] makes others.
+/// It costs 260 KiB of shared memory and two descriptors. A direction whose sender finds no room gets more memory, up to
+/// 1 MiB, as long as there is some; [`pipe_with_capacity`] makes pipes that do not grow.
 ///
 /// # Errors
 ///
@@ -38,11 +41,11 @@ const CAPACITY: usize = 128 << 10;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn pipe<A, B>() -> io::Result<(Connection<A, B>, Connection<B, A>)> {
-    pipe_with_capacity(CAPACITY)
+    Connection::pair()
 }
 
-/// [`pipe`], with rings of this many bytes, rounded up to a power of two from 4 KiB to 1 MiB. Messages of any size pass
-/// through rings of any size; what is larger than half the ring passes in parts.
+/// [`pipe`], with rings of this many bytes and no more, rounded up to a power of two from 4 KiB to 1 MiB. Messages of any
+/// size pass through rings of any size; what is larger than half the ring passes in parts.
 ///
 /// # Errors
 ///
@@ -51,9 +54,7 @@ pub fn pipe<A, B>() -> io::Result<(Connection<A, B>, Connection<B, A>)> {
 pub fn pipe_with_capacity<A, B, C>(bytes: usize) -> io::Result<(Connection<A, B, C>, Connection<B, A, C>)> {
     let range = crate::end::CAPACITY;
     let bytes = bytes.clamp(*range.start(), *range.end()).next_power_of_two();
-    let shape = shape(bytes as u64, 0).ok_or(io::ErrorKind::InvalidInput)?;
-    let (first, second) = End::pair(&shape)?;
-    Ok((Connection::new(first), Connection::new(second)))
+    Connection::pair_with_capacity([bytes; 2])
 }
 
 /// One end of a pipe: sends `S`, receives `R`.
@@ -93,7 +94,16 @@ impl<S, R, C> Connection<S, R, C> {
     /// As for [`pipe`].
     #[expect(clippy::type_complexity, reason = "a pair of ends, each the mirror of the other")]
     pub fn pair() -> io::Result<(Connection<S, R, C>, Connection<R, S, C>)> {
-        pipe_with_capacity(CAPACITY)
+        Connection::pair_with_capacity(CAPACITY)
+    }
+
+    #[expect(clippy::type_complexity, reason = "a pair of ends, each the mirror of the other")]
+    fn pair_with_capacity(
+        [first, most]: [usize; 2],
+    ) -> io::Result<(Connection<S, R, C>, Connection<R, S, C>)> {
+        let shape = shape(most as u64, 0).ok_or(io::ErrorKind::InvalidInput)?;
+        let (first, second) = End::pair(&shape, first as u64)?;
+        Ok((Connection::new(first), Connection::new(second)))
     }
 
     fn new(end: End) -> Connection<S, R, C> {
@@ -162,7 +172,8 @@ impl<S, R, C: Codec<S>> Connection<S, R, C> {
     /// # Errors
     ///
     /// [`SendError`], with the message. If nobody is left at the other end, a message that is sent more than some thirty
-    /// microseconds later is refused; for a burst of messages it may be the eighth.
+    /// microseconds later is refused; for a burst of messages it may be the
+    /// thirty-first.
     #[inline]
     pub fn send(&self, message: S) -> Result<(), SendError<S>> {
         self.send_by(message, Deadline::NEVER, false)
@@ -225,9 +236,17 @@ impl<S, R, C: Codec<S>> Connection<S, R, C> {
         };
         match encoded {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(refusal)) => Err(SendError::new(message, refusal)),
-            Err(error) => Err(SendError::Encode { message, error }),
+            refused => Err(why_not(message, refused)),
         }
+    }
+}
+
+#[cold]
+fn why_not<S>(message: S, refused: Result<Result<(), SendRefusal>, EncodeError>) -> SendError<S> {
+    match refused {
+        Ok(Err(refusal)) => SendError::new(message, refusal),
+        Err(error) => SendError::Encode { message, error },
+        Ok(Ok(())) => unreachable!("it was sent"),
     }
 }
 
@@ -273,13 +292,12 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
 
     #[inline]
     fn recv_by(&self, deadline: Deadline) -> Result<R, RecvError> {
-        const SMALL: usize = 64;
         let size = C::element().size();
-        if C::IS_PLAIN && size <= SMALL {
-            let mut bytes = [0; SMALL];
-            if self.end.recv_exact(&mut bytes[..size], deadline).is_some() {
-                return C::decode(C::copy(&bytes[..size])).map_err(RecvError::Decode);
-            }
+        if C::IS_PLAIN
+            && size <= BUFFER
+            && let Some(copied) = self.end.recv_exact(size, deadline, C::copy)
+        {
+            return C::decode(copied).map_err(RecvError::Decode);
         }
         self.recv_copied(deadline)
     }

@@ -25,6 +25,9 @@ pub(crate) const SLICE: Duration = Duration::from_millis(1);
 /// The smallest ring, and the largest.
 pub(crate) const CAPACITY: std::ops::RangeInclusive<usize> = 4096..=1 << 20;
 
+/// A multiple of every size of pages.
+const PAGE: u64 = 64 << 10;
+
 /// One end.
 pub(crate) struct End {
     pub(crate) object: ManuallyDrop<Object>,
@@ -35,6 +38,8 @@ pub(crate) struct End {
     pub(crate) door: Door,
     pub(crate) news: Patience,
     pub(crate) room: Patience,
+    /// Whether something came that was not there a moment before: see [`Pulse`].
+    pub(crate) heard: AtomicU32,
     pub(crate) is_closed: AtomicU32,
 }
 
@@ -47,61 +52,77 @@ pub(crate) struct Ticket {
     side: u8,
     /// What tells the codec and its types apart, as this side has them.
     pub(crate) kinds: Kinds,
-    capacity: u64,
+    /// How many bytes the rings use, the one that it sends by and the other, and how many they may use.
+    capacities: [u64; 2],
+    most: u64,
     tail: u64,
     head_seen: u64,
     serial_sent: u64,
     head: u64,
+    /// So many messages of what begins there are received.
+    taken: u64,
     serial_received: u64,
 }
 
-/// What lies in the region.
-pub(crate) fn shape(capacity: u64, code: u8) -> Option<Shape> {
-    let size = usize::try_from(capacity).ok().filter(|size| size.is_power_of_two())?;
+/// What lies in the region; the bytes of the rings are its reserve.
+pub(crate) fn shape(most: u64, code: u8) -> Option<Shape> {
+    let size = usize::try_from(most).ok().filter(|size| size.is_power_of_two())?;
     if !CAPACITY.contains(&size) {
         return None;
     }
-    let payload = Layout::from_size_align(2 * size_of::<Control>() + 2 * size, 128).ok()?;
+    let payload = Layout::from_size_align(2 * size_of::<Control>(), 128).ok()?;
     Some(Shape {
         kind: Kind::new("pipe"),
         code,
         element: Layout::new::<u8>(),
-        count: capacity,
+        count: most,
         payload,
         lock: false,
     })
 }
 
-fn places(object: &Object) -> [Place; 2] {
-    let capacity = object.count();
-    [0, 1].map(|ring: usize| {
-        // SAFETY: the payload begins with two of them.
-        let control = unsafe { object.payload().cast::<Control>().add(ring) };
-        let offset = 2 * size_of::<Control>() + ring * capacity as usize;
-        // SAFETY: behind them are as many bytes for each ring.
-        let bytes = unsafe { object.payload().add(offset) };
-        // SAFETY: the end keeps the object mapped, and drops what has the places before it.
-        unsafe { Place::new(control, bytes, capacity) }
-    })
+/// Where a ring is that uses so many bytes: that of side 0 or of side 1.
+fn place(object: &Object, side: u8, capacity: u64) -> Place {
+    let ring = usize::from(side & 1);
+    let most = object.count();
+    // SAFETY: the payload begins with two of them.
+    let control = unsafe { object.payload().cast::<Control>().add(ring) };
+    // SAFETY: the reserve has as many bytes for each ring; that it is so large is checked on receipt.
+    let bytes = unsafe { object.reserve().0.add(ring * most as usize) };
+    // SAFETY: the end keeps the object mapped, and drops what has the places before it. So many were allocated, by who made
+    // it or by the ring's sender and receiver.
+    unsafe { Place::new(control, bytes, capacity, most) }
+}
+
+/// Makes `length` bytes of a ring memory, from `offset` on.
+fn allocate(object: &Object, side: u8, offset: u64, length: u64) -> io::Result<()> {
+    let begin = u64::from(side & 1) * object.count() + offset;
+    // Whole pages, whatever a page is.
+    let from = begin / PAGE * PAGE;
+    let to = (begin + length).next_multiple_of(PAGE).min(object.reserve().1 as u64);
+    object.allocate(from as usize, (to - from) as usize)
 }
 
 impl End {
-    /// Both ends of a new pipe.
-    pub(crate) fn pair(shape: &Shape) -> io::Result<(End, End)> {
-        let object = Object::create(None, shape)?;
+    /// Both ends of a new pipe, whose rings use so many bytes at first.
+    pub(crate) fn pair(shape: &Shape, capacity: u64) -> io::Result<(End, End)> {
+        let object = Object::with_reserve(shape, 2 * shape.count as usize)?;
         let (first, second) = socket::pair()?;
         let ticket = |side| Ticket {
             side,
             kinds: Kinds::default(),
-            capacity: object.count(),
+            capacities: [capacity; 2],
+            most: object.count(),
             tail: START,
             head_seen: START,
             serial_sent: 0,
             head: START,
+            taken: 0,
             serial_received: 0,
         };
-        for place in places(&object) {
-            Sender::new(place, START, START).initialise();
+        for side in [0, 1] {
+            allocate(&object, side, 0, capacity)?;
+            Sender::new(place(&object, side, capacity), START, START).initialise();
         }
         let first = End::new(object.clone(), first, &ticket(0));
         let second = End::new(object.clone(), second, &ticket(1));
@@ -110,11 +131,13 @@ impl End {
 
     fn new(object: Object, socket: OwnedFd, ticket: &Ticket) -> End {
         barrier::is_registered();
-        let places = places(&object);
-        let own = usize::from(ticket.side & 1);
+        let side = ticket.side;
+        let [sends_by, receives_by] = ticket.capacities;
+        let sends_by = place(&object, side, sends_by);
+        let receives_by = place(&object, 1 - side, receives_by);
         End {
             sending: Gate::new(Sending {
-                ring: Sender::new(places[own], ticket.tail, ticket.head_seen),
+                ring: Sender::new(sends_by, ticket.tail, ticket.head_seen),
                 pulse: Pulse::new(),
                 serial: ticket.serial_sent,
                 is_broken: false,
@@ -122,7 +145,8 @@ impl End {
                 has_parked: false,
             }),
             receiving: Gate::new(Receiving {
-                ring: Receiver::new(places[1 - own], ticket.head),
+                ring: Receiver::new(receives_by, ticket.head, ticket.taken),
+                pause: 0,
                 torso: Vec::new(),
                 descriptors: 0,
                 serial: ticket.serial_received,
@@ -131,33 +155,37 @@ impl End {
             }),
             object: ManuallyDrop::new(object),
             socket: ManuallyDrop::new(Arc::new(socket)),
-            side: ticket.side,
+            side,
             door: Door::default(),
             news: Patience::new(),
             room: Patience::new(),
+            heard: AtomicU32::new(0),
             is_closed: AtomicU32::new(0),
         }
     }
 
     /// What travels to another process, with the region's and the socket's descriptors. `None` in the middle of something.
     pub(crate) fn ticket(&self, kinds: Kinds) -> Option<(Ticket, Object, Option<u32>)> {
-        let sending = self.sending.enter(Deadline::PAST)?;
+        let mut sending = self.sending.enter(Deadline::PAST)?;
         let mut receiving = self.receiving.enter(Deadline::PAST)?;
-        let head = receiving.ring.position()?;
+        let (head, taken) = receiving.ring.position()?;
         if !self.door.is_empty() || sending.is_under_way || self.is_closed() {
             return None;
         }
         // Whoever goes on with it takes it from what is published.
         receiving.ring.publish().ok()?;
+        sending.ring.close_run();
         let (tail, head_seen) = sending.ring.positions();
         let ticket = Ticket {
             side: self.side,
             kinds,
-            capacity: self.object.count(),
+            capacities: [sending.ring.place(), receiving.ring.place()].map(|place| place.capacities().0),
+            most: self.object.count(),
             tail,
             head_seen,
             serial_sent: sending.serial,
             head,
+            taken,
             serial_received: receiving.serial,
         };
         let socket = handover::attach(Arc::clone(&self.socket).into());
@@ -167,9 +195,14 @@ impl End {
     /// What [`ticket`](End::ticket) made. `None` if the numbers cannot be.
     pub(crate) fn from_ticket(ticket: &Ticket, object: Object, socket: OwnedFd) -> Option<End> {
         let on_their_way = ticket.tail.wrapping_sub(ticket.head_seen);
+        let is_capacity = |capacity: u64| {
+            capacity.is_power_of_two() && (*CAPACITY.start() as u64..=ticket.most).contains(&capacity)
+        };
         let is_sane = ticket.side < 2
-            && ticket.capacity == object.count()
-            && on_their_way <= ticket.capacity
+            && ticket.most == object.count()
+            && object.reserve().1 as u64 >= 2 * ticket.most
+            && ticket.capacities.into_iter().all(is_capacity)
+            && on_their_way <= ticket.capacities[0]
             && [ticket.tail, ticket.head_seen, ticket.head].iter().all(|position| position.is_multiple_of(8))
             && socket::is_ours(socket.as_fd());
         is_sane.then(|| End::new(object, socket, ticket))
@@ -179,10 +212,19 @@ impl End {
         self.socket.as_fd()
     }
 
+    /// How many bytes the rings may use.
     pub(crate) fn capacity(&self) -> u64 {
         self.object.count()
     }
 
+    /// Puts memory behind the ring of a side, as much as it uses.
+    pub(crate) fn allocate_more(&self, side: u8, place: &Place) -> io::Result<()> {
+        let (capacity, most) = place.capacities();
+        debug_assert!(capacity < most);
+        allocate(&self.object, side, capacity, capacity)
+    }
+
+    #[inline(always)]
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Relaxed) != 0
     }
@@ -191,6 +233,8 @@ impl End {
     /// of this process that wait here notice within the backstop's time.
     pub(crate) fn close(&self) -> io::Result<()> {
         if self.is_closed.swap(1, Ordering::SeqCst) == 0 {
+            self.sending.disown();
+            self.receiving.disown();
             let result = socket::let_go(self.socket());
             self.door.wake_all();
             result?;
@@ -200,10 +244,10 @@ impl End {
     }
 
     fn say_farewell(&self) {
-        let places = places(&self.object);
-        let own = usize::from(self.side & 1);
-        Sender::new(places[own], 0, 0).line().say_farewell();
-        Receiver::new(places[1 - own], 0).line().say_farewell();
+        let (own, other) =
+            [self.side, 1 - self.side].map(|side| place(&self.object, side, *CAPACITY.start() as u64)).into();
+        Sender::new(own, 0, 0).line().say_farewell();
+        Receiver::new(other, 0, 0).line().say_farewell();
     }
 }
 

@@ -13,6 +13,9 @@
 //! | token | 0 | that thread's: it enters with plain stores |
 //! | token | 1 | taken away from it; everybody takes the lock |
 //!
+//! What only those have to look at who take the lock costs the owner nothing: a gate can be taken away for that reason alone
+//! ([`disown`](Gate::disown)).
+//!
 //! It lies in private memory, where no peer can reach it, and does not outlive its process: nobody can die in it and leave
 //! others behind.
 
@@ -62,31 +65,49 @@ impl<T> Gate<T> {
     /// Waits for its turn. `None` after the deadline, or if this very thread is inside.
     #[inline(always)]
     pub(crate) fn enter(&self, deadline: Deadline) -> Option<Inside<'_, T>> {
-        // Relaxed: only this thread's own token means anything.
-        if self.owner.load(Ordering::Relaxed) == thread::current().token() && self.enter_as_owner()? {
-            return Some(self.inside(true));
+        match self.enter_owned() {
+            Some(inside) => Some(inside),
+            None => self.enter_slowly(deadline),
         }
-        self.enter_slowly(deadline)
     }
 
+    /// As the thread that it belongs to, at once; `None` for all others, and if it is inside already: in a signal handler, or
+    /// a codec that uses its own connection.
+    #[inline(always)]
+    pub(crate) fn enter_owned(&self) -> Option<Inside<'_, T>> {
+        // One who is not registered yet has no token, and a gate that nobody owns no owner.
+        let token = thread::token();
+        // Relaxed: only this thread's own token means anything.
+        let is_owner = self.owner.load(Ordering::Relaxed) == token && token != 0;
+        (is_owner && self.enter_as_owner()).then(|| self.inside(true))
+    }
+
+    /// From now on nobody owns it: everybody takes the lock. Whoever is inside may be there still.
+    #[cold]
+    pub(crate) fn disown(&self) {
+        // SeqCst: whoever enters after this has returned sees it. It is the same as what a second thread does, which then
+        // holds the lock, and waits: here nobody has to.
+        self.shared.store(1, Ordering::SeqCst);
+    }
+
+    #[inline(always)]
     fn inside(&self, is_owner: bool) -> Inside<'_, T> {
         Inside { gate: self, is_owner, thread: core::marker::PhantomData }
     }
 
-    /// `None` if it is inside already: in a signal handler, or a codec that uses its own connection.
     #[inline(always)]
-    fn enter_as_owner(&self) -> Option<bool> {
+    fn enter_as_owner(&self) -> bool {
         if self.inside.load(Ordering::Relaxed) != 0 {
-            return None;
+            return false;
         }
         self.set_inside(1, Ordering::Relaxed);
         // The other half is in `take_away`.
         barrier::light_here();
         if self.shared.load(Ordering::Relaxed) == 0 {
-            return Some(true);
+            return true;
         }
         self.leave_as_owner();
-        Some(false)
+        false
     }
 
     #[inline(always)]
@@ -163,6 +184,19 @@ impl<T> Gate<T> {
             self.lock.wait(CONTENDED, deadline);
         }
         Some(())
+    }
+}
+
+impl<T> Inside<'_, T> {
+    /// [`barrier::light`]: whoever owns a gate is registered, and need not ask whether it is.
+    #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+    #[inline(always)]
+    pub(crate) fn light(inside: &Inside<'_, T>) {
+        if inside.is_owner {
+            barrier::light_here();
+        } else {
+            barrier::light();
+        }
     }
 }
 

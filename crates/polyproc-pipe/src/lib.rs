@@ -34,6 +34,9 @@
 //! beside them wakes who sleeps, brings descriptors, and says when the last copy of the other end is gone, however that
 //! came about. As long as both sides are awake there is no system call, and no instruction that locks the memory bus.
 //!
+//! A message says itself that it is there, so that one cache line passes for it and not two; short ones of the same length that
+//! follow each other closely share a line. `benches/README.md` has what that costs beside others.
+//!
 //! # With a runtime
 //!
 //! With the feature `tokio`, `recv_async` and `send_async` wait as tasks of that runtime. For others, and for `poll` and
@@ -67,7 +70,8 @@
 //!
 //! # What it blocks
 //!
-//! `recv` waits for a message, and `send` for room: 128 KiB a direction, unless [`pipe_with_capacity`] says otherwise. Both
+//! `recv` waits for a message, and `send` for room: 128 KiB a direction, which become up to 1 MiB where a sender finds none,
+//! unless [`pipe_with_capacity`] says otherwise. Both
 //! look for a few microseconds before they sleep. Each has a `try_` form that does not wait, and forms that wait until a
 //! time. A message that is larger than half the ring passes in parts, while the other side takes them.
 //!
@@ -85,7 +89,7 @@
 //!
 //! It maps the same rings and may write anything there, at any time. Every position and length is copied out and
 //! compared with what can be; payloads are copied before they are decoded; a message takes memory only as its bytes
-//! arrive, and at most 1 GiB. The worst that comes of it is [`Corrupt`](RecvError::Corrupt), and messages whose contents are
+//! arrive, and at most 1 GiB; a ring that is said to have grown is not read before this side has seen to its memory. The worst that comes of it is [`Corrupt`](RecvError::Corrupt), and messages whose contents are
 //! the other side's to choose anyway. A peer can keep a receiver busy, but not past its deadline.
 //!
 //! # Limits
@@ -93,7 +97,7 @@
 //! - One process at a time uses an end. Threads of one process take turns; two processes that use the same end, after a
 //!   `fork` or by a kept clone, make it [`Corrupt`](RecvError::Corrupt) at the latest when the second one sends or receives much.
 //! - A send that comes within some thirty microseconds after the other end was killed may succeed, and in a burst of messages
-//!   the next seven: as with any pipe, that it was sent does not mean that it was received.
+//!   the next thirty: as with any pipe, that it was sent does not mean that it was received.
 //! - Where membarrier(2) is missing (Linux before 4.16, some sandboxes), a send costs a memory barrier more, and who
 //!   sleeps looks every millisecond.
 //! - A task that sends a long message in parts keeps others from sending meanwhile. If it is neither polled nor dropped, it

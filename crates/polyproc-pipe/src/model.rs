@@ -1,11 +1,11 @@
-//! What the models see: two lines and a bell between a sender and a receiver of messages that are only counted, and a gate
-//! with a number. And what they can take out of the protocol, to show that each part is needed.
+//! What the models see: a ring of two records, two lines and a bell between a sender and a receiver of messages that are
+//! their own numbers, and a gate with a number. And what they can take out of the protocol, to show that each part is needed.
 
 use crate::barrier;
 use crate::gate::Gate;
 use crate::line::Line;
 use core::fmt;
-use polyproc_sys::atomic::{AtomicU32, Ordering};
+use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex::Futex;
 use std::sync::Mutex;
@@ -21,6 +21,10 @@ pub enum Part {
     Bell,
     /// The socket's end-of-file.
     End,
+    /// The zero behind the last record.
+    Zero,
+    /// That the message is there before its header says so.
+    Order,
 }
 
 /// Not the checker's: set before a model begins.
@@ -77,11 +81,24 @@ impl Socket {
     }
 }
 
-/// A ring of two messages, that wait for each other.
+/// A record that may be a run.
+#[derive(Default)]
+struct Record {
+    /// How many messages it has.
+    header: AtomicU64,
+    messages: [AtomicU64; 2],
+}
+
+/// A ring of two records, and those that wait for each other there.
 #[derive(Default)]
 pub struct Stage {
     sender: Line,
     receiver: Line,
+    records: [Record; 2],
+    /// Whether a record has two messages, or one.
+    has_runs: bool,
+    /// Not the checker's: what was published, and by then nothing else.
+    published: Mutex<u64>,
     /// At which the receiver waits, and the sender.
     news: Socket,
     room: Socket,
@@ -97,6 +114,30 @@ impl fmt::Debug for Stage {
 const ROOM: u64 = 1;
 
 impl Stage {
+    /// One with records of two messages.
+    pub fn with_runs() -> Stage {
+        Stage { has_runs: true, ..Stage::default() }
+    }
+
+    /// The record that has message `number`, and the one behind it, and which of its messages that is.
+    fn place(&self, number: u64) -> (&Record, &Record, usize) {
+        let (record, index) = if self.has_runs { (number / 2, number % 2) } else { (number, 0) };
+        let at = |record: u64| &self.records[(record % 2) as usize];
+        (at(record), at(record + 1), index as usize)
+    }
+
+    /// Publishes a message for which there is room.
+    fn publish(&self, number: u64) {
+        let (record, behind, index) = self.place(number);
+        let order = if is_without(Part::Order) { Ordering::Relaxed } else { Ordering::Release };
+        record.messages[index].store(number + 1, Ordering::Relaxed);
+        if index == 0 && !is_without(Part::Zero) {
+            behind.header.store(0, Ordering::Relaxed);
+        }
+        record.header.store(index as u64 + 1, order);
+        *self.published.lock().unwrap_or_else(|error| error.into_inner()) += 1;
+    }
+
     /// Sends so many messages, waiting for room. Returns early at the receiver's end.
     pub fn send(&self, messages: u64) {
         for sent in 0..messages {
@@ -104,7 +145,7 @@ impl Stage {
             if !sleep_until(has_room, &self.sender, &self.room) {
                 return;
             }
-            self.sender.publish(sent, sent + 1).unwrap();
+            self.publish(sent);
             if self.receiver.hears_of_sleep() {
                 self.news.ring();
             }
@@ -114,10 +155,13 @@ impl Stage {
     /// Receives so many messages, or until the end. Returns how many there were.
     pub fn receive(&self, messages: u64) -> u64 {
         for received in 0..messages {
-            let has_news = || self.sender.position() != received;
+            let (record, _, index) = self.place(received);
+            let has_news = || record.header.load(Ordering::Acquire) > index as u64;
             if !sleep_until(has_news, &self.receiver, &self.news) {
                 return received;
             }
+            let message = record.messages[index].load(Ordering::Relaxed);
+            assert_eq!(message, received + 1, "this is not the next message");
             self.receiver.publish(received, received + 1).unwrap();
             if self.sender.hears_of_sleep() {
                 self.room.ring();
@@ -133,7 +177,7 @@ impl Stage {
 
     /// How many messages were published.
     pub fn published(&self) -> u64 {
-        self.sender.position()
+        *self.published.lock().unwrap_or_else(|error| error.into_inner())
     }
 }
 
@@ -181,6 +225,11 @@ impl Counter {
         let number = self.0.enter(Deadline::NEVER).unwrap();
         let before = number.load(Ordering::Relaxed);
         number.store(before + 1, Ordering::Relaxed);
+    }
+
+    /// Takes the gate away from whoever owns it, and does not come in.
+    pub fn disown(&self) {
+        self.0.disown();
     }
 
     /// The number.

@@ -1,40 +1,62 @@
 //! [`Pulse`]: when a sender asks whether anybody is left to receive.
 //!
 //! Only the kernel knows, and asking it costs more than a message. So a sender that has asked does not ask again for some
-//! thirty microseconds, and one that sends in a burst does not even look at the clock for each message.
+//! thirty microseconds, and one that sends in a burst does not even look at the clock for each message. It looks after it has sent, when the receiver is at work already: if nobody is there, nobody has received
+//! what it has sent. And who receives what was not there a moment before has heard that the other side is alive: one that it talks
+//! with is not asked about.
+
+use polyproc_sys::atomic::{AtomicU32, Ordering};
 
 /// Some thirty microseconds, in ticks of 0.3 to 1 ns.
 const FRESH: u64 = 100_000;
-/// Messages between two looks at the clock, in a burst.
-const BURST: u32 = 7;
-/// Sends that are less than so many ticks apart are a burst.
-const CLOSE: u64 = 100 * (BURST as u64 + 1);
+/// Messages between two looks at the clock, in a burst, or a few more.
+const BURST: u64 = 24;
+/// Some microsecond: messages that are no further apart, from one look at the clock to the next, are a burst.
+const CLOSE: u64 = 2_500;
 
 /// Remembers when it was asked last.
 pub(crate) struct Pulse {
     asked: u64,
     looked: u64,
-    credit: u32,
+    credit: u64,
+    is_burst: bool,
 }
 
 impl Pulse {
     pub(crate) fn new() -> Pulse {
-        Pulse { asked: 0, looked: 0, credit: 0 }
+        Pulse { asked: 0, looked: 0, credit: 0, is_burst: false }
     }
 
-    /// Whether it is time to ask.
+    /// After a record was begun that is for so many messages: whether it is time to ask. `heard` is what
+    /// is not 0 if the other side was heard of since the last time.
     #[inline(always)]
-    pub(crate) fn is_due(&mut self) -> bool {
-        if self.credit > 0 {
-            self.credit -= 1;
+    pub(crate) fn is_due(&mut self, messages: u64, heard: &AtomicU32) -> bool {
+        if self.credit >= messages {
+            self.credit -= messages;
             return false;
         }
+        self.looks_at_the_clock(heard)
+    }
+
+    #[inline(never)]
+    fn looks_at_the_clock(&mut self, heard: &AtomicU32) -> bool {
         let now = ticks();
-        if now.wrapping_sub(self.looked) < CLOSE {
-            self.credit = BURST;
+        // Relaxed: nothing rides on it.
+        if heard.load(Ordering::Relaxed) != 0 {
+            heard.store(0, Ordering::Relaxed);
+            self.asked = self.looked;
         }
+        let messages = if self.is_burst { BURST } else { 1 };
+        self.is_burst = now.wrapping_sub(self.looked) < messages * CLOSE;
+        self.credit = if self.is_burst { BURST } else { 0 };
         self.looked = now;
         now.wrapping_sub(self.asked) > FRESH
+    }
+
+    /// Whether records follow each other so closely that nobody is asked for each.
+    #[inline(always)]
+    pub(crate) fn is_burst(&self) -> bool {
+        self.is_burst
     }
 
     /// It was asked, and somebody is there.

@@ -6,10 +6,14 @@ use crate::end::{End, SLICE};
 use crate::gate::Inside;
 use crate::ring::{Broken, Front, Receiver};
 use crate::socket;
+use polyproc_sys::atomic::Ordering;
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex;
 use std::io;
 use std::os::fd::OwnedFd;
+
+/// The longest pause before the first look for news: some hundred nanoseconds.
+const PAUSE: u32 = 16;
 
 /// Why nothing was received.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ impl From<Broken> for RecvRefusal {
 /// What the one who receives has.
 pub(crate) struct Receiving {
     pub(crate) ring: Receiver,
+    /// How long it leaves the sender alone before it looks.
+    pub(crate) pause: u32,
     /// What came of the message that has begun, and how many descriptors belong to it.
     pub(crate) torso: Vec<u8>,
     pub(crate) descriptors: usize,
@@ -41,27 +47,64 @@ pub(crate) struct Receiving {
 }
 
 impl End {
-    /// Receives one message of the size of `to`, if it is the usual case: `None` if not, and then [`recv`](End::recv) does
-    /// it.
+    /// Receives one message of so many bytes, at most [`BUFFER`](crate::ring::BUFFER), as `copy` copies it, if it is the usual
+    /// case: `None` if not, and then [`recv`](End::recv) does it.
     #[inline(always)]
-    pub(crate) fn recv_exact(&self, to: &mut [u8], deadline: Deadline) -> Option<()> {
-        let mut receiving = self.receiving.enter(deadline)?;
-        if receiving.is_broken || self.is_closed() {
-            return None;
-        }
-        let front = match receiving.ring.front() {
-            Ok(Front::Nothing) if deadline != Deadline::PAST => {
-                let ring = &mut receiving.ring;
-                self.news.look(|| ring.front().ok().filter(|front| *front != Front::Nothing))?
-            }
-            front => front.ok()?,
+    pub(crate) fn recv_exact<T>(
+        &self,
+        length: usize,
+        deadline: Deadline,
+        copy: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
+        // Nobody owns the gate of an end that is closed, or broken.
+        let Some(mut receiving) = self.receiving.enter_owned() else {
+            let receiving = self.receiving.enter(deadline)?;
+            let is_over = receiving.is_broken || self.is_closed();
+            return if is_over { None } else { self.recv_front(receiving, length, deadline, copy) };
         };
-        if front != Front::Whole(to.len(), 0) {
+        if !receiving.ring.is_ready(length) {
+            return self.recv_front(receiving, length, deadline, copy);
+        }
+        let (copied, is_over) = receiving.ring.take_ready(length, copy);
+        if is_over {
+            self.taken(&mut receiving);
+        }
+        Some(copied)
+    }
+
+    #[inline(always)]
+    fn recv_front<T>(
+        &self,
+        mut receiving: Inside<'_, Receiving>,
+        length: usize,
+        deadline: Deadline,
+        copy: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
+        let mut front = receiving.ring.front();
+        if front == Ok(Front::Nothing) && deadline != Deadline::PAST && self.look(&mut receiving) {
+            front = receiving.ring.front();
+        }
+        if front != Ok(Front::Whole(length, 0)) {
             return None;
         }
-        receiving.ring.take_exactly(to);
+        let copied = receiving.ring.take_exactly(length, copy);
         self.taken(&mut receiving);
-        Some(())
+        Some(copied)
+    }
+
+    /// Looks for news, as long as that pays. Who finds it again and again at the first look is in step with the sender,
+    /// and each look takes the line away from it that it writes to: then it is left alone for a moment first.
+    #[inline(always)]
+    fn look(&self, receiving: &mut Receiving) -> bool {
+        let ring = &receiving.ring;
+        let news = self.news.look_sparsely(receiving.pause, 1, || ring.has_news().then_some(()));
+        let Some(((), looks)) = news else { return false };
+        if self.heard.load(Ordering::Relaxed) == 0 {
+            self.heard.store(1, Ordering::Relaxed);
+        }
+        receiving.pause =
+            if looks == 1 { (2 * receiving.pause).clamp(1, PAUSE) } else { receiving.pause / 2 };
+        true
     }
 
     /// Whether something is in front.
@@ -85,7 +128,7 @@ impl End {
             Ok(true) => socket::ring(self.socket()),
             Ok(false) => {}
             // What was received was whole; whatever comes next is not trusted.
-            Err(Broken) => receiving.is_broken = true,
+            Err(Broken) => self.break_off_receiving(receiving),
         }
     }
 
@@ -100,10 +143,16 @@ impl End {
         let mut receiving = self.receiving.enter(deadline).ok_or(RecvRefusal::Empty)?;
         let result = self.recv_records(&mut receiving, to, max, deadline);
         if let Err(RecvRefusal::Corrupt) = result {
-            receiving.is_broken = true;
+            self.break_off_receiving(&mut receiving);
         }
         self.leave_receiving(receiving);
         result
+    }
+
+    /// Nothing is received any more.
+    fn break_off_receiving(&self, receiving: &mut Receiving) {
+        receiving.is_broken = true;
+        self.receiving.disown();
     }
 
     /// Lets the tasks look that found somebody inside who waited.
@@ -122,10 +171,13 @@ impl End {
         max: usize,
         deadline: Deadline,
     ) -> Result<Vec<OwnedFd>, RecvRefusal> {
+        // A peer may send parts and take them back without end.
+        let mut patience = receiving.ring.place().capacities().1;
         loop {
             let front = self.wait_for_news(receiving, deadline)?;
             match front {
                 Front::Nothing => continue,
+                Front::Grown => self.grow(receiving)?,
                 Front::Whole(length, _) | Front::First(length, _) if length > max => {
                     return Err(RecvRefusal::TooLong(length));
                 }
@@ -165,7 +217,20 @@ impl End {
                 }
             }
             self.taken(receiving);
+            match patience.checked_sub(front.length()) {
+                Some(left) => patience = left,
+                None if deadline.has_passed() => return Err(RecvRefusal::Empty),
+                None => {}
+            }
         }
+    }
+
+    /// The ring has grown: sees to it that there is memory.
+    #[cold]
+    fn grow(&self, receiving: &mut Receiving) -> Result<(), RecvRefusal> {
+        self.allocate_more(1 - self.side, receiving.ring.place()).map_err(RecvRefusal::Io)?;
+        receiving.ring.grow();
+        Ok(())
     }
 
     fn take_descriptors(&self, receiving: &mut Receiving, count: usize) -> Result<Vec<OwnedFd>, RecvRefusal> {
@@ -199,12 +264,8 @@ impl End {
                 }
                 return Ok(front);
             }
-            if deadline != Deadline::PAST {
-                let ring = &mut receiving.ring;
-                let seen = self.news.look(|| Some(ring.front()).filter(|front| *front != Ok(Front::Nothing)));
-                if let Some(front) = seen {
-                    return Ok(front?);
-                }
+            if deadline != Deadline::PAST && self.look(receiving) {
+                continue;
             }
             self.publish_head(receiving);
             let mut is_prompt = false;
@@ -252,7 +313,16 @@ impl End {
     /// Waits until there is something to receive, or will never be: both are `true`. `false` after the deadline.
     pub(crate) fn poll(&self, deadline: Deadline) -> io::Result<bool> {
         let Some(mut receiving) = self.receiving.enter(deadline) else { return Ok(false) };
-        let news = self.wait_for_news(&mut receiving, deadline);
+        let news = loop {
+            match self.wait_for_news(&mut receiving, deadline) {
+                Ok(Front::Grown) => {
+                    if let Err(refusal) = self.grow(&mut receiving) {
+                        break Err(refusal);
+                    }
+                }
+                news => break news,
+            }
+        };
         self.leave_receiving(receiving);
         match news {
             Err(RecvRefusal::Empty) => Ok(false),

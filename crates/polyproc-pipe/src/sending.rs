@@ -12,6 +12,9 @@ use polyproc_sys::futex;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+/// The most bytes in a part of a message: some of them fit into the caches of a CPU.
+const PART: usize = 64 << 10;
+
 /// Why nothing was sent.
 #[derive(Debug)]
 pub(crate) enum SendRefusal {
@@ -46,18 +49,57 @@ impl End {
     /// Sends one message, by [`Sender`]. Rings the bell if the receiver sleeps, unless `quietly`.
     #[inline(always)]
     pub(crate) fn send(&self, bytes: &[u8], deadline: Deadline, quietly: bool) -> Result<(), SendRefusal> {
-        let mut sending = self.enter_sending(deadline)?;
-        if bytes.len() <= sending.ring.most()
-            && sending.ring.has_room(bytes.len()).is_ok_and(|has_room| has_room)
-            && !sending.is_broken
-            && !sending.is_under_way
-            && !self.is_closed()
-        {
-            self.check_pulse(&mut sending)?;
-            sending.ring.write(bytes, 0);
-            return self.publish(&mut sending, quietly);
+        let Some(mut sending) = self.sending.enter_owned() else {
+            return self.send_as_any(bytes, deadline, quietly);
+        };
+        // Nobody owns the gate of an end that is closed, or broken.
+        if !sending.ring.goes_on(bytes.len()) {
+            return self.send_record(sending, bytes, deadline, quietly);
         }
-        self.send_otherwise(sending, bytes, &[], deadline)
+        sending.ring.go_on(bytes);
+        Inside::light(&sending);
+        if !sending.ring.has_news() {
+            return Ok(());
+        }
+        self.look_after(sending, Ok(()), false, quietly)
+    }
+
+    /// As a thread to which the gate does not belong.
+    #[cold]
+    #[inline(never)]
+    fn send_as_any(&self, bytes: &[u8], deadline: Deadline, quietly: bool) -> Result<(), SendRefusal> {
+        let sending = self.enter_sending(deadline)?;
+        if sending.is_broken || sending.is_under_way || self.is_closed() {
+            return self.send_otherwise(sending, bytes, &[], deadline);
+        }
+        self.send_record(sending, bytes, deadline, quietly)
+    }
+
+    /// Sends a message in a record of its own, or the first one of a run.
+    #[inline(never)]
+    fn send_record<'a>(
+        &'a self,
+        mut sending: Inside<'a, Sending>,
+        bytes: &[u8],
+        deadline: Deadline,
+        quietly: bool,
+    ) -> Result<(), SendRefusal> {
+        let (sent, is_due) = if sending.ring.goes_on(bytes.len()) {
+            sending.ring.go_on(bytes);
+            (Ok(()), false)
+        } else if bytes.len() <= sending.ring.most() && sending.ring.has_room(bytes.len()) {
+            let is_burst = sending.pulse.is_burst();
+            let sent = sending.ring.write(bytes, 0, is_burst);
+            let messages = 1 + sending.ring.room_in_run();
+            (sent, sending.pulse.is_due(messages, &self.heard))
+        } else {
+            return self.send_otherwise(sending, bytes, &[], deadline);
+        };
+        Inside::light(&sending);
+        if sent.is_ok() && !is_due && !sending.ring.has_news() {
+            return Ok(());
+        }
+        self.look_after(sending, sent, is_due, quietly)
     }
 
     /// Sends one message with descriptors.
@@ -76,16 +118,36 @@ impl End {
         self.sending.enter(deadline).ok_or(SendRefusal::Full)
     }
 
-    #[inline(always)]
-    fn publish(&self, sending: &mut Sending, quietly: bool) -> Result<(), SendRefusal> {
-        if sending.ring.publish().is_err() {
-            sending.is_broken = true;
+    /// What is seldom to be done after something was sent.
+    #[cold]
+    #[inline(never)]
+    fn look_after(
+        &self,
+        mut sending: Inside<'_, Sending>,
+        sent: Result<(), Broken>,
+        is_due: bool,
+        quietly: bool,
+    ) -> Result<(), SendRefusal> {
+        if sent.is_err() {
+            self.break_off(&mut sending);
             return Err(SendRefusal::Corrupt);
         }
+        self.hear(&mut sending, is_due, quietly)
+    }
+
+    /// After something was sent: rings the bell, and asks whether anybody is there, if there is a reason for it.
+    pub(crate) fn hear(&self, sending: &mut Sending, is_due: bool, quietly: bool) -> Result<(), SendRefusal> {
         if !quietly && sending.ring.has_to_ring() {
             socket::ring(self.socket());
         }
-        Ok(())
+        // If nobody is there, nobody has received it.
+        if sending.ring.hears_farewell() | is_due { self.take_pulse(sending) } else { Ok(()) }
+    }
+
+    /// Nothing is sent any more.
+    pub(crate) fn break_off(&self, sending: &mut Sending) {
+        sending.is_broken = true;
+        self.sending.disown();
     }
 
     /// Rings the bell for what was sent quietly.
@@ -97,16 +159,7 @@ impl End {
         }
     }
 
-    /// Asks from time to time whether anybody is left.
-    #[inline(always)]
-    fn check_pulse(&self, sending: &mut Sending) -> Result<(), SendRefusal> {
-        if sending.ring.hears_farewell() || sending.pulse.is_due() {
-            self.take_pulse(sending)
-        } else {
-            Ok(())
-        }
-    }
-
+    /// Asks whether anybody is left.
     #[cold]
     #[inline(never)]
     fn take_pulse(&self, sending: &mut Sending) -> Result<(), SendRefusal> {
@@ -138,7 +191,7 @@ impl End {
             .may_send(&mut sending, bytes.len(), descriptors.len())
             .and_then(|()| self.send_records(&mut sending, bytes, descriptors, deadline));
         if let Err(SendRefusal::Corrupt) = result {
-            sending.is_broken = true;
+            self.break_off(&mut sending);
         }
         let has_parked = core::mem::take(&mut sending.has_parked);
         drop(sending);
@@ -193,8 +246,8 @@ impl End {
     }
 
     /// How long a part is if the message passes in parts: small enough that both sides work at the same time.
-    fn part(&self) -> usize {
-        self.capacity() as usize / 8
+    fn part(sending: &Sending) -> usize {
+        (sending.ring.place().capacities().0 as usize / 8).min(PART)
     }
 
     /// For how many bytes there must be room.
@@ -202,8 +255,8 @@ impl End {
         match sent {
             0 if bytes.len() <= sending.ring.most() => bytes.len(),
             // With the length of all.
-            0 => self.part() + 8,
-            _ => self.part().min(bytes.len() - sent),
+            0 => End::part(sending) + 8,
+            _ => End::part(sending).min(bytes.len() - sent),
         }
     }
 
@@ -217,7 +270,8 @@ impl End {
         deadline: Deadline,
     ) -> Result<bool, SendRefusal> {
         let is_whole = *sent == 0 && bytes.len() <= sending.ring.most();
-        let part = if is_whole { bytes } else { &bytes[*sent..][..self.part().min(bytes.len() - *sent)] };
+        let part =
+            if is_whole { bytes } else { &bytes[*sent..][..End::part(sending).min(bytes.len() - *sent)] };
         if *sent == 0 && !descriptors.is_empty() {
             // The number is used up only by a message that comes: the receiver counts those.
             let packets = socket::send_descriptors(self.socket(), sending.serial + 1, descriptors, deadline);
@@ -230,19 +284,19 @@ impl End {
         }
         let is_last = *sent + part.len() == bytes.len();
         match *sent {
-            _ if is_whole => sending.ring.write(part, descriptors.len()),
+            _ if is_whole => sending.ring.write(part, descriptors.len(), false),
             0 => sending.ring.write_first(bytes.len(), part, descriptors.len()),
             _ => sending.ring.write_next(part, is_last),
-        }
+        }?;
         *sent += part.len();
-        self.publish(sending, false)?;
+        self.hear(sending, false, false)?;
         Ok(is_last)
     }
 
     /// Takes back a message of which a part was sent.
     pub(crate) fn take_back(&self, sending: &mut Sending) -> Result<(), SendRefusal> {
-        sending.ring.write_abort();
-        self.publish(sending, false)
+        sending.ring.write_abort()?;
+        self.hear(sending, false, false)
     }
 
     fn wait_for_room(
@@ -253,7 +307,7 @@ impl End {
     ) -> Result<(), SendRefusal> {
         let mut is_forgotten = false;
         loop {
-            if sending.ring.has_room(length)? {
+            if self.finds_room(sending, length)? {
                 if is_forgotten {
                     futex::count_backstop_rescue();
                 }
@@ -264,7 +318,7 @@ impl End {
                 return Err(SendRefusal::Full);
             }
             let ring = &mut sending.ring;
-            let look = || ring.has_room(length).is_ok_and(|has_room| has_room).then_some(());
+            let look = || ring.finds_room(length).is_ok_and(|has_room| has_room).then_some(());
             if self.room.look(look).is_some() {
                 return Ok(());
             }
@@ -272,7 +326,7 @@ impl End {
             self.door.park(SENDING);
             sending.ring.line().falls_asleep();
             let is_prompt = barrier::heavy();
-            if sending.ring.has_room(length)? {
+            if sending.ring.finds_room(length)? {
                 sending.ring.line().is_awake();
                 return Ok(());
             }
@@ -286,6 +340,19 @@ impl End {
             is_forgotten = !self.door.wait(self.socket(), until, is_awake).map_err(SendRefusal::Io)?;
             sending.ring.line().is_awake();
         }
+    }
+
+    /// Whether a record of so many bytes fits now. Has the ring grow when it can and would help.
+    pub(crate) fn finds_room(&self, sending: &mut Sending, length: usize) -> Result<bool, Broken> {
+        let has_room = sending.ring.finds_room(length)?;
+        if !sending.ring.is_about_to_grow() {
+            return Ok(has_room);
+        }
+        match self.allocate_more(self.side, sending.ring.place()) {
+            Ok(()) => sending.ring.grow()?,
+            Err(_) => sending.ring.gives_up_growing(),
+        }
+        sending.ring.finds_room(length)
     }
 
     /// Whether waiting for room makes no sense.

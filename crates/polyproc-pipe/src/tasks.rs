@@ -192,13 +192,13 @@ struct Outgoing<'a> {
 impl Outgoing<'_> {
     /// Whether there is room. If not, the bell rings when there is.
     fn prepares_wait(&self, sending: &mut Sending, need: usize) -> Result<bool, SendRefusal> {
-        if sending.ring.has_room(need)? {
+        if self.end.finds_room(sending, need)? {
             return Ok(true);
         }
         self.end.door.look(self.end.socket()).map_err(SendRefusal::Io)?;
         sending.ring.line().falls_asleep();
         barrier::heavy();
-        if sending.ring.has_room(need)? {
+        if sending.ring.finds_room(need)? {
             return Ok(true);
         }
         self.end.refuses()?;
@@ -227,6 +227,7 @@ impl Outgoing<'_> {
                 Ok(false) => {
                     self.is_under_way = true;
                     sending.is_under_way = true;
+                    end.sending.disown();
                 }
                 // No room for descriptors: the socket does not tell when there is some.
                 Err(SendRefusal::Full) => return Attempt::Busy,
@@ -234,7 +235,7 @@ impl Outgoing<'_> {
             }
         };
         if let Err(SendRefusal::Corrupt) = result {
-            sending.is_broken = true;
+            end.break_off(&mut sending);
         }
         if core::mem::take(&mut self.is_under_way) {
             sending.is_under_way = false;
@@ -256,7 +257,7 @@ impl Drop for Outgoing<'_> {
         if let Some(mut sending) = self.end.sending.enter(Deadline::NEVER) {
             sending.is_under_way = false;
             if self.end.take_back(&mut sending).is_err() {
-                sending.is_broken = true;
+                self.end.break_off(&mut sending);
             }
         }
         self.end.door.wake_all();

@@ -32,11 +32,19 @@ impl Random {
 /// Where the pipe is mapped in this process: its control words and its rings, behind the headers of region and object.
 fn mapping() -> (*mut u64, usize) {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let line = maps.lines().rfind(|line| line.contains("memfd:polyproc:pipe")).expect("a mapped pipe");
-    let (from, rest) = line.split_once('-').unwrap();
-    let to = rest.split_once(' ').unwrap().0;
-    let [from, to] = [from, to].map(|address| usize::from_str_radix(address, 16).unwrap());
-    (from as *mut u64, (to - from) / 8)
+    // The pages of one mapping may be on several lines.
+    let mut parts = maps.lines().filter(|line| line.contains("memfd:polyproc:pipe")).map(|line| {
+        let (from, rest) = line.split_once('-').unwrap();
+        let to = rest.split_once(' ').unwrap().0;
+        [from, to].map(|address| usize::from_str_radix(address, 16).unwrap())
+    });
+    let mut whole = parts.next_back().expect("a mapped pipe");
+    while let Some([from, to]) = parts.next_back()
+        && to == whole[0]
+    {
+        whole[0] = from;
+    }
+    (whole[0] as *mut u64, (whole[1] - whole[0]) / 8)
 }
 
 /// What a scribbler likes to write.
@@ -46,8 +54,9 @@ fn nonsense(random: &mut Random) -> u64 {
         1 => u64::MAX,
         2 => 1 << 63,
         3 => random.next() % 4096,
-        4 => (1 << 60) | (random.next() % 8192),
-        5 => (1 << 61) | (random.next() % 64),
+        // Headers: of records of any kind, and of runs.
+        4 => (1 << 63) | ((random.next() % 16) << 58) | (random.next() % 8192),
+        5 => (3 << 62) | ((random.next() % 9) << 40) | (random.next() % 26),
         6 => u64::MAX - ((1 << 20) - 1) + random.next() % 16_384,
         _ => random.next(),
     }
@@ -72,8 +81,13 @@ fn a_scribbler_is_an_error_and_no_deadline_is_missed() {
             started.set(1);
             let everywhere = round % 3 == 0;
             loop {
-                let index =
-                    if everywhere { random.next() as usize % count } else { random.next() as usize % 128 };
+                // The headers and the control words, and where the rings begin.
+                let place = random.next() as usize % 256;
+                let index = match place {
+                    _ if everywhere => random.next() as usize % count,
+                    0..128 => place,
+                    _ => place - 128 + 512 * (1 + random.next() as usize % 2),
+                };
                 // SAFETY: within the mapping.
                 let word = unsafe { words.add(index) };
                 // SAFETY: this process may write to it; what that does to the other is the test.
@@ -139,4 +153,33 @@ fn bells_without_end_do_not_outlast_a_deadline() {
         assert!(took >= Duration::from_millis(20) && took < Duration::from_millis(500), "{took:?}");
     }
     child.kill();
+}
+
+#[test]
+fn parts_that_are_taken_back_without_end_do_not_outlast_a_deadline() {
+    let _alone = alone();
+    let _watchdog = watchdog();
+    let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
+    let (words, _) = mapping();
+    // All round the ring that the other side sends by, behind the page with the control words and the first ring: the
+    // beginning of a message of 100 bytes, and that it does not go on.
+    for at in (1024..1536).step_by(4) {
+        for (place, word) in
+            [(1 << 63) | (1 << 60) | 16, 100, 0, (1 << 63) | (1 << 61)].into_iter().enumerate()
+        {
+            // SAFETY: within the mapping.
+            let word_there = unsafe { words.add(at + place) };
+            // SAFETY: nobody else writes to it.
+            unsafe { word_there.write_volatile(word) };
+        }
+    }
+    for _ in 0..5 {
+        let begin = Instant::now();
+        assert!(matches!(here.recv_timeout(Duration::from_millis(20)), Err(RecvError::Empty)));
+        let took = begin.elapsed();
+        assert!(took >= Duration::from_millis(20) && took < Duration::from_millis(500), "{took:?}");
+        assert!(matches!(here.try_recv(), Err(RecvError::Empty)));
+        assert!(begin.elapsed() < Duration::from_millis(500));
+    }
+    drop(there);
 }

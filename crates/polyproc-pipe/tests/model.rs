@@ -31,12 +31,26 @@ const MESSAGES: u64 = 2;
 
 /// One sends to another, through a ring that has room for one message.
 fn conversation() {
-    let stage = Arc::new(Stage::default());
+    converse(Stage::default(), MESSAGES);
+}
+
+/// So many that the ring comes round: the receiver looks at a record that was there before.
+fn lap() {
+    converse(Stage::default(), 3);
+}
+
+/// Messages that share a record.
+fn runs() {
+    converse(Stage::with_runs(), 3);
+}
+
+fn converse(stage: Stage, messages: u64) {
+    let stage = Arc::new(stage);
     let receiver = {
         let stage = stage.clone();
-        spawn(move || assert_eq!(stage.receive(MESSAGES), MESSAGES))
+        spawn(move || assert_eq!(stage.receive(messages), messages))
     };
-    stage.send(MESSAGES);
+    stage.send(messages);
     receiver.join().unwrap();
 }
 
@@ -69,6 +83,21 @@ fn mortal_receiver(mortal: Option<u32>) -> End {
 /// The first to come owns the gate until another takes it away.
 fn gate(threads: u32) {
     let counter = Arc::new(Counter::default());
+    count(threads, &counter);
+}
+
+/// It may be taken away by one who does not want to come in.
+fn disowned_gate() {
+    let counter = Arc::new(Counter::default());
+    let thief = {
+        let counter = counter.clone();
+        spawn(move || run(8, None, || counter.disown()))
+    };
+    count(2, &counter);
+    assert_eq!(thief.join().unwrap(), End::Finished);
+}
+
+fn count(threads: u32, counter: &Arc<Counter>) {
     let others: Vec<_> = (2..=threads)
         .map(|tid| {
             let counter = counter.clone();
@@ -94,6 +123,8 @@ fn fails(part: Part, scenario: impl Fn() + Sync + Send + 'static) -> bool {
 fn nobody_sleeps_while_there_is_something_to_do() {
     let _turn = one_at_a_time();
     MODEL.explore(3, conversation);
+    MODEL.explore(2, lap);
+    MODEL.explore(2, runs);
 }
 
 #[test]
@@ -117,6 +148,7 @@ fn one_thread_at_a_time_is_in_the_gate() {
     let _turn = one_at_a_time();
     MODEL.explore(3, || gate(2));
     MODEL.explore(2, || gate(3));
+    MODEL.explore(2, disowned_gate);
 }
 
 // shuttle takes all accesses for sequentially consistent: it does not miss a barrier.
@@ -144,4 +176,19 @@ fn without_the_bell_the_message_is_slept_through() {
 fn without_the_end_the_dead_are_waited_for() {
     let _turn = one_at_a_time();
     assert!(fails(Part::End, || _ = mortal_sender(Some(3))));
+}
+
+#[test]
+fn without_the_zero_a_message_is_received_twice() {
+    let _turn = one_at_a_time();
+    assert!(fails(Part::Zero, lap));
+}
+
+// shuttle takes all accesses for sequentially consistent: it does not see them out of order.
+#[cfg(polyproc_loom)]
+#[test]
+fn without_the_order_a_header_comes_before_its_message() {
+    let _turn = one_at_a_time();
+    assert!(fails(Part::Order, conversation));
+    assert!(fails(Part::Order, runs));
 }

@@ -207,6 +207,44 @@ fn an_end_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_pipe_that_is_full_grows_and_goes_on_elsewhere() {
+    let _alone = alone();
+    type End = Connection<Vec<u8>, Vec<u8>, Bytes>;
+    let message = |n: usize| vec![n as u8; 900 + n % 200];
+    let (courier, at_courier) = simplex::<End>().unwrap();
+    let (here, there): (End, End) = Connection::pair().unwrap();
+    let (mut sent, mut received) = (0, 0);
+    // Each round fills the pipe and takes a half.
+    for _ in 0..20 {
+        while here.try_send(message(sent)).is_ok() {
+            sent += 1;
+        }
+        let half = (sent - received) / 2;
+        for n in received..received + half {
+            assert_eq!(there.recv().unwrap(), message(n));
+        }
+        received += half;
+    }
+    while here.try_send(message(sent)).is_ok() {
+        sent += 1;
+    }
+    assert!(sent - received > 700, "only {} messages have room", sent - received);
+    let child = Child::run(|| {
+        let there = at_courier.recv().unwrap();
+        for n in received..sent + 3_000 {
+            assert_eq!(there.recv().unwrap(), message(n));
+        }
+        there.send(vec![]).unwrap();
+    });
+    courier.send(there).unwrap();
+    for n in sent..sent + 3_000 {
+        here.send(message(n)).unwrap();
+    }
+    assert_eq!(here.recv().unwrap(), []);
+    child.join();
+}
+
+#[test]
 fn outside_of_a_hand_over_nothing_travels() {
     let _alone = alone();
     let (here, _there) = pipe::<u8, u8>().unwrap();

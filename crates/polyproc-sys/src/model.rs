@@ -546,6 +546,11 @@ pub mod thread {
         current().0
     }
 
+    /// The calling thread's token.
+    pub fn token() -> u64 {
+        current().token()
+    }
+
     /// Nobody forks in a model.
     pub fn forks() -> u32 {
         0

@@ -65,6 +65,12 @@ pub fn pid() -> u32 {
     RECORD.with(|record| record.pid.get())
 }
 
+/// The calling thread's [token](Current::token); 0 where the thread has not called [`current`] yet.
+#[inline(always)]
+pub fn token() -> u64 {
+    RECORD.with(|record| record.token.get())
+}
+
 /// Rises with every fork on the way to this process, by more than one if threads raced to register the handler. It tells
 /// a guard that it was inherited.
 static FORKS: AtomicU32 = AtomicU32::new(0);

@@ -1,0 +1,430 @@
+//! The receiver's side of a [ring](super).
+
+use super::{
+    ABORT, Broken, CLOSED, COUNT, COUNT_SHIFT, DESCRIPTORS_SHIFT, GROWN, HEADER, KIND_SHIFT, LENGTH,
+    MESSAGE_MAX, MORE, Place, RUN, RUN_MOST, Spot, WRITTEN, line_end, padded, slots,
+};
+use crate::copy;
+use crate::line::Line;
+use core::mem::MaybeUninit;
+use polyproc_sys::atomic::Ordering;
+
+/// So much room is worth a word to a sender that is awake.
+const SOME: u64 = 16 << 10;
+
+/// No message is so long.
+const NONE: usize = usize::MAX;
+
+/// What comes next in a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// Nothing yet.
+    Nothing,
+    /// A whole message, in one record, with so many bytes and descriptors.
+    Whole(usize, usize),
+    /// The first record of a message with so many bytes in all, and descriptors.
+    First(usize, usize),
+    /// A part of the message that has begun, of so many bytes.
+    Next(usize),
+    /// The last part of it.
+    Last(usize),
+    /// The message that has begun does not go on.
+    Abort,
+    /// The ring grows, when memory was put behind it: as much as it uses.
+    Grown,
+}
+
+impl Front {
+    /// How many bytes of the ring it takes, at least.
+    pub(crate) fn length(self) -> u64 {
+        match self {
+            Front::Nothing => 0,
+            Front::Whole(length, _) | Front::Next(length) | Front::Last(length) => HEADER + length as u64,
+            Front::First(..) | Front::Abort | Front::Grown => HEADER,
+        }
+    }
+}
+
+/// The longest message that [`take_exactly`](Receiver::take_exactly) takes.
+pub(crate) const BUFFER: usize = 64;
+
+/// Room for a short message.
+struct Buffer(MaybeUninit<[u64; BUFFER / 8]>);
+
+impl Buffer {
+    #[inline(always)]
+    fn new() -> Buffer {
+        Buffer(MaybeUninit::uninit())
+    }
+
+    #[inline(always)]
+    fn room(&mut self, length: usize) -> *mut u8 {
+        assert!(length <= BUFFER);
+        self.0.as_mut_ptr().cast()
+    }
+
+    /// # Safety
+    ///
+    /// So many bytes, at most [`BUFFER`], are initialised.
+    #[inline(always)]
+    unsafe fn filled(&self, length: usize) -> &[u8] {
+        // SAFETY: within the buffer, and initialised.
+        unsafe { core::slice::from_raw_parts(self.0.as_ptr().cast(), length) }
+    }
+}
+
+/// The receiver's side of a ring.
+pub(crate) struct Receiver {
+    place: Place,
+    /// Where the record in front begins.
+    head: u64,
+    published: u64,
+    /// The header in front, once it was copied out and judged; else 0.
+    front: u64,
+    /// Bytes that are still to come of the message that has begun; `None` between messages.
+    left: Option<usize>,
+    /// The length of the message in front, if that is in a run.
+    ready_length: usize,
+    run: Run,
+    /// So many messages of the run in front were received by who had this end before.
+    skipped: u64,
+}
+
+/// The run in front.
+struct Run {
+    /// What its header said; 0 if it was not read yet, or something else is in front.
+    header: u64,
+    /// So much larger its header is when it is full.
+    room: u64,
+    /// Where the next message is, or will be.
+    slot: Spot,
+    /// Where the last one that is known ends: the slot, if none is ready.
+    known: Spot,
+}
+
+const NO_RUN: Run = Run { header: 0, room: 0, slot: Spot::NOWHERE, known: Spot::NOWHERE };
+
+impl Run {
+    /// How long each message is.
+    #[inline(always)]
+    fn length(&self) -> u64 {
+        self.header & LENGTH
+    }
+
+    #[inline(always)]
+    fn is_drained(&self) -> bool {
+        self.slot == self.known
+    }
+}
+
+impl Receiver {
+    /// One that begins at a record, of which so many messages are taken if it is a run.
+    pub(crate) fn new(place: Place, head: u64, taken: u64) -> Receiver {
+        Receiver {
+            place,
+            head,
+            published: head,
+            front: 0,
+            left: None,
+            ready_length: NONE,
+            run: NO_RUN,
+            skipped: taken,
+        }
+    }
+
+    /// How far it is, if that is between two messages: where the record in front begins, and how many messages of it are
+    /// taken.
+    pub(crate) fn position(&self) -> Option<(u64, u64)> {
+        let taken = if self.run.header == 0 { self.skipped } else { self.taken() };
+        self.left.is_none().then_some((self.head, taken))
+    }
+
+    /// How many messages of the run in front are taken.
+    fn taken(&self) -> u64 {
+        let begin = self.end_of(0, 0);
+        (self.run.slot.0.addr().get() - begin.0.addr().get()) as u64 / padded(self.run.length())
+    }
+
+    /// Where so many messages of the run in front end, of which there are no more than its line has room for.
+    #[inline(always)]
+    fn end_of(&self, count: u64, length: u64) -> Spot {
+        debug_assert!(count == 0 || count <= slots(self.head, length));
+        // SAFETY: in the same line, as the caller sees to.
+        unsafe { self.place.spot(self.head).add(HEADER + count * padded(length)) }
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether a message of so many bytes is in front, in a run that was read.
+    #[inline(always)]
+    pub(crate) fn is_ready(&self, length: usize) -> bool {
+        length == self.ready_length
+    }
+
+    /// After there was nothing in front: whether there is something now.
+    #[inline(always)]
+    pub(crate) fn has_news(&self) -> bool {
+        // Relaxed: what it is is read again.
+        self.place.header(self.head).load(Ordering::Relaxed) != self.run.header
+    }
+
+    /// What comes next.
+    #[inline(always)]
+    pub(crate) fn front(&mut self) -> Result<Front, Broken> {
+        if self.run.header != 0 {
+            return self.front_of_run();
+        }
+        if self.front != 0 {
+            return self.judge(self.front);
+        }
+        // Acquire: pairs with the Release of who publishes it.
+        let header = self.place.header(self.head).load(Ordering::Acquire);
+        if header == 0 { Ok(Front::Nothing) } else { self.judge(header) }
+    }
+
+    /// What this header, a private copy, says, if it can be.
+    #[inline(always)]
+    fn judge(&mut self, header: u64) -> Result<Front, Broken> {
+        let length = header & LENGTH;
+        // No further than there is room after what this side has published, with the zero behind. At most 2^40 and a little:
+        // no overflow.
+        if self.head.wrapping_sub(self.published) + padded(length) + 2 * HEADER > self.place.capacity {
+            return Err(Broken);
+        }
+        self.front = header;
+        if header >> KIND_SHIFT == WRITTEN >> KIND_SHIFT && self.left.is_none() && self.skipped == 0 {
+            let descriptors = (header >> DESCRIPTORS_SHIFT) as u16;
+            return Ok(Front::Whole(length as usize, descriptors.into()));
+        }
+        self.judge_the_unusual(header, length)
+    }
+
+    #[inline(never)]
+    fn judge_the_unusual(&mut self, header: u64, length: u64) -> Result<Front, Broken> {
+        let kind = header & !(LENGTH | COUNT);
+        if kind & WRITTEN == 0 {
+            return Err(Broken);
+        }
+        if kind & RUN != 0 {
+            self.front = 0;
+            return self.begin_run(header);
+        }
+        if self.skipped != 0 {
+            return Err(Broken);
+        }
+        if kind == WRITTEN | GROWN {
+            let can_grow = self.place.capacity < self.place.most
+                && self.place.is_in_one_even_lap(self.published, self.head)
+                && header == kind;
+            return if can_grow { Ok(Front::Grown) } else { Err(Broken) };
+        }
+        let Some(left) = self.left else {
+            if kind != WRITTEN | MORE || length < HEADER {
+                return Err(Broken);
+            }
+            let total = self.place.header(self.head.wrapping_add(HEADER)).load(Ordering::Relaxed);
+            // More is to come than what came, or it would not be in several records.
+            if total > MESSAGE_MAX as u64 || total <= length - HEADER {
+                return Err(Broken);
+            }
+            return Ok(Front::First(total as usize, usize::from((header >> DESCRIPTORS_SHIFT) as u16)));
+        };
+        let length = length as usize;
+        match kind & !WRITTEN {
+            ABORT if length == 0 => Ok(Front::Abort),
+            MORE if length < left && length != 0 => Ok(Front::Next(length)),
+            0 if length == left => Ok(Front::Last(length)),
+            _ => Err(Broken),
+        }
+    }
+
+    /// A run is in front whose header was not read before.
+    fn begin_run(&mut self, header: u64) -> Result<Front, Broken> {
+        let (length, count) = (header & LENGTH, (header & COUNT) >> COUNT_SHIFT);
+        let is_sane = self.left.is_none()
+            && header & !(LENGTH | COUNT | CLOSED) == WRITTEN | RUN
+            && (1..=RUN_MOST as u64).contains(&length)
+            && (1..=slots(self.head, length)).contains(&count)
+            && self.skipped <= count
+            && line_end(self.head).wrapping_sub(self.published) + HEADER <= self.place.capacity;
+        if !is_sane {
+            return Err(Broken);
+        }
+        let taken = core::mem::take(&mut self.skipped);
+        let room = (slots(self.head, length) - count) << COUNT_SHIFT;
+        self.run = Run { header, room, slot: self.end_of(taken, length), known: self.end_of(count, length) };
+        self.ready_length = if taken == count { NONE } else { length as usize };
+        self.front_of_run()
+    }
+
+    /// A run is in front, and its header was read.
+    #[inline]
+    fn front_of_run(&mut self) -> Result<Front, Broken> {
+        if !self.run.is_drained() {
+            return Ok(Front::Whole(self.ready_length, 0));
+        }
+        // All that was known of it is taken. Acquire: pairs with the Release of who publishes more.
+        let header = self.place.header(self.head).load(Ordering::Acquire);
+        // What has come is a number of messages and nothing else, and there is room for them; or that no more comes, or both.
+        let more = header.wrapping_sub(self.run.header);
+        if more & !COUNT == 0 && more <= self.run.room {
+            if more != 0 {
+                self.run.header = header;
+                self.run.room -= more;
+                // SAFETY: the line has room for them.
+                self.run.known =
+                    unsafe { self.run.slot.add((more >> COUNT_SHIFT) * padded(self.run.length())) };
+                self.ready_length = self.run.length() as usize;
+                return Ok(Front::Whole(self.ready_length, 0));
+            }
+            if header & CLOSED == 0 {
+                return Ok(Front::Nothing);
+            }
+        }
+        self.judge_end_of_run(header)
+    }
+
+    /// A run is in front that is drained, and its header does not say what it said before, or it is closed.
+    #[inline(never)]
+    fn judge_end_of_run(&mut self, header: u64) -> Result<Front, Broken> {
+        if self.run.header & CLOSED == 0 && header & CLOSED != 0 {
+            self.run.header |= CLOSED;
+            // It may have got more before.
+            return self.front_of_run();
+        }
+        if header != self.run.header {
+            return Err(Broken);
+        }
+        self.leave_run();
+        self.front()
+    }
+
+    /// Nothing more comes in this run.
+    #[inline(always)]
+    fn leave_run(&mut self) {
+        self.run = NO_RUN;
+        self.head = line_end(self.head);
+    }
+
+    /// Takes the message in front, of so many bytes, which is [ready](Receiver::is_ready), as `copy` copies it; and whether
+    /// that moved this side's position.
+    #[inline(always)]
+    pub(crate) fn take_ready<T>(&mut self, length: usize, copy: impl FnOnce(&[u8]) -> T) -> (T, bool) {
+        debug_assert!(self.is_ready(length));
+        let mut buffer = Buffer::new();
+        // SAFETY: so much room, and the run is in one line.
+        unsafe { copy::from_shared(self.run.slot.0, buffer.room(length), length) };
+        let is_over = self.take_from_run(length);
+        // SAFETY: initialised by the copy.
+        (copy(unsafe { buffer.filled(length) }), is_over)
+    }
+
+    /// Whether that was the last one of the run.
+    #[inline(always)]
+    fn take_from_run(&mut self, length: usize) -> bool {
+        // SAFETY: one of those that are known to be there was in front.
+        self.run.slot = unsafe { self.run.slot.add(padded(length as u64)) };
+        if !self.run.is_drained() {
+            return false;
+        }
+        self.ready_length = NONE;
+        let is_over = self.run.slot == self.end_of(slots(self.head, length as u64), length as u64);
+        if is_over {
+            self.leave_run();
+        }
+        is_over
+    }
+
+    /// Takes the whole message in front, of so many bytes and at most [`BUFFER`], as `copy` copies it.
+    #[inline(always)]
+    pub(crate) fn take_exactly<T>(&mut self, length: usize, copy: impl FnOnce(&[u8]) -> T) -> T {
+        if self.is_ready(length) {
+            return self.take_ready(length, copy).0;
+        }
+        debug_assert!(self.front & LENGTH == length as u64);
+        let mut buffer = Buffer::new();
+        // SAFETY: so much room, and no more than the ring has.
+        unsafe { self.place.read(self.head.wrapping_add(HEADER), buffer.room(length), length) };
+        self.take(length);
+        // SAFETY: initialised by the copy.
+        copy(unsafe { buffer.filled(length) })
+    }
+
+    /// Appends the payload in front to `to`, and takes it. The part of a message begins or goes on with it.
+    pub(crate) fn take_into(&mut self, front: Front, to: &mut Vec<u8>) {
+        let (skip, length) = match front {
+            Front::Nothing | Front::Grown => return,
+            Front::Whole(length, _) => (0, length),
+            Front::First(total, _) => {
+                let first = (self.front & LENGTH) - HEADER;
+                // A peer may claim what it never sends: what is reserved for that is bounded.
+                to.reserve(total.min(4 << 20));
+                self.left = Some(total);
+                (HEADER, first as usize)
+            }
+            Front::Next(length) | Front::Last(length) => (0, length),
+            Front::Abort => (0, 0),
+        };
+        to.reserve(length);
+        let is_in_run = self.run.header != 0;
+        let end = to.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+        if is_in_run {
+            // SAFETY: room for so many was reserved, and the run is in one line.
+            unsafe { copy::from_shared(self.run.slot.0, end, length) };
+        } else {
+            // SAFETY: room for so many was reserved, and no more than the ring has.
+            unsafe { self.place.read(self.head.wrapping_add(HEADER + skip), end, length) };
+        }
+        // SAFETY: initialised by the copy.
+        unsafe { to.set_len(to.len() + length) };
+        match (front, &mut self.left) {
+            (Front::First(..) | Front::Next(_), Some(left)) => *left -= length,
+            (Front::Last(_) | Front::Abort, _) => self.left = None,
+            _ => {}
+        }
+        if is_in_run {
+            self.take_from_run(length);
+        } else {
+            self.take((skip as usize) + length);
+        }
+    }
+
+    /// The record in front, of so many bytes, is received.
+    #[inline(always)]
+    fn take(&mut self, length: usize) {
+        self.front = 0;
+        self.head = self.head.wrapping_add(HEADER + padded(length as u64));
+    }
+
+    /// Uses the memory that was put behind the ring, after it said that it has [grown](Front::Grown).
+    pub(crate) fn grow(&mut self) {
+        debug_assert!(self.place.capacity < self.place.most);
+        self.place.capacity *= 2;
+        self.take(0);
+    }
+
+    /// Whether it is time to say how far it is: a quarter of the ring is free, or some of it and the sender is awake, which
+    /// had better not lose its patience. One that sleeps is not woken for little.
+    #[inline(always)]
+    pub(crate) fn has_to_publish(&self) -> bool {
+        let (free, quarter) = (self.head.wrapping_sub(self.published), self.place.capacity / 4);
+        free >= quarter.min(SOME) && (free >= quarter || !self.place.control().sender.seems_asleep())
+    }
+
+    /// Says how far it is. `true` if the sender sleeps and has to hear the bell; it is told once.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn publish(&mut self) -> Result<bool, Broken> {
+        self.line().publish(self.published, self.head)?;
+        self.published = self.head;
+        Ok(self.place.control().sender.hears_of_sleep())
+    }
+
+    /// What this side says.
+    #[inline(always)]
+    pub(crate) fn line(&self) -> &Line {
+        &self.place.control().receiver
+    }
+}

@@ -1,0 +1,285 @@
+//! The sender's side of a [ring](super).
+
+use super::{
+    ABORT, Broken, CLOSED, COUNT, COUNT_SHIFT, DESCRIPTORS_SHIFT, GROWN, HEADER, LINE, MORE, Place, RUN,
+    RUN_MOST, Spot, WRITTEN, line_end, padded, slots,
+};
+use crate::copy;
+use crate::line::Line;
+use polyproc_sys::atomic::Ordering;
+
+/// No message is so long.
+const NONE: usize = usize::MAX;
+
+/// The sender's side of a ring.
+pub(crate) struct Sender {
+    place: Place,
+    /// Where the next record begins, and zero is until then.
+    tail: u64,
+    head_seen: u64,
+    /// What the receiver's notice is if there is nothing new.
+    notice: u64,
+    /// The length of messages for which there is room in the open run.
+    run_length: usize,
+    run: Run,
+    /// The length of the last message.
+    last_length: usize,
+    /// It found no room: more memory would help.
+    wants_to_grow: bool,
+}
+
+/// An open run.
+struct Run {
+    /// Where its header is.
+    at: Spot,
+    /// What it says; 0 if there is no open run.
+    header: u64,
+    /// What it will say when the run is full.
+    full: u64,
+}
+
+const NO_RUN: Run = Run { at: Spot::NOWHERE, header: 0, full: 0 };
+
+impl Sender {
+    pub(crate) fn new(place: Place, tail: u64, head: u64) -> Sender {
+        Sender {
+            place,
+            tail,
+            head_seen: head,
+            notice: 0,
+            run_length: NONE,
+            run: NO_RUN,
+            last_length: NONE,
+            wants_to_grow: false,
+        }
+    }
+
+    /// Writes the first position into a new ring.
+    pub(crate) fn initialise(&self) {
+        self.place.control().sender.begin_at(self.tail);
+        self.place.control().receiver.begin_at(self.head_seen);
+    }
+
+    pub(crate) fn positions(&self) -> (u64, u64) {
+        (self.tail, self.head_seen)
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The most bytes in one record.
+    pub(crate) fn most(&self) -> usize {
+        (self.place.capacity / 2 - HEADER) as usize
+    }
+
+    /// Whether a record of so many bytes fits, as far as is known. Leaves room for an abort behind it.
+    #[inline(always)]
+    pub(crate) fn has_room(&self, length: usize) -> bool {
+        self.has_room_for(HEADER + padded(length as u64))
+    }
+
+    #[inline(always)]
+    fn has_room_for(&self, record: u64) -> bool {
+        // Behind it an abort, and the zero.
+        self.tail.wrapping_sub(self.head_seen) + record + 2 * HEADER <= self.place.capacity
+    }
+
+    /// Whether it fits now.
+    #[inline(always)]
+    pub(crate) fn finds_room(&mut self, length: usize) -> Result<bool, Broken> {
+        if self.has_room(length) { Ok(true) } else { self.look_for_room(length) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_for_room(&mut self, length: usize) -> Result<bool, Broken> {
+        let head = self.place.control().receiver.position();
+        let gone_on = head.wrapping_sub(self.head_seen);
+        if gone_on > self.tail.wrapping_sub(self.head_seen) || !head.is_multiple_of(8) {
+            return Err(Broken);
+        }
+        self.head_seen = head;
+        let has_room = self.has_room(length);
+        self.wants_to_grow |= !has_room;
+        Ok(has_room)
+    }
+
+    /// Whether to have memory put behind the ring, as much as it uses now, and then to [grow](Sender::grow).
+    #[inline(always)]
+    pub(crate) fn is_about_to_grow(&self) -> bool {
+        self.wants_to_grow && self.can_grow()
+    }
+
+    #[cold]
+    fn can_grow(&self) -> bool {
+        self.place.capacity < self.place.most
+            && self.place.is_in_one_even_lap(self.head_seen, self.tail)
+            && self.has_room_for(HEADER)
+    }
+
+    /// There is no memory: it stays as it is.
+    pub(crate) fn gives_up_growing(&mut self) {
+        self.place.most = self.place.capacity;
+    }
+
+    /// Uses the memory that was put there.
+    pub(crate) fn grow(&mut self) -> Result<(), Broken> {
+        debug_assert!(self.can_grow());
+        self.close_run();
+        self.wants_to_grow = false;
+        let at = self.tail;
+        // Its own place is the same before and after; that of the zero behind it may not be.
+        self.place.capacity *= 2;
+        self.publish_record(at, at.wrapping_add(HEADER), GROWN)
+    }
+
+    /// Whether a message of this length goes on with the open run: then there is room.
+    #[inline(always)]
+    pub(crate) fn goes_on(&self, length: usize) -> bool {
+        length == self.run_length
+    }
+
+    /// How many more messages the open run has room for.
+    #[inline(always)]
+    pub(crate) fn room_in_run(&self) -> u64 {
+        if self.run.header == 0 { 0 } else { (self.run.full - self.run.header) >> COUNT_SHIFT }
+    }
+
+    /// Sends a message with the open run, with which it [goes on](Sender::goes_on).
+    #[inline(always)]
+    pub(crate) fn go_on(&mut self, bytes: &[u8]) {
+        debug_assert!(self.goes_on(bytes.len()));
+        let count = (self.run.header & COUNT) >> COUNT_SHIFT;
+        // SAFETY: the run is not full, so its next message ends in the same line.
+        let slot = unsafe { self.run.at.add(HEADER + count * padded(bytes.len() as u64)) };
+        // SAFETY: as above.
+        unsafe { copy::to_shared(bytes, slot.0) };
+        self.run.header += 1 << COUNT_SHIFT;
+        // SAFETY: the run is in the ring.
+        let header = unsafe { self.run.at.header() };
+        // Release: the message first. Pairs with the Acquire in the receiver's `front`.
+        header.store(self.run.header, Ordering::Release);
+        if self.run.header == self.run.full {
+            self.run.header = 0;
+            self.run_length = NONE;
+        }
+    }
+
+    /// Sends a message for which there is room. In a burst, another one of this length is expected soon.
+    #[inline(always)]
+    pub(crate) fn write(&mut self, bytes: &[u8], descriptors: usize, is_burst: bool) -> Result<(), Broken> {
+        if is_burst && bytes.len() <= RUN_MOST && bytes.len() == self.last_length && descriptors == 0 {
+            return self.write_run(bytes);
+        }
+        self.last_length = bytes.len();
+        self.close_run();
+        self.write_record(((descriptors as u64) << DESCRIPTORS_SHIFT) | bytes.len() as u64, bytes)
+    }
+
+    /// Begins a run, if there is room for one.
+    #[inline(never)]
+    fn write_run(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        self.close_run();
+        let length = bytes.len() as u64;
+        if length == 0 || !self.has_room_for(LINE) {
+            return self.write_record(length, bytes);
+        }
+        let slots = slots(self.tail, length);
+        if slots < 2 {
+            return self.write_record(length, bytes);
+        }
+        let at = self.tail;
+        self.place.write(at.wrapping_add(HEADER), bytes);
+        let header = WRITTEN | RUN | (1 << COUNT_SHIFT) | length;
+        self.publish_record(at, line_end(at), header)?;
+        self.run = Run { at: self.place.spot(at), header, full: header + ((slots - 1) << COUNT_SHIFT) };
+        self.run_length = bytes.len();
+        Ok(())
+    }
+
+    /// Says that no more comes to the open run, if there is one.
+    #[inline(always)]
+    pub(crate) fn close_run(&mut self) {
+        if self.run.header == 0 {
+            return;
+        }
+        // SAFETY: the run is in the ring.
+        let header = unsafe { self.run.at.header() };
+        // Relaxed: who sees it knows all that the run has. What comes next is published by its own header.
+        header.store(self.run.header | CLOSED, Ordering::Relaxed);
+        self.run.header = 0;
+        self.run_length = NONE;
+    }
+
+    /// Sends the first record of a message in several: as long as there is more to come.
+    pub(crate) fn write_first(
+        &mut self,
+        total: usize,
+        bytes: &[u8],
+        descriptors: usize,
+    ) -> Result<(), Broken> {
+        self.last_length = NONE;
+        self.close_run();
+        let length = bytes.len() as u64 + HEADER;
+        // Behind the header, which is zero: nobody sees it before that one is written.
+        self.place.header(self.tail.wrapping_add(HEADER)).store(total as u64, Ordering::Relaxed);
+        self.place.write(self.tail.wrapping_add(2 * HEADER), bytes);
+        let end = self.tail.wrapping_add(HEADER + padded(length));
+        self.publish_record(self.tail, end, ((descriptors as u64) << DESCRIPTORS_SHIFT) | MORE | length)
+    }
+
+    /// A further one.
+    pub(crate) fn write_next(&mut self, bytes: &[u8], is_last: bool) -> Result<(), Broken> {
+        self.write_record(bytes.len() as u64 | if is_last { 0 } else { MORE }, bytes)
+    }
+
+    /// Takes back the message of which the last record had more to come. For that there always is room.
+    pub(crate) fn write_abort(&mut self) -> Result<(), Broken> {
+        self.write_record(ABORT, &[])
+    }
+
+    #[inline(always)]
+    fn write_record(&mut self, header: u64, bytes: &[u8]) -> Result<(), Broken> {
+        self.place.write(self.tail.wrapping_add(HEADER), bytes);
+        let end = self.tail.wrapping_add(HEADER + padded(bytes.len() as u64));
+        self.publish_record(self.tail, end, header)
+    }
+
+    /// The record is written, but for its header. From here on it is sent.
+    #[inline(always)]
+    fn publish_record(&mut self, at: u64, end: u64, header: u64) -> Result<(), Broken> {
+        // For nobody but this side itself: another one that sends here is found out by it. To look at the ring for that would
+        // have its line cross once more.
+        self.line().publish(at, end)?;
+        self.tail = end;
+        self.place.header(end).store(0, Ordering::Relaxed);
+        // Release: the payload first, and the zero behind it. Pairs with the Acquire in the receiver's `front`.
+        self.place.header(at).store(WRITTEN | header, Ordering::Release);
+        Ok(())
+    }
+
+    /// After something was sent: whether the receiver sleeps, or a process has let go of the other end, since the last time.
+    /// A barrier is between.
+    #[inline(always)]
+    pub(crate) fn has_news(&self) -> bool {
+        self.place.control().receiver.notice() != self.notice
+    }
+
+    /// Whether a process has let go of the other end since the last time.
+    pub(crate) fn hears_farewell(&mut self) -> bool {
+        let farewells = self.place.control().receiver.farewells();
+        core::mem::replace(&mut self.notice, farewells) != farewells
+    }
+
+    /// Whether the receiver sleeps and has to hear the bell. It is told once.
+    pub(crate) fn has_to_ring(&self) -> bool {
+        self.place.control().receiver.hears_of_sleep()
+    }
+
+    /// What this side says.
+    #[inline(always)]
+    pub(crate) fn line(&self) -> &Line {
+        &self.place.control().sender
+    }
+}

@@ -1,0 +1,414 @@
+//! Both sides of one ring, and a peer that lies.
+
+use super::*;
+use polyproc_sys::atomic::Ordering;
+
+const CAPACITY: u64 = 4096;
+
+/// A ring in private memory, and both sides of it.
+struct Rig {
+    place: Place,
+    sender: Sender,
+    receiver: Receiver,
+}
+
+/// One that uses so many bytes, of so many that it may use.
+fn rig_of(capacity: u64, most: u64) -> Rig {
+    // Whatever the memory was before, the first header is zero and the rest is nonsense.
+    let words = vec![!0u128; (256 + most as usize + 128) / 16].leak();
+    let start = words.as_mut_ptr().cast::<u8>();
+    // SAFETY: within the words, which are 128 bytes more than is needed.
+    let start = NonNull::new(unsafe { start.add(start.align_offset(128)) }).unwrap();
+    // SAFETY: so many bytes are there.
+    unsafe { start.write_bytes(0, 256) };
+    // SAFETY: behind the control words.
+    let bytes = unsafe { start.add(256) };
+    // SAFETY: aligned, large enough, and never freed.
+    let place = unsafe { Place::new(start.cast(), bytes, capacity, most) };
+    place.header(START).store(0, Ordering::Relaxed);
+    let sender = Sender::new(place, START, START);
+    sender.initialise();
+    Rig { place, sender, receiver: Receiver::new(place, START, 0) }
+}
+
+fn rig() -> Rig {
+    rig_of(CAPACITY, CAPACITY)
+}
+
+impl Rig {
+    fn send(&mut self, bytes: &[u8]) {
+        assert_eq!(self.sender.finds_room(bytes.len()), Ok(true));
+        if self.sender.goes_on(bytes.len()) {
+            self.sender.go_on(bytes);
+        } else {
+            self.sender.write(bytes, 0, true).unwrap();
+        }
+    }
+
+    /// Receives one, and publishes.
+    fn receive(&mut self) -> Result<Option<Vec<u8>>, Broken> {
+        let mut got = Vec::new();
+        loop {
+            let front = self.receiver.front()?;
+            match front {
+                Front::Nothing => return Ok(None),
+                Front::Grown => self.receiver.grow(),
+                _ => self.receiver.take_into(front, &mut got),
+            }
+            if self.receiver.has_to_publish() {
+                self.receiver.publish().unwrap();
+            }
+            if let Front::Whole(..) | Front::Last(_) = front {
+                return Ok(Some(got));
+            }
+        }
+    }
+
+    fn header(&self, position: u64) -> u64 {
+        self.place.header(position).load(Ordering::Relaxed)
+    }
+
+    fn lie(&self, position: u64, header: u64) {
+        self.place.header(position).store(header, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn positions_wrap_and_records_split() {
+    let mut rig = rig();
+    for n in 0..3_000u32 {
+        let message = vec![n as u8; (n * 7 % 1_900) as usize];
+        rig.send(&message);
+        assert_eq!(rig.receiver.front(), Ok(Front::Whole(message.len(), 0)));
+        assert_eq!(rig.receive(), Ok(Some(message)));
+        assert_eq!(rig.receive(), Ok(None), "behind message {n}");
+    }
+    assert!(rig.sender.positions().0 < START, "the positions have not wrapped");
+}
+
+#[test]
+fn what_the_ring_had_before_is_no_record() {
+    // Messages of nothing but what looks like headers, at all places.
+    for length in [8, 16, 24, 40, 120] {
+        let mut rig = rig();
+        let bytes = [(WRITTEN | 8).to_ne_bytes(), (WRITTEN | RUN | (3 << COUNT_SHIFT) | 8).to_ne_bytes()];
+        for n in 0..2_000usize {
+            let message: Vec<u8> =
+                bytes[n % 2].iter().copied().cycle().take(length - 8 * (n % 3 / 2)).collect();
+            rig.send(&message);
+            if n % 5 == 0 {
+                rig.send(b"");
+            }
+            assert_eq!(rig.receive(), Ok(Some(message)));
+            if n % 5 == 0 {
+                assert_eq!(rig.receive(), Ok(Some(Vec::new())));
+            }
+            assert_eq!(rig.receive(), Ok(None), "{length}, message {n}");
+        }
+    }
+}
+
+#[test]
+fn short_messages_of_one_length_share_lines() {
+    for (length, per_line) in [(1, 7), (8, 7), (9, 3), (16, 3), (20, 2), (24, 2)] {
+        let mut rig = rig();
+        let message = |n: usize| vec![n as u8; length];
+        let begin = rig.sender.positions().0;
+        // The first one does not know that others follow.
+        rig.send(&message(0));
+        while !rig.sender.positions().0.is_multiple_of(LINE) {
+            rig.send(&message(0));
+        }
+        while rig.receive().unwrap().is_some() {}
+        let at = rig.sender.positions().0;
+        assert!(at - begin <= 2 * LINE);
+        for batch in 1..40 {
+            for n in 0..batch {
+                rig.send(&message(n));
+            }
+            for n in 0..batch {
+                assert_eq!(rig.receive(), Ok(Some(message(n))), "{n} of {batch}");
+            }
+            assert_eq!(rig.receive(), Ok(None));
+        }
+        let lines = (rig.sender.positions().0 - at) / LINE;
+        assert_eq!(lines, (39u64 * 40 / 2).div_ceil(per_line), "{length}");
+    }
+}
+
+#[test]
+fn a_run_ends_when_something_else_follows() {
+    let mut rig = rig();
+    for n in 0..3_000u64 {
+        let lengths = [8, 8, 8, 16, 16, 8, 8, 100, 0, 0, 24, 24, 24, 24];
+        let length = lengths[(n % 14) as usize];
+        let message = vec![n as u8; length];
+        rig.send(&message);
+        if n % 4 == 3 {
+            for n in n - 3..=n {
+                assert_eq!(rig.receive(), Ok(Some(vec![n as u8; lengths[(n % 14) as usize]])));
+            }
+            assert_eq!(rig.receive(), Ok(None));
+        }
+    }
+}
+
+#[test]
+fn an_end_goes_on_in_the_middle_of_a_run() {
+    for taken in 0..6u64 {
+        let mut rig = rig();
+        (0..10u64).for_each(|n| rig.send(&n.to_ne_bytes()));
+        for n in 0..1 + taken {
+            assert_eq!(rig.receive(), Ok(Some(n.to_ne_bytes().to_vec())));
+        }
+        // As a ticket says it: of both sides.
+        let (head, skipped) = rig.receiver.position().unwrap();
+        rig.receiver.publish().unwrap();
+        rig.sender.close_run();
+        let (tail, head_seen) = rig.sender.positions();
+        rig.receiver = Receiver::new(rig.place, head, skipped);
+        rig.sender = Sender::new(rig.place, tail, head_seen);
+        (10..20u64).for_each(|n| rig.send(&n.to_ne_bytes()));
+        for n in 1 + taken..20 {
+            assert_eq!(rig.receive(), Ok(Some(n.to_ne_bytes().to_vec())), "after {taken}");
+        }
+        assert_eq!(rig.receive(), Ok(None));
+    }
+}
+
+#[test]
+fn a_ring_grows_without_losing_its_place() {
+    let mut rig = rig_of(CAPACITY, 8 * CAPACITY);
+    let (mut sent, mut received) = (0u64, 0u64);
+    let message = |n: u64| vec![n as u8; [8, 8, 8, 700, 300, 1_300, 24, 24][(n % 8) as usize]];
+    while received < 3_000 {
+        // Fills it, and takes some.
+        loop {
+            let next = message(sent);
+            if rig.sender.is_about_to_grow() {
+                rig.sender.grow().unwrap();
+            }
+            if !rig.sender.finds_room(next.len()).unwrap() && !rig.sender.is_about_to_grow() {
+                break;
+            }
+            if rig.sender.finds_room(next.len()).unwrap() {
+                rig.send(&next);
+                sent += 1;
+            }
+        }
+        for _ in 0..1 + received % 5 {
+            if let Some(got) = rig.receive().unwrap() {
+                assert_eq!(got, message(received), "message {received}");
+                received += 1;
+            }
+        }
+    }
+    assert_eq!(rig.sender.place().capacities(), (8 * CAPACITY, 8 * CAPACITY));
+    assert_eq!(rig.receiver.place().capacities(), (8 * CAPACITY, 8 * CAPACITY));
+}
+
+#[test]
+fn growth_that_cannot_be_is_refused() {
+    let mut full = rig();
+    full.lie(START, WRITTEN | GROWN);
+    assert_eq!(full.receiver.front(), Err(Broken), "beyond what it may use");
+    for header in [WRITTEN | GROWN | 8, WRITTEN | GROWN | MORE, GROWN, WRITTEN | GROWN | (1 << 40)] {
+        let mut rig = rig_of(CAPACITY, 2 * CAPACITY);
+        rig.lie(START, header);
+        assert_eq!(rig.receiver.front(), Err(Broken), "{header:#x}");
+    }
+    // In the second lap, and while what was not published yet is in another lap than the header.
+    for begin in [START + CAPACITY, START + 2 * CAPACITY - 64] {
+        let mut rig = rig_of(CAPACITY, 2 * CAPACITY);
+        rig.receiver = Receiver::new(rig.place, begin, 0);
+        rig.lie(begin, if begin.is_multiple_of(CAPACITY) { WRITTEN | GROWN } else { WRITTEN | 120 });
+        rig.lie(begin + 128, WRITTEN | GROWN);
+        let first = rig.receiver.front();
+        let second = first.and_then(|front| {
+            rig.receiver.take_into(front, &mut Vec::new());
+            rig.receiver.front()
+        });
+        assert_eq!(second, Err(Broken));
+    }
+}
+
+#[test]
+fn a_header_that_cannot_be_is_refused() {
+    let headers = [
+        8, // Not written.
+        RUN | 8,
+        WRITTEN | (1 << 56),
+        WRITTEN | (1 << 57),
+        WRITTEN | CLOSED,
+        WRITTEN | (CAPACITY - 8), // No room for the zero behind it.
+        WRITTEN | (1 << 39),
+        WRITTEN | LENGTH,
+        WRITTEN | ABORT,        // Of nothing.
+        WRITTEN | ABORT | MORE, // As well.
+        WRITTEN | MORE,         // Without room for its total.
+        WRITTEN | MORE | 7,
+        WRITTEN | RUN,                           // Of nothing.
+        WRITTEN | RUN | 8,                       // Without a message.
+        WRITTEN | RUN | (1 << COUNT_SHIFT),      // Of empty messages.
+        WRITTEN | RUN | (8 << COUNT_SHIFT) | 8,  // Beyond its line.
+        WRITTEN | RUN | (3 << COUNT_SHIFT) | 24, // As well.
+        WRITTEN | RUN | (1 << COUNT_SHIFT) | 25,
+        WRITTEN | RUN | MORE | (1 << COUNT_SHIFT) | 8,
+        WRITTEN | RUN | ABORT | (1 << COUNT_SHIFT) | 8,
+        WRITTEN | RUN | GROWN | (1 << COUNT_SHIFT) | 8,
+    ];
+    for header in headers {
+        let mut rig = rig();
+        rig.lie(START, header);
+        assert_eq!(rig.receiver.front(), Err(Broken), "{header:#x}");
+    }
+    let mut rig = rig();
+    rig.lie(START, WRITTEN | (CAPACITY - 16));
+    assert_eq!(rig.receiver.front(), Ok(Front::Whole(CAPACITY as usize - 16, 0)));
+}
+
+#[test]
+fn a_header_is_read_once() {
+    let mut rig = rig();
+    rig.send(b"12345678");
+    assert_eq!(rig.receiver.front(), Ok(Front::Whole(8, 0)));
+    rig.lie(START, WRITTEN | 1_000);
+    assert_eq!(rig.receiver.front(), Ok(Front::Whole(8, 0)));
+    assert_eq!(rig.receive(), Ok(Some(b"12345678".to_vec())));
+}
+
+#[test]
+fn a_run_that_changes_is_refused() {
+    let run = WRITTEN | RUN | 8;
+    let of = |count: u64| run | (count << COUNT_SHIFT);
+    let lies = [
+        0,
+        of(1),
+        of(8),
+        of(3) | 16,
+        of(3) ^ RUN,
+        of(3) ^ WRITTEN,
+        of(3) | MORE,
+        of(1) | CLOSED,
+        of(8) | CLOSED,
+    ];
+    for lie in lies {
+        let mut rig = rig();
+        rig.lie(START, of(2));
+        for _ in 0..2 {
+            assert!(rig.receive().unwrap().is_some());
+        }
+        assert_eq!(rig.receive(), Ok(None));
+        rig.lie(START, lie);
+        assert_eq!(rig.receiver.front(), Err(Broken), "{lie:#x}");
+    }
+    // More, and closed at once, is one of two truths.
+    let mut rig = rig();
+    rig.lie(START, of(2));
+    rig.lie(START + LINE, 0);
+    for _ in 0..2 {
+        assert!(rig.receive().unwrap().is_some());
+    }
+    rig.lie(START, of(4) | CLOSED);
+    for _ in 0..2 {
+        assert!(rig.receive().unwrap().is_some());
+    }
+    assert_eq!(rig.receive(), Ok(None));
+    // The end of the line: closed or not makes no difference.
+    rig.lie(START + LINE, of(7));
+    for _ in 0..7 {
+        assert!(rig.receive().unwrap().is_some());
+    }
+    rig.lie(START + LINE, 0);
+    rig.lie(START + 2 * LINE, 0);
+    assert_eq!(rig.receive(), Ok(None));
+}
+
+#[test]
+fn a_run_in_the_middle_of_a_message_is_refused() {
+    let mut rig = rig();
+    rig.sender.write_first(24, b"12345678", 0).unwrap();
+    let front = rig.receiver.front().unwrap();
+    rig.receiver.take_into(front, &mut Vec::new());
+    rig.lie(rig.sender.positions().0, WRITTEN | RUN | (1 << COUNT_SHIFT) | 8);
+    assert_eq!(rig.receiver.front(), Err(Broken));
+}
+
+#[test]
+fn a_total_that_cannot_be_is_refused() {
+    for total in [0, 8, MESSAGE_MAX as u64 + 1, 1 << 63, u64::MAX] {
+        let mut rig = rig();
+        rig.sender.write_first(total as usize, b"12345678", 0).unwrap();
+        assert_eq!(rig.receiver.front(), Err(Broken), "{total:#x}");
+    }
+}
+
+#[test]
+fn parts_that_do_not_add_up_are_refused() {
+    // Too much, too little at the end, nothing at all, and one that is not over.
+    for (bytes, is_last) in [(24, true), (8, true), (0, false), (16, false), (4_000, false)] {
+        let mut rig = rig();
+        rig.sender.write_first(24, b"12345678", 0).unwrap();
+        let front = rig.receiver.front().unwrap();
+        assert_eq!(front, Front::First(24, 0));
+        let mut got = Vec::new();
+        rig.receiver.take_into(front, &mut got);
+        rig.sender.write_next(&vec![1; bytes], is_last).unwrap();
+        assert_eq!(rig.receiver.front(), Err(Broken), "{bytes} {is_last}");
+    }
+}
+
+#[test]
+fn a_claim_of_a_gigabyte_takes_no_gigabyte() {
+    let mut rig = rig();
+    rig.sender.write_first(MESSAGE_MAX, b"12345678", 0).unwrap();
+    let front = rig.receiver.front().unwrap();
+    let mut got = Vec::new();
+    rig.receiver.take_into(front, &mut got);
+    assert!(got.capacity() <= 8 << 20, "{}", got.capacity());
+}
+
+#[test]
+fn a_head_that_cannot_be_is_refused() {
+    for head in [START - 8, START + 512, START + 4, 0] {
+        let mut rig = rig();
+        for _ in 0..3 {
+            rig.send(&[1; 100]);
+        }
+        rig.place.control().receiver.begin_at(head);
+        assert_eq!(rig.sender.finds_room(CAPACITY as usize), Err(Broken), "{head:#x}");
+    }
+}
+
+#[test]
+fn a_position_that_somebody_else_moved_is_noticed() {
+    let mut rig = rig();
+    rig.place.control().sender.begin_at(START + 8);
+    assert_eq!(rig.sender.write(b"1", 0, false), Err(Broken));
+    assert_eq!(rig.header(START), 0, "nothing is published");
+    rig.place.control().receiver.begin_at(START + 8);
+    assert_eq!(rig.receiver.publish(), Err(Broken));
+}
+
+#[test]
+fn two_that_send_at_one_end_are_noticed() {
+    let mut rig = rig();
+    let mut other = Sender::new(rig.place, START, START);
+    rig.send(b"12345678");
+    assert_eq!(other.write(b"12345678", 0, true), Err(Broken));
+    // In a run, at the latest when it is over.
+    let mut rig = self::rig();
+    (0..3).for_each(|_| rig.send(b"12345678"));
+    let (tail, head) = rig.sender.positions();
+    let mut other = Sender::new(rig.place, tail, head);
+    (0..2).for_each(|_| rig.send(b"12345678"));
+    other.write(b"12345678", 0, true).unwrap();
+    let refused = (0..7).any(|_| {
+        let goes_on = rig.sender.goes_on(8);
+        if goes_on {
+            rig.sender.go_on(b"12345678")
+        };
+        !goes_on && rig.sender.write(b"12345678", 0, true).is_err()
+    });
+    assert!(refused);
+}
