@@ -3,7 +3,7 @@
 use crate::layout::{AGAIN, ClaimSlot, HEADER, Header, LENGTH, OPEN, PADDING};
 use crate::raw::RawQueue;
 use crate::ring::{is_before, segment_size, word};
-use crate::waitroom::Sleeper;
+use crate::waitroom::{Herald, Sleeper};
 use core::ptr::NonNull;
 use polyproc_sys::atomic::{Ordering, compiler_fence, fence};
 use polyproc_sys::futex::OWNER;
@@ -45,8 +45,10 @@ pub(crate) struct Consumer<'a> {
     /// How many messages were taken.
     number: u64,
     fresh: u32,
-    /// Somebody sleeps for room, and the herald is raised.
-    raised: bool,
+    /// Raised, if somebody sleeps for room.
+    herald: Option<Herald<'a>>,
+    /// So many are to be woken when the lock is released.
+    due: u32,
     /// Its place, if it has slept: a wake may have been spent on it, until its work is done.
     sleeper: Option<Sleeper<'a>>,
 }
@@ -59,11 +61,8 @@ impl<'a> Consumer<'a> {
     pub(crate) unsafe fn new(queue: &'a RawQueue) -> Consumer<'a> {
         let header = queue.header();
         let (head, number) = header.taken.0.mark.get();
-        let raised = header.room.is_occupied();
-        if raised {
-            header.room.raise();
-        }
-        Consumer { queue, header, head, number, fresh: 0, raised, sleeper: None }
+        let herald = if header.room.is_occupied() { Some(header.room.raise()) } else { None };
+        Consumer { queue, header, head, number, fresh: 0, herald, due: 0, sleeper: None }
     }
 
     /// It has slept to come here.
@@ -187,9 +186,7 @@ impl<'a> Consumer<'a> {
             // Release: pairs with the Acquire in `make_room`.
             self.header.taken.0.free.store(self.head, Ordering::Release);
         }
-        if self.raised {
-            self.ring();
-        }
+        self.announce(self.fresh);
         self.fresh = 0;
         self.may_be_drained();
     }
@@ -216,30 +213,18 @@ impl<'a> Consumer<'a> {
             // Release: pairs with the Acquire in `make_room`.
             self.header.taken.0.free.store(self.head, Ordering::Release);
         }
-        let fresh = core::mem::take(&mut self.fresh);
-        self.ring_and_go_on(fresh);
+        self.announce(self.fresh);
+        self.fresh = 0;
     }
 
-    /// After a change that is not the last one.
-    #[cold]
-    fn ring_and_go_on(&mut self, fresh: u32) {
-        if self.raised {
-            let before = core::mem::replace(&mut self.fresh, fresh);
-            self.ring();
-            self.fresh = before;
-            self.raised = self.header.room.is_occupied();
-            if self.raised {
-                self.header.room.raise();
-            }
+    /// So many messages have gone, or something else has made room: who sleeps for it is woken when the lock is released.
+    #[inline(always)]
+    fn announce(&mut self, fresh: u32) {
+        if let Some(herald) = &mut self.herald {
+            herald.announce();
+            // Where bytes are what there is too little of, one message may make room for several, or for none.
+            self.due = if self.queue.most == 0 { u32::MAX } else { self.due.saturating_add(fresh) };
         }
-    }
-
-    #[cold]
-    fn ring(&mut self) {
-        // Where bytes are what there is too little of, one message may make room for several, or for none.
-        let count = if self.queue.most == 0 { u32::MAX } else { self.fresh };
-        self.header.room.ring(count);
-        self.raised = false;
     }
 
     /// On to the next segment. The old one's memory is given back, unless there are claims in it.
@@ -347,7 +332,7 @@ impl<'a> Consumer<'a> {
         // Release: whoever claims the slot next overwrites what was read.
         self.header.claims[claim].robust.word.store(0, Ordering::Release);
         self.settle_claims();
-        self.ring_and_go_on(1);
+        self.announce(1);
     }
 
     /// Finishes what dead threads have left of their claims, and of what they had taken. What is taken by this one, and not
@@ -368,7 +353,7 @@ impl<'a> Consumer<'a> {
         let is_behind = count == 0 && header.taken.0.free.load(Ordering::Relaxed) != taken;
         if is_behind || count != header.consumers.claims.load(Ordering::Relaxed) {
             self.settle_claims();
-            self.ring_and_go_on(1);
+            self.announce(1);
         }
     }
 
@@ -449,20 +434,23 @@ impl<'a> Consumer<'a> {
         // SAFETY: the caller's.
         unsafe { self.header.claims[claim].robust.give_back(thread::current(), wake) };
         self.settle_claims();
-        self.ring_and_go_on(1);
+        self.announce(1);
     }
 }
 
 impl Drop for Consumer<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.raised {
-            self.header.room.lower();
+        // SAFETY: locked when it was made, by this thread: it is not `Send`.
+        unsafe { self.header.consumers.lock.unlock() };
+        if let Some(herald) = self.herald.take()
+            && self.due != 0
+        {
+            herald.wake(self.due);
         }
+        // It has its place until it is done with this.
         if self.sleeper.is_some() {
             self.queue.pass_on_news();
         }
-        // SAFETY: locked when it was made, by this thread: it is not `Send`.
-        unsafe { self.header.consumers.lock.unlock() };
     }
 }

@@ -74,17 +74,21 @@ impl Stage {
     pub fn put(&self, count: u32) {
         // SAFETY: the stage outlives the threads of a model.
         unsafe { self.lock.lock_until(Deadline::NEVER) }.unwrap();
-        let raised = self.room.is_occupied();
-        if raised {
-            self.room.raise();
+        // Who vanishes drops nothing.
+        let mut herald = None;
+        if self.room.is_occupied() {
+            herald = Some(ManuallyDrop::new(self.room.raise()));
         }
         let put = self.put.load(Ordering::Relaxed);
         self.put.store(put + u64::from(count), Ordering::Release);
-        if raised {
-            self.room.ring(count);
+        if let Some(herald) = &mut herald {
+            herald.announce();
         }
         // SAFETY: locked above.
         unsafe { self.lock.unlock() };
+        if let Some(herald) = herald {
+            ManuallyDrop::into_inner(herald).wake(count);
+        }
     }
 
     /// Takes a message, waiting for it. With one step that counts, as a consumer; the consumers' lock is left out.

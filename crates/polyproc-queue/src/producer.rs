@@ -3,6 +3,7 @@
 use crate::layout::{HEADER, Header, OPEN, PADDING, SMALLEST};
 use crate::raw::RawQueue;
 use crate::ring::{is_before, segment_offset, segment_size, word};
+use crate::waitroom::Herald;
 use core::ptr::NonNull;
 use polyproc_sys::atomic::Ordering;
 use std::io;
@@ -28,8 +29,10 @@ pub(crate) struct Producer<'a> {
     number: u64,
     /// How many of them are not published.
     fresh: u32,
-    /// Somebody sleeps, and the herald is raised.
-    raised: bool,
+    /// Raised, if somebody sleeps.
+    herald: Option<Herald<'a>>,
+    /// So many are to be woken when the lock is released.
+    due: u32,
 }
 
 impl<'a> Producer<'a> {
@@ -40,11 +43,8 @@ impl<'a> Producer<'a> {
     pub(crate) unsafe fn new(queue: &'a RawQueue) -> Producer<'a> {
         let header = queue.header();
         let (tail, number) = header.put.0.get();
-        let raised = header.news.is_occupied();
-        if raised {
-            header.news.raise();
-        }
-        Producer { queue, header, tail, number, fresh: 0, raised }
+        let herald = if header.news.is_occupied() { Some(header.news.raise()) } else { None };
+        Producer { queue, header, tail, number, fresh: 0, herald, due: 0 }
     }
 
     /// A place for a message of this length, not yet a part of the queue.
@@ -209,13 +209,9 @@ impl<'a> Producer<'a> {
             return;
         }
         self.header.put.0.set(self.tail, self.number);
-        if self.raised {
-            self.header.news.ring(self.fresh);
-            // For what is published next.
-            self.raised = self.header.news.is_occupied();
-            if self.raised {
-                self.header.news.raise();
-            }
+        if let Some(herald) = &mut self.herald {
+            herald.announce();
+            self.due += self.fresh;
         }
         self.fresh = 0;
     }
@@ -224,10 +220,12 @@ impl<'a> Producer<'a> {
 impl Drop for Producer<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.raised {
-            self.header.news.lower();
-        }
         // SAFETY: locked when it was made, by this thread: it is not `Send`.
         unsafe { self.header.producers.lock.unlock() };
+        if let Some(herald) = self.herald.take()
+            && self.due != 0
+        {
+            herald.wake(self.due);
+        }
     }
 }

@@ -242,15 +242,16 @@ impl RawQueue {
             unsafe { header.producers.lock.unlock() };
             return Err(refusal);
         }
-        header.news.raise();
-        header.room.raise();
+        let (mut news, mut room) = (header.news.raise(), header.room.raise());
         header.settings.0.closed.store(1, Ordering::SeqCst);
-        header.room.ring(u32::MAX);
-        header.news.ring(u32::MAX);
+        news.announce();
+        room.announce();
         // SAFETY: locked above.
         unsafe { header.consumers.lock.unlock() };
         // SAFETY: locked above.
         unsafe { header.producers.lock.unlock() };
+        room.wake(u32::MAX);
+        news.wake(u32::MAX);
         Ok(())
     }
 
@@ -291,20 +292,22 @@ impl RawQueue {
         self.lock(&header.consumers.lock, Deadline::NEVER)?;
         let done = header.done.0.load(Ordering::Relaxed);
         let put = header.put.0.number();
+        let mut herald = None;
         if done != put {
-            let raised = header.rest.is_occupied();
-            if raised {
-                header.rest.raise();
+            if header.rest.is_occupied() {
+                herald = Some(header.rest.raise());
             }
             header.done.0.store(done.wrapping_add(1), Ordering::SeqCst);
-            if raised && done.wrapping_add(1) == put {
-                header.rest.ring(u32::MAX);
-            } else if raised {
-                header.rest.lower();
+            herald = herald.filter(|_| done.wrapping_add(1) == put);
+            if let Some(herald) = &mut herald {
+                herald.announce();
             }
         }
         // SAFETY: locked above.
         unsafe { header.consumers.lock.unlock() };
+        if let Some(herald) = herald {
+            herald.wake(u32::MAX);
+        }
         Ok(done != put)
     }
 
