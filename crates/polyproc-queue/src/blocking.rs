@@ -26,7 +26,7 @@ impl RawQueue {
         deadline: Deadline,
         refusal: Refusal,
     ) -> Result<(), PutRefusal> {
-        if refusal != Refusal::WouldBlock {
+        if refusal != Refusal::TimedOut {
             return Err(refusal.into());
         }
         let producer = self.produce(deadline)?;
@@ -126,8 +126,7 @@ impl RawQueue {
         deadline: Deadline,
     ) -> Result<(Producer<'_>, NonNull<u8>), PutRefusal> {
         let header = self.header();
-        let mut wait =
-            Waiting::new(&header.room, &header.consumers.lock, &header.looks.0[FOR_ROOM], deadline);
+        let mut wait = Waiting::new(&header.room, self.consuming(), &header.looks.0[FOR_ROOM], deadline);
         loop {
             // Before the look at the room: what changes after it is news.
             let taken = &header.taken.0;
@@ -195,7 +194,7 @@ impl RawQueue {
         let consumer = match unusual {
             // SAFETY: locked by `usual_front`, and left to it.
             Unusual::Locked => unsafe { Consumer::new(self) },
-            Unusual::Refused(Refusal::WouldBlock) => self.consume(deadline)?,
+            Unusual::Refused(Refusal::TimedOut) => self.consume(deadline)?,
             Unusual::Refused(refusal) => return Err(refusal.into()),
         };
         self.find_front(consumer, deadline)
@@ -251,8 +250,7 @@ impl RawQueue {
     #[inline(never)]
     fn wait_for_news(&self, deadline: Deadline) -> Result<(Consumer<'_>, Front), GetRefusal> {
         let header = self.header();
-        let mut wait =
-            Waiting::new(&header.news, &header.producers.lock, &header.looks.0[FOR_NEWS], deadline);
+        let mut wait = Waiting::new(&header.news, self.producing(), &header.looks.0[FOR_NEWS], deadline);
         loop {
             // Before the look at the queue: it closes after its last message.
             let closed = self.is_closed();

@@ -6,6 +6,7 @@ use crate::ring::{is_before, segment_size, word};
 use crate::waitroom::{Herald, Sleeper};
 use core::ptr::NonNull;
 use polyproc_sys::atomic::{Ordering, compiler_fence, fence};
+use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex::OWNER;
 use polyproc_sys::thread;
 
@@ -197,8 +198,9 @@ impl<'a> Consumer<'a> {
         let consumers = &self.header.consumers;
         if consumers.tail_seen.load(Ordering::Relaxed) == self.head
             && consumers.segment.load(Ordering::Relaxed) != 0
+            && self.queue.is_time_to_shrink()
         {
-            self.drained();
+            self.shrink();
         }
     }
 
@@ -256,22 +258,26 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Everything is taken, and the segment is not the smallest.
+    /// [`shrink`](Consumer::shrink), if everything is taken that is known of.
+    #[cold]
+    pub(crate) fn shrink_if_drained(&mut self) {
+        let consumers = &self.header.consumers;
+        if consumers.tail_seen.load(Ordering::Relaxed) == self.head
+            && consumers.segment.load(Ordering::Relaxed) != 0
+            && consumers.claims.load(Ordering::Relaxed) == 0
+        {
+            self.shrink();
+        }
+    }
+
+    /// Back to the smallest segment, if everything is taken and nobody is putting something.
     #[cold]
     #[inline(never)]
-    fn drained(&mut self) {
+    fn shrink(&mut self) {
         let header = self.header;
-        let consumers = &header.consumers;
-        let drains = consumers.drains.load(Ordering::Relaxed).wrapping_add(1);
-        consumers.drains.store(drains, Ordering::Relaxed);
-        if drains < header.settings.0.shrink_after.load(Ordering::Relaxed)
-            || consumers.claims.load(Ordering::Relaxed) != 0
-        {
-            return;
-        }
-        let producers = &header.producers;
+        let (consumers, producers) = (&header.consumers, &header.producers);
         // SAFETY: unlocked below; the queue's handle keeps it mapped.
-        if unsafe { producers.lock.try_lock() }.is_err() {
+        if unsafe { self.queue.producing().lock_until(Deadline::PAST) }.is_err() {
             return;
         }
         let mut index = consumers.segment.load(Ordering::Relaxed);
@@ -297,7 +303,7 @@ impl<'a> Consumer<'a> {
             consumers.segment.store(0, Ordering::Relaxed);
         }
         // SAFETY: locked above.
-        unsafe { producers.lock.unlock() };
+        unsafe { self.queue.producing().unlock() };
     }
 
     /// A message whose claimer died, if there is one: the oldest.
@@ -442,7 +448,7 @@ impl Drop for Consumer<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: locked when it was made, by this thread: it is not `Send`.
-        unsafe { self.header.consumers.lock.unlock() };
+        unsafe { self.queue.consuming().unlock() };
         if let Some(herald) = self.herald.take()
             && self.due != 0
         {

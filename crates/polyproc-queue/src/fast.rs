@@ -3,7 +3,7 @@
 //! The same steps as in [`ring`](crate::ring), without anything that is not needed for them. Whatever is not usual is left
 //! to it, with the lock held.
 
-use crate::consumer::Consumer;
+use crate::biased::Inside;
 use crate::error::PutRefusal;
 use crate::layout::{HEADER, LENGTH, PADDING};
 use crate::producer::Producer;
@@ -20,8 +20,12 @@ impl RawQueue {
     pub(crate) fn put(&self, message: &[u8], deadline: Deadline) -> Result<(), PutRefusal> {
         let header = self.header();
         let producers = &header.producers;
-        // SAFETY: unlocked below, or by the `Producer`; the queue keeps it mapped.
-        if let Err(refusal) = unsafe { producers.lock.try_lock() } {
+        let side = self.producing();
+        let inside = side.enter();
+        if inside.is_none()
+            // SAFETY: unlocked below, or by the `Producer`; the queue keeps it mapped.
+            && let Err(refusal) = unsafe { side.lock_until(Deadline::PAST) }
+        {
             return self.put_later(message, deadline, refusal);
         }
         let length = message.len();
@@ -34,7 +38,8 @@ impl RawQueue {
         let offset = tail.wrapping_sub(base) & (size - 1);
         let free = producers.free_seen.load(Ordering::Relaxed);
         let from = if is_before(free, base) { base } else { free };
-        let usual = !header.news.is_occupied()
+        let asleep = if inside.is_some() { header.news.looks_occupied() } else { header.news.is_occupied() };
+        let usual = !asleep
             && !self.is_closed()
             && length <= self.largest
             && offset + need <= segment.backed.load(Ordering::Relaxed)
@@ -43,6 +48,10 @@ impl RawQueue {
             && (self.most == 0
                 || number.wrapping_sub(producers.taken_seen.load(Ordering::Relaxed)) < self.most);
         if !usual {
+            if let Some(inside) = inside {
+                side.leave(inside);
+                return self.put_later(message, deadline, Refusal::TimedOut);
+            }
             // SAFETY: locked above, and left to it.
             return self.put_otherwise(message, deadline, unsafe { Producer::new(self) });
         }
@@ -55,18 +64,25 @@ impl RawQueue {
         // SAFETY: the place has room for the message, and is the caller's alone as long as the lock is held.
         unsafe { write(message, place) };
         header.put.0.set(tail.wrapping_add(need), number.wrapping_add(1));
-        // SAFETY: locked above.
-        unsafe { producers.lock.unlock() };
+        match inside {
+            Some(inside) => side.leave(inside),
+            // SAFETY: locked above.
+            None => unsafe { side.unlock() },
+        }
         Ok(())
     }
 
     /// Becomes the one who gets, with the message that comes next, if all is as usual.
     #[inline(always)]
-    pub(crate) fn usual_front(&self) -> Result<Usual, Unusual> {
+    pub(crate) fn usual_front(&self) -> Result<Usual<'_>, Unusual> {
         let header = self.header();
         let consumers = &header.consumers;
-        // SAFETY: `take_usual` unlocks it, or the `Consumer` of who is told that it is locked; the queue keeps it mapped.
-        if let Err(refusal) = unsafe { consumers.lock.try_lock() } {
+        let side = self.consuming();
+        let inside = side.enter();
+        if inside.is_none()
+            // SAFETY: `take_usual` unlocks it, or the `Consumer` of who is told that it is locked; the queue keeps it mapped.
+            && let Err(refusal) = unsafe { side.lock_until(Deadline::PAST) }
+        {
             return Err(Unusual::Refused(refusal));
         }
         let (head, number) = header.taken.0.mark.get();
@@ -80,12 +96,13 @@ impl RawQueue {
         }
         let index = consumers.segment.load(Ordering::Relaxed);
         let segment = header.segment(index);
+        let asleep = if inside.is_some() { header.room.looks_occupied() } else { header.room.is_occupied() };
         let usual = tail != head
-            && !header.room.is_occupied()
+            && !asleep
             && consumers.claims.load(Ordering::Relaxed) == 0
             && segment.end.load(Ordering::Relaxed) != head;
         if !usual {
-            return Err(Unusual::Locked);
+            return Err(self.unusual(inside));
         }
         let offset = head.wrapping_sub(segment.base.load(Ordering::Relaxed)) & (segment_size(index) - 1);
         // SAFETY: a record begins here, and the segment is memory at least up to the end of it.
@@ -93,20 +110,32 @@ impl RawQueue {
         // SAFETY: a word in the ring, aligned as all records are.
         let record_header = unsafe { word(record) }.load(Ordering::Relaxed);
         if record_header & PADDING != 0 {
-            return Err(Unusual::Locked);
+            return Err(self.unusual(inside));
         }
         let length = record_header & LENGTH;
         // SAFETY: the record reaches beyond its header.
         let place = unsafe { record.add(HEADER as usize) };
         let next = head.wrapping_add(HEADER + ((length + (HEADER - 1)) & !(HEADER - 1)));
         let is_last = tail == next && index != 0;
-        Ok(Usual { place, length: length as usize, next, number: number.wrapping_add(1), is_last })
+        Ok(Usual { inside, place, length: length as usize, next, number: number.wrapping_add(1), is_last })
+    }
+
+    /// Whoever is inside by itself leaves; what comes now takes longer.
+    #[cold]
+    fn unusual(&self, inside: Option<Inside<'_>>) -> Unusual {
+        match inside {
+            Some(inside) => {
+                self.consuming().leave(inside);
+                Unusual::Refused(Refusal::TimedOut)
+            }
+            None => Unusual::Locked,
+        }
     }
 
     /// Gets the message in front, which `copy` copies out of its place, and releases the lock.
     #[inline(always)]
-    pub(crate) fn take_usual<R>(&self, front: Usual, copy: impl FnOnce(&[u8]) -> R) -> R {
-        let unlock = Unlock(self);
+    pub(crate) fn take_usual<R>(&self, front: Usual<'_>, copy: impl FnOnce(&[u8]) -> R) -> R {
+        let unlock = Unlock(self, front.inside);
         // SAFETY: so many bytes were written there before the message was published, and nobody writes them before it is
         // freed.
         let copied = copy(unsafe { core::slice::from_raw_parts(front.place.as_ptr(), front.length) });
@@ -115,20 +144,33 @@ impl RawQueue {
         taken.mark.set(front.next, front.number);
         // Release: pairs with the Acquire in `make_room`.
         taken.free.store(front.next, Ordering::Release);
-        if front.is_last {
-            // SAFETY: locked by `usual_front`, and left to it.
-            unsafe { Consumer::new(self) }.may_be_drained();
-        } else {
+        let shrink = front.is_last && self.is_time_to_shrink();
+        match front.inside {
+            Some(inside) => self.consuming().leave(inside),
             // SAFETY: locked by `usual_front`.
-            unsafe { self.header().consumers.lock.unlock() };
+            None => unsafe { self.consuming().unlock() },
+        }
+        if shrink {
+            self.shrink();
         }
         copied
+    }
+
+    /// Back to the smallest segment, if nobody has anything to do with the others meanwhile.
+    #[cold]
+    #[inline(never)]
+    fn shrink(&self) {
+        if let Ok(mut consumer) = self.consume(Deadline::PAST) {
+            consumer.shrink_if_drained();
+        }
     }
 }
 
 /// The message in front, with the consumers' lock held. A handful of numbers: something that is dropped would be moved
 /// about in memory.
-pub(crate) struct Usual {
+pub(crate) struct Usual<'a> {
+    /// `None` if it is the mutex that is held.
+    inside: Option<Inside<'a>>,
     place: NonNull<u8>,
     length: usize,
     /// The position behind it, and the number of messages up to there.
@@ -147,13 +189,16 @@ pub(crate) enum Unusual {
 }
 
 /// Unlocks if a codec panics in the middle of a copy. The message is still there.
-struct Unlock<'a>(&'a RawQueue);
+struct Unlock<'a>(&'a RawQueue, Option<Inside<'a>>);
 
 impl Drop for Unlock<'_> {
     #[cold]
     fn drop(&mut self) {
-        // SAFETY: locked by `usual_front`, by this thread, a moment ago.
-        unsafe { self.0.header().consumers.lock.unlock() };
+        match self.1 {
+            Some(inside) => self.0.consuming().leave(inside),
+            // SAFETY: locked by `usual_front`, by this thread, a moment ago.
+            None => unsafe { self.0.consuming().unlock() },
+        }
     }
 }
 

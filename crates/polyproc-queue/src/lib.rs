@@ -134,6 +134,9 @@
 
 #![deny(unsafe_code)]
 
+#[allow(unsafe_code)]
+#[cfg_attr(any(polyproc_loom, polyproc_shuttle), allow(dead_code, reason = "the models use a part of it"))]
+mod biased;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[allow(unsafe_code)]
 mod blocking;

@@ -221,7 +221,7 @@ impl Drop for Producer<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: locked when it was made, by this thread: it is not `Send`.
-        unsafe { self.header.producers.lock.unlock() };
+        unsafe { self.queue.producing().unlock() };
         if let Some(herald) = self.herald.take()
             && self.due != 0
         {

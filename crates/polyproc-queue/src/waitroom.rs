@@ -40,9 +40,9 @@
 //!
 //! More than [`PLACES`] sleepers at once are legal; those without a place wake every millisecond.
 
+use crate::biased::Side;
 use core::cell::Cell;
 use core::mem::ManuallyDrop;
-use polyproc_mutex::RawMutex;
 use polyproc_sys::atomic::{AtomicU32, Ordering, fence, fence_after_rmw};
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex::{Futex, OWNER, OWNER_DIED, WAIT_ANY_MAX, WAITERS, Wait, Waiter};
@@ -180,11 +180,18 @@ impl Waitroom {
         }
     }
 
-    /// As the holder of the lock, since a moment: may somebody be asleep?
+    /// As the holder of the lock's mutex, since a moment: may somebody be asleep?
     #[inline(always)]
     pub(crate) fn is_occupied(&self) -> bool {
         // Pairs with the compare-and-swap in `sleep`: either the sleeper sees that the lock is held, or this sees it.
         fence_after_rmw();
+        self.looks_occupied()
+    }
+
+    /// As the lock's owner, inside: may somebody be asleep? A sleeper takes the lock away from its owner when it has said
+    /// that it sleeps.
+    #[inline(always)]
+    pub(crate) fn looks_occupied(&self) -> bool {
         self.door.load(Ordering::Relaxed) & ASLEEP != 0
     }
 
@@ -319,7 +326,7 @@ impl Sleeper<'_> {
     #[inline(never)]
     pub(crate) fn sleep<'b>(
         &self,
-        lock: &RawMutex,
+        lock: Side<'b>,
         others: impl Iterator<Item = Waiter<'b>>,
         deadline: Deadline,
         news: impl FnOnce() -> bool,
@@ -354,16 +361,16 @@ impl Sleeper<'_> {
         for other in others {
             words.push(other);
         }
-        // One more is the lock's.
-        words.truncate(WAIT_ANY_MAX - 1);
+        // Two more are the lock's.
+        words.truncate(WAIT_ANY_MAX - 2);
         let deadline = if self.has_to_poll() { deadline.min(Deadline::after(SLICE)) } else { deadline };
         #[cfg(any(polyproc_loom, polyproc_shuttle))]
         if crate::model::is_without(crate::model::Part::LastLook) {
-            return lock.listen(&words, deadline, || false);
+            return lock.listen(&mut words, deadline, || false);
         } else if crate::model::is_without(crate::model::Part::Mark) {
             return if news() { Wait::Changed } else { polyproc_sys::futex::wait_any(&words, deadline) };
         }
-        lock.listen(&words, deadline, news)
+        lock.listen(&mut words, deadline, news)
     }
 }
 
