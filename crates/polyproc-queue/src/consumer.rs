@@ -127,10 +127,10 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Takes what comes next, at most so many messages, as long as they are nothing special. Returns how many. Where it ends,
-    /// [`front`](Consumer::front) says why.
+    /// Takes what comes next, at most so many messages, as long as they are nothing special, and, if `size` is not zero, have
+    /// that many bytes. Returns how many. Where it ends, [`front`](Consumer::front) says why.
     #[inline(always)]
-    pub(crate) fn take_run(&mut self, most: usize, copy: &mut impl FnMut(&[u8])) -> usize {
+    pub(crate) fn take_run(&mut self, most: usize, size: usize, mut copy: impl FnMut(&[u8])) -> usize {
         let consumers = &self.header.consumers;
         if consumers.claims.load(Ordering::Relaxed) != 0 {
             return 0;
@@ -146,10 +146,11 @@ impl<'a> Consumer<'a> {
             let record = unsafe { self.queue.at_offset(index, offset) };
             // SAFETY: a word in the ring, aligned as all records are.
             let header = unsafe { word(record) }.load(Ordering::Relaxed);
-            if header & PADDING != 0 {
+            // Of one size: where the next one begins does not wait for the header, which is only compared.
+            if header & PADDING != 0 || (size != 0 && header & LENGTH != size as u64) {
                 break;
             }
-            let length = header & LENGTH;
+            let length = if size != 0 { size as u64 } else { header & LENGTH };
             // SAFETY: the record reaches beyond its header.
             let place = unsafe { record.add(HEADER as usize) };
             // SAFETY: so many bytes were written there before the message was published, and nobody writes them before it
