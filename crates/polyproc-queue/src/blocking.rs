@@ -220,7 +220,10 @@ impl RawQueue {
             copy(sink, unsafe { front.message() });
             consumer.take(&front);
             left -= 1;
-            left -= consumer.take_run(left, size, |bytes| copy_sized(sink, bytes));
+            left -= match size {
+                0 => consumer.take_run(left, |bytes| copy(sink, bytes)),
+                size => consumer.take_sized_run(left, size, |bytes| copy_sized(sink, bytes)),
+            };
             match if left == 0 { None } else { consumer.front() } {
                 Some(next) => front = next,
                 None => break,

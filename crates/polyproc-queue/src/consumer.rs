@@ -127,10 +127,10 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Takes what comes next, at most so many messages, as long as they are nothing special, and, if `size` is not zero, have
-    /// that many bytes. Returns how many. Where it ends, [`front`](Consumer::front) says why.
+    /// Takes what comes next, at most so many messages, as long as they are nothing special. Returns how many. Where it ends,
+    /// [`front`](Consumer::front) says why.
     #[inline(always)]
-    pub(crate) fn take_run(&mut self, most: usize, size: usize, mut copy: impl FnMut(&[u8])) -> usize {
+    pub(crate) fn take_run(&mut self, most: usize, mut copy: impl FnMut(&[u8])) -> usize {
         let consumers = &self.header.consumers;
         if consumers.claims.load(Ordering::Relaxed) != 0 {
             return 0;
@@ -146,11 +146,10 @@ impl<'a> Consumer<'a> {
             let record = unsafe { self.queue.at_offset(index, offset) };
             // SAFETY: a word in the ring, aligned as all records are.
             let header = unsafe { word(record) }.load(Ordering::Relaxed);
-            // Of one size: where the next one begins does not wait for the header, which is only compared.
-            if header & PADDING != 0 || (size != 0 && header & LENGTH != size as u64) {
+            if header & PADDING != 0 {
                 break;
             }
-            let length = if size != 0 { size as u64 } else { header & LENGTH };
+            let length = header & LENGTH;
             // SAFETY: the record reaches beyond its header.
             let place = unsafe { record.add(HEADER as usize) };
             // SAFETY: so many bytes were written there before the message was published, and nobody writes them before it
@@ -159,10 +158,60 @@ impl<'a> Consumer<'a> {
             head = head.wrapping_add(HEADER + length.next_multiple_of(HEADER));
             taken += 1;
         }
+        self.has_taken(head, taken);
+        taken
+    }
+
+    /// [`take_run`](Consumer::take_run), as long as they have so many bytes: where the next one begins does not wait for a
+    /// header, which is only compared.
+    #[inline(always)]
+    pub(crate) fn take_sized_run(
+        &mut self,
+        most: usize,
+        length: usize,
+        mut copy: impl FnMut(&[u8]),
+    ) -> usize {
+        let consumers = &self.header.consumers;
+        if consumers.claims.load(Ordering::Relaxed) != 0 {
+            return 0;
+        }
+        let index = consumers.segment.load(Ordering::Relaxed);
+        let segment = self.header.segment(index);
+        let offset = self.head.wrapping_sub(segment.base.load(Ordering::Relaxed)) & (segment_size(index) - 1);
+        // So many bytes are there in one piece. One that is left behind, if a dead thread has left its plans for an end, is
+        // taken by itself.
+        let there = consumers.tail_seen.load(Ordering::Relaxed).wrapping_sub(self.head);
+        let there = there.min(segment.end.load(Ordering::Relaxed).wrapping_sub(self.head));
+        let there = there.min(segment_size(index) - offset);
+        let need = HEADER + (length as u64).next_multiple_of(HEADER);
+        let most = most.min((there / need) as usize);
+        // SAFETY: within the segment.
+        let mut record = unsafe { self.queue.at_offset(index, offset) };
+        let mut taken = 0;
+        while taken != most {
+            // SAFETY: a word in the ring, aligned as all records are: one begins here, because those before it were as long
+            // as this loop takes them to be.
+            let header = unsafe { word(record) }.load(Ordering::Relaxed);
+            if header & (PADDING | LENGTH) != length as u64 {
+                break;
+            }
+            // SAFETY: the record reaches beyond its header.
+            let place = unsafe { record.add(HEADER as usize) };
+            // SAFETY: as in `take_run`.
+            copy(unsafe { core::slice::from_raw_parts(place.as_ptr(), length) });
+            // SAFETY: within the segment, or at its end.
+            record = unsafe { record.add(need as usize) };
+            taken += 1;
+        }
+        self.has_taken(self.head.wrapping_add(need * taken as u64), taken);
+        taken
+    }
+
+    #[inline(always)]
+    fn has_taken(&mut self, head: u64, taken: usize) {
         self.head = head;
         self.number = self.number.wrapping_add(taken as u64);
         self.fresh += taken as u32;
-        taken
     }
 
     /// The message in front is out of the queue, as soon as that is [committed](Consumer::commit).

@@ -1,7 +1,8 @@
-//! The usual case of a put and a get: the lock is free, nobody sleeps, there is room or a message, and it lies in one piece.
+//! The usual case of a put and a get: the lock is the caller's or free, nobody sleeps, there is room or a message, and it
+//! lies in one piece.
 //!
 //! The same steps as in [`ring`](crate::ring), without anything that is not needed for them. Whatever is not usual is left
-//! to it, with the lock held.
+//! to it, with the mutex held: an [owner](crate::biased) leaves before.
 
 use crate::biased::Inside;
 use crate::error::{GetRefusal, PutRefusal};

@@ -29,6 +29,8 @@
 //! - **The holder took the lock before the sleeper came to the door**: then the sleeper finds the lock held and marks
 //!   it, or finds it released and the news published.
 //! - **After it**: the holder sees `ASLEEP`.
+//! - **It takes no mutex, because the lock is [its own](crate::biased)**: the sleeper, having set `ASLEEP`, takes it away. If
+//!   the owner is inside then, the sleeper sleeps on that, too, and its leaving wakes. If not, its next visit takes the mutex.
 //! - **The sleeper has looked for news and does not sleep yet when the holder wakes**: the door's number has changed, so
 //!   it does not begin to.
 //! - **The holder dies** between publishing and waking: the kernel releases its herald, and wakes one sleeper.
