@@ -88,9 +88,9 @@ const FIRST: u32 = 64;
 #[cfg(any(polyproc_loom, polyproc_shuttle))]
 const FIRST: u32 = 0;
 /// After grants that did not last, so often: by then, what it costs to take one away is a few percent of it.
-const MOST: u32 = 1 << 13;
-/// A grant that has lasted for so many milliseconds was worth it.
-const WORTH: u64 = 2;
+const MOST: u32 = 1 << 14;
+/// A grant that has lasted for so many milliseconds was worth it: longer than a turn on a CPU that many want.
+const WORTH: u64 = 20;
 
 /// What is waited where the kernel makes no barriers.
 const GRACE: Duration = Duration::from_millis(20);
