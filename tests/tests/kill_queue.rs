@@ -958,3 +958,149 @@ fn after_a_death() {
         .run()
         .assert_clean();
 }
+
+/// Takes both locks so often in a row that they are granted to the calling thread. What is in the queue is in the same order
+/// afterwards: there are none, or a divisor of the number of turns.
+fn own(scene: &Scene) {
+    const TURNS: usize = 140;
+    let there = scene.queue.len();
+    assert!(there == 0 || TURNS.is_multiple_of(there));
+    for _ in 0..TURNS {
+        if there == 0 {
+            scene.queue.put(message(0, 16)).unwrap();
+            scene.queue.get().unwrap();
+        } else {
+            let message = scene.queue.get().unwrap();
+            scene.queue.put(message).unwrap();
+        }
+    }
+    (0..TURNS).for_each(|_| scene.queue.task_done().unwrap());
+}
+
+impl Scene {
+    /// Both locks are granted to a process that is no part of the play.
+    fn owned(self) -> Scene {
+        own(&self);
+        self
+    }
+}
+
+/// As [`operation`], by a victim to which both locks are granted.
+fn operation_of_the_owner(
+    name: impl Into<String>,
+    setup: impl Fn() -> Scene + 'static,
+    act: impl Fn(&Scene) + 'static,
+) -> Operation<Scene> {
+    Operation::new(name, setup).victim(move |scene, stage| {
+        own(scene);
+        drop((0..7).map(|_| message(0, 16)).collect::<Vec<_>>());
+        stage.begin();
+        act(scene);
+        stage.end();
+    })
+}
+
+#[test]
+fn put_by_the_owner() {
+    let _turn = one_at_a_time();
+    let report = operation_of_the_owner("put, owner", Scene::new, put_one)
+        .check(&["absent", "present"], is_put(0))
+        .run();
+    report.assert_clean();
+    let steps = report.steps();
+    let shared = operation("put", Scene::new, put_one).run().steps();
+    assert!(steps < shared, "an owner takes {steps} steps, and another {shared}");
+    for asleep in 1..=2 {
+        let mut put =
+            operation_of_the_owner(format!("put, owner, {asleep} asleep"), || Scene::new().weary(), put_one);
+        for _ in 0..asleep {
+            put = put.peer(getter);
+        }
+        put.peer(helper(asleep, feed)).check(&["either"], is_put(asleep)).thinly(6).run().assert_clean();
+    }
+    for step in some(steps, 12) {
+        operation_of_the_owner(format!("put, owner, another puts after step {step}"), Scene::new, put_one)
+            .peer(putter_at(1, 10, 16))
+            .cue(When::Step(step))
+            .check(&["either"], is_put(1))
+            .thinly(3)
+            .run()
+            .assert_clean();
+        operation_of_the_owner(
+            format!("put, owner, one falls asleep after step {step}"),
+            || Scene::new().weary(),
+            put_one,
+        )
+        .peer(getter_at(1))
+        .peer(helper(1, feed))
+        .cue(When::Step(step))
+        .check(&["either"], is_put(1))
+        .thinly(3)
+        .run()
+        .assert_clean();
+    }
+}
+
+#[test]
+fn get_by_the_owner() {
+    let _turn = one_at_a_time();
+    let report = operation_of_the_owner("get, owner", || Scene::new().holding(2), get_one)
+        .check(&["there", "taken"], is_taken(1, 0))
+        .run();
+    report.assert_clean();
+    let steps = report.steps();
+    for step in some(steps, 12) {
+        operation_of_the_owner(
+            format!("get, owner, another gets after step {step}"),
+            || Scene::new().holding(2),
+            get_one,
+        )
+        .peer(getter_at(1))
+        .cue(When::Step(step))
+        .check(&["either"], is_taken(1, 1))
+        .thinly(3)
+        .run()
+        .assert_clean();
+        operation_of_the_owner(
+            format!("get, owner, one falls asleep for room after step {step}"),
+            || Scene::bounded(2).holding(2).weary(),
+            get_one,
+        )
+        .peer(putter_at(1, 60, 16))
+        .peer(helper(1, drain))
+        .cue(When::Step(step))
+        .check(&["either"], is_taken(1, 1))
+        .thinly(3)
+        .run()
+        .assert_clean();
+    }
+}
+
+/// The victim takes the lock away from somebody who is not inside.
+#[test]
+fn taking_the_lock_away() {
+    let _turn = one_at_a_time();
+    operation("put, owned by another", || Scene::new().owned(), put_one)
+        .check(&["absent", "present"], is_put(0))
+        .run()
+        .assert_clean();
+    operation("get, owned by another", || Scene::new().holding(2).owned(), get_one)
+        .check(&["there", "taken"], is_taken(1, 0))
+        .run()
+        .assert_clean();
+    operation("get, empty, owned by another, put while asleep", || Scene::new().owned().weary(), get_one)
+        .peer(putter_at(1, 0, 16))
+        .cue(When::Asleep)
+        .thinly(40)
+        .check(&["either"], is_taken(1, 1))
+        .run()
+        .assert_clean();
+    operation("put, owned by another, 2 asleep", || Scene::new().owned().weary(), put_one)
+        .peer(getter)
+        .peer(getter)
+        .peer(helper(2, feed))
+        .check(&["either"], is_put(2))
+        .thinly(4)
+        .run()
+        .assert_clean();
+}

@@ -90,6 +90,27 @@ pub trait Codec<T> {
     ///
     /// They are none, and the error has them.
     fn decode(copied: Self::Copied) -> Result<T, DecodeError>;
+
+    /// [`copy`](Codec::copy) and [`decode`](Codec::decode) in one step, for codecs that are [plain](Codec::IS_PLAIN).
+    ///
+    /// # Errors
+    ///
+    /// As for [`decode`](Codec::decode).
+    #[inline(always)]
+    fn read(bytes: &[u8]) -> Result<T, DecodeError> {
+        Self::decode(Self::copy(bytes))
+    }
+
+    /// The same, to the end of a vector.
+    ///
+    /// # Errors
+    ///
+    /// As for [`decode`](Codec::decode).
+    #[inline(always)]
+    fn append(bytes: &[u8], messages: &mut Vec<T>) -> Result<(), DecodeError> {
+        messages.push(Self::read(bytes)?);
+        Ok(())
+    }
 }
 
 /// Serialised by `postcard`: for every type that serde takes.
@@ -229,6 +250,26 @@ impl<T: Pod> Codec<T> for Raw {
             None => Ok(copied.message),
             Some(bytes) => Err(wrong_size(bytes, size_of::<T>())),
         }
+    }
+
+    #[inline(always)]
+    fn read(bytes: &[u8]) -> Result<T, DecodeError> {
+        if bytes.len() == size_of::<T>() {
+            return Ok(bytemuck::pod_read_unaligned(bytes));
+        }
+        Err(wrong_size(bytes.to_vec(), size_of::<T>()))
+    }
+
+    #[inline(always)]
+    fn append(bytes: &[u8], messages: &mut Vec<T>) -> Result<(), DecodeError> {
+        // Straight to its place, if it lies where a `T` may lie.
+        match bytemuck::try_cast_slice(bytes) {
+            Ok(message) if bytes.len() == size_of::<T>() && size_of::<T>() != 0 => {
+                messages.extend_from_slice(message)
+            }
+            _ => messages.push(Self::read(bytes)?),
+        }
+        Ok(())
     }
 }
 

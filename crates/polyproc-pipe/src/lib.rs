@@ -108,7 +108,6 @@
 
 #![deny(unsafe_code)]
 
-#[allow(unsafe_code, reason = "membarrier(2)")]
 #[cfg_attr(any(polyproc_loom, polyproc_shuttle), path = "model/barrier.rs")]
 mod barrier;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]

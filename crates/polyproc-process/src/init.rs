@@ -3,6 +3,7 @@
 use crate::child::{self, Origin};
 use crate::{family, image, raw};
 use polyproc_sys::atomic::{AtomicU32, Ordering};
+use polyproc_sys::membarrier;
 
 /// Whether `init` has been called: 0 or 1.
 static DONE: AtomicU32 = AtomicU32::new(0);
@@ -55,7 +56,9 @@ fn start(in_child: impl FnOnce()) {
     if DONE.swap(1, Ordering::Relaxed) == 1 {
         return;
     }
-    raw::register_for_barriers();
+    // Pipes and queues would have it done when they need it. With a second thread that takes the kernel milliseconds; now
+    // there is one, as a rule.
+    membarrier::is_registered();
     match child::origin() {
         Origin::Elsewhere => family::await_children_at_exit(),
         Origin::CutOff => child::cut_off(),

@@ -232,17 +232,6 @@ pub(crate) fn ignore_broken_pipes() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
-/// Registers this process for the barriers that pipes and queues have the kernel make, see membarrier(2). They would do
-/// it when they need it, but with a second thread the kernel takes milliseconds for it, and now there is one.
-pub(crate) fn register_for_barriers() {
-    const REGISTER_GLOBAL_EXPEDITED: libc::c_int = 1 << 2;
-    const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
-    for command in [REGISTER_GLOBAL_EXPEDITED, REGISTER_PRIVATE_EXPEDITED] {
-        // SAFETY: takes numbers only. A kernel that does not know it says so, and whoever needs it asks again.
-        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
-    }
-}
-
 /// Lets `SIGINT` pass without effect. Not by ignoring it, which programs that this process starts would inherit.
 pub(crate) fn shrug_off_interrupts() {
     extern "C" fn nothing(_: libc::c_int) {}

@@ -3,7 +3,7 @@
 
 use crate::consumer::{Consumer, Front};
 use crate::error::{GetRefusal, PutRefusal};
-use crate::fast::{Unusual, write};
+use crate::fast::{Place, Unusual, write};
 use crate::layout::HEADER;
 use crate::producer::{NoRoom, Producer};
 use crate::raw::{FOR_NEWS, FOR_ROOM, RawQueue};
@@ -26,7 +26,7 @@ impl RawQueue {
         deadline: Deadline,
         refusal: Refusal,
     ) -> Result<(), PutRefusal> {
-        if refusal != Refusal::WouldBlock {
+        if refusal != Refusal::TimedOut {
             return Err(refusal.into());
         }
         let producer = self.produce(deadline)?;
@@ -50,15 +50,15 @@ impl RawQueue {
         Ok(())
     }
 
-    /// Puts so many messages: `length` says how long each is, and `bytes` hands it over. Returns how many were put, and why
-    /// not all.
+    /// Puts so many messages: `length` says how long each is, and `fill` puts it in its place. Returns how many were put, and
+    /// why not all.
     #[inline(always)]
     pub(crate) fn put_all(
         &self,
         count: usize,
         deadline: Deadline,
         length: impl Fn(usize) -> usize,
-        bytes: impl Fn(usize, &mut dyn FnMut(&[u8])),
+        fill: impl Fn(usize, Place),
     ) -> (usize, Option<PutRefusal>) {
         let mut put = 0;
         while put < count {
@@ -67,14 +67,15 @@ impl RawQueue {
                 Err(refusal) => return (put, Some(refusal)),
             };
             loop {
-                let reserved = length(put);
-                bytes(put, &mut |message| {
-                    assert_eq!(message.len(), reserved, "a codec says that it is plain, and is not");
-                    // SAFETY: the place was reserved for so many bytes, and nobody else has it.
-                    unsafe { write(message, place) };
-                });
-                producer.add(reserved);
+                // SAFETY: the place was reserved for so many bytes, and nobody else has it.
+                fill(put, unsafe { Place::new(place, length(put)) });
+                producer.add(length(put));
                 put += 1;
+                put += producer.add_run(
+                    count - put,
+                    |nth| length(put + nth),
+                    |nth, place| fill(put + nth, place),
+                );
                 if put == count {
                     break;
                 }
@@ -126,8 +127,7 @@ impl RawQueue {
         deadline: Deadline,
     ) -> Result<(Producer<'_>, NonNull<u8>), PutRefusal> {
         let header = self.header();
-        let mut wait =
-            Waiting::new(&header.room, &header.consumers.lock, &header.looks.0[FOR_ROOM], deadline);
+        let mut wait = Waiting::new(&header.room, self.consuming(), &header.looks.0[FOR_ROOM], deadline);
         loop {
             // Before the look at the room: what changes after it is news.
             let taken = &header.taken.0;
@@ -195,28 +195,35 @@ impl RawQueue {
         let consumer = match unusual {
             // SAFETY: locked by `usual_front`, and left to it.
             Unusual::Locked => unsafe { Consumer::new(self) },
-            Unusual::Refused(Refusal::WouldBlock) => self.consume(deadline)?,
+            Unusual::Refused(Refusal::TimedOut) => self.consume(deadline)?,
             Unusual::Refused(refusal) => return Err(refusal.into()),
         };
         self.find_front(consumer, deadline)
     }
 
-    /// Gets at least one message and at most so many, which are more than none, waiting for the first.
+    /// Gets at least one message and at most so many, which are more than none, waiting for the first. `copy` takes any
+    /// message to `sink`; `copy_sized` does so with those of `size` bytes, if that is not zero.
     #[inline(always)]
-    pub(crate) fn get_all(
+    pub(crate) fn get_all<S>(
         &self,
         most: usize,
         deadline: Deadline,
-        mut copy: impl FnMut(&[u8]),
+        size: usize,
+        sink: &mut S,
+        copy: impl Fn(&mut S, &[u8]),
+        copy_sized: impl Fn(&mut S, &[u8]),
     ) -> Result<(), GetRefusal> {
         let (mut consumer, mut front) = self.consume_front(deadline)?;
         let mut left = most;
         loop {
             // SAFETY: as in `get`.
-            copy(unsafe { front.message() });
+            copy(sink, unsafe { front.message() });
             consumer.take(&front);
             left -= 1;
-            left -= consumer.take_run(left, &mut copy);
+            left -= match size {
+                0 => consumer.take_run(left, |bytes| copy(sink, bytes)),
+                size => consumer.take_sized_run(left, size, |bytes| copy_sized(sink, bytes)),
+            };
             match if left == 0 { None } else { consumer.front() } {
                 Some(next) => front = next,
                 None => break,
@@ -251,8 +258,7 @@ impl RawQueue {
     #[inline(never)]
     fn wait_for_news(&self, deadline: Deadline) -> Result<(Consumer<'_>, Front), GetRefusal> {
         let header = self.header();
-        let mut wait =
-            Waiting::new(&header.news, &header.producers.lock, &header.looks.0[FOR_NEWS], deadline);
+        let mut wait = Waiting::new(&header.news, self.producing(), &header.looks.0[FOR_NEWS], deadline);
         loop {
             // Before the look at the queue: it closes after its last message.
             let closed = self.is_closed();

@@ -49,9 +49,12 @@ impl Chase {
     /// After a look that found so many bytes, in a queue that holds so many messages at most, zero for any number.
     #[inline(always)]
     pub(crate) fn learn(&self, found: u64, most: u64) {
+        let pause = self.pause.load(Ordering::Relaxed);
+        if pause > LONGEST + 1 {
+            return self.pause.store(pause - 1, Ordering::Relaxed);
+        }
         // A small queue is never far from full.
         let enough = if most == 0 { ENOUGH } else { ENOUGH.min(most * HEADER) };
-        let pause = self.pause.load(Ordering::Relaxed);
         if found < enough || pause > LONGEST {
             self.adapt(pause, found as u32);
         }
@@ -62,7 +65,6 @@ impl Chase {
         let before = self.found.load(Ordering::Relaxed);
         let next = match pause {
             0 if found != 0 => SHORTEST,
-            resting if resting > LONGEST + 1 => resting - 1,
             resting if resting > LONGEST => 0,
             _ if found == 0 => pause / 2 / SHORTEST * SHORTEST,
             _ if found > before => (pause * 2).min(LONGEST),

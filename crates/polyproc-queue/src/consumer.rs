@@ -3,9 +3,10 @@
 use crate::layout::{AGAIN, ClaimSlot, HEADER, Header, LENGTH, OPEN, PADDING};
 use crate::raw::RawQueue;
 use crate::ring::{is_before, segment_size, word};
-use crate::waitroom::Sleeper;
+use crate::waitroom::{Herald, Sleeper};
 use core::ptr::NonNull;
 use polyproc_sys::atomic::{Ordering, compiler_fence, fence};
+use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex::OWNER;
 use polyproc_sys::thread;
 
@@ -45,8 +46,10 @@ pub(crate) struct Consumer<'a> {
     /// How many messages were taken.
     number: u64,
     fresh: u32,
-    /// Somebody sleeps for room, and the herald is raised.
-    raised: bool,
+    /// Raised, if somebody sleeps for room.
+    herald: Option<Herald<'a>>,
+    /// So many are to be woken when the lock is released.
+    due: u32,
     /// Its place, if it has slept: a wake may have been spent on it, until its work is done.
     sleeper: Option<Sleeper<'a>>,
 }
@@ -59,11 +62,8 @@ impl<'a> Consumer<'a> {
     pub(crate) unsafe fn new(queue: &'a RawQueue) -> Consumer<'a> {
         let header = queue.header();
         let (head, number) = header.taken.0.mark.get();
-        let raised = header.room.is_occupied();
-        if raised {
-            header.room.raise();
-        }
-        Consumer { queue, header, head, number, fresh: 0, raised, sleeper: None }
+        let herald = if header.room.is_occupied() { Some(header.room.raise()) } else { None };
+        Consumer { queue, header, head, number, fresh: 0, herald, due: 0, sleeper: None }
     }
 
     /// It has slept to come here.
@@ -130,7 +130,7 @@ impl<'a> Consumer<'a> {
     /// Takes what comes next, at most so many messages, as long as they are nothing special. Returns how many. Where it ends,
     /// [`front`](Consumer::front) says why.
     #[inline(always)]
-    pub(crate) fn take_run(&mut self, most: usize, copy: &mut impl FnMut(&[u8])) -> usize {
+    pub(crate) fn take_run(&mut self, most: usize, mut copy: impl FnMut(&[u8])) -> usize {
         let consumers = &self.header.consumers;
         if consumers.claims.load(Ordering::Relaxed) != 0 {
             return 0;
@@ -158,10 +158,60 @@ impl<'a> Consumer<'a> {
             head = head.wrapping_add(HEADER + length.next_multiple_of(HEADER));
             taken += 1;
         }
+        self.has_taken(head, taken);
+        taken
+    }
+
+    /// [`take_run`](Consumer::take_run), as long as they have so many bytes: where the next one begins does not wait for a
+    /// header, which is only compared.
+    #[inline(always)]
+    pub(crate) fn take_sized_run(
+        &mut self,
+        most: usize,
+        length: usize,
+        mut copy: impl FnMut(&[u8]),
+    ) -> usize {
+        let consumers = &self.header.consumers;
+        if consumers.claims.load(Ordering::Relaxed) != 0 {
+            return 0;
+        }
+        let index = consumers.segment.load(Ordering::Relaxed);
+        let segment = self.header.segment(index);
+        let offset = self.head.wrapping_sub(segment.base.load(Ordering::Relaxed)) & (segment_size(index) - 1);
+        // So many bytes are there in one piece. One that is left behind, if a dead thread has left its plans for an end, is
+        // taken by itself.
+        let there = consumers.tail_seen.load(Ordering::Relaxed).wrapping_sub(self.head);
+        let there = there.min(segment.end.load(Ordering::Relaxed).wrapping_sub(self.head));
+        let there = there.min(segment_size(index) - offset);
+        let need = HEADER + (length as u64).next_multiple_of(HEADER);
+        let most = most.min((there / need) as usize);
+        // SAFETY: within the segment.
+        let mut record = unsafe { self.queue.at_offset(index, offset) };
+        let mut taken = 0;
+        while taken != most {
+            // SAFETY: a word in the ring, aligned as all records are: one begins here, because those before it were as long
+            // as this loop takes them to be.
+            let header = unsafe { word(record) }.load(Ordering::Relaxed);
+            if header & (PADDING | LENGTH) != length as u64 {
+                break;
+            }
+            // SAFETY: the record reaches beyond its header.
+            let place = unsafe { record.add(HEADER as usize) };
+            // SAFETY: as in `take_run`.
+            copy(unsafe { core::slice::from_raw_parts(place.as_ptr(), length) });
+            // SAFETY: within the segment, or at its end.
+            record = unsafe { record.add(need as usize) };
+            taken += 1;
+        }
+        self.has_taken(self.head.wrapping_add(need * taken as u64), taken);
+        taken
+    }
+
+    #[inline(always)]
+    fn has_taken(&mut self, head: u64, taken: usize) {
         self.head = head;
         self.number = self.number.wrapping_add(taken as u64);
         self.fresh += taken as u32;
-        taken
     }
 
     /// The message in front is out of the queue, as soon as that is [committed](Consumer::commit).
@@ -187,9 +237,7 @@ impl<'a> Consumer<'a> {
             // Release: pairs with the Acquire in `make_room`.
             self.header.taken.0.free.store(self.head, Ordering::Release);
         }
-        if self.raised {
-            self.ring();
-        }
+        self.announce(self.fresh);
         self.fresh = 0;
         self.may_be_drained();
     }
@@ -200,8 +248,9 @@ impl<'a> Consumer<'a> {
         let consumers = &self.header.consumers;
         if consumers.tail_seen.load(Ordering::Relaxed) == self.head
             && consumers.segment.load(Ordering::Relaxed) != 0
+            && self.queue.is_time_to_shrink()
         {
-            self.drained();
+            self.shrink();
         }
     }
 
@@ -216,30 +265,18 @@ impl<'a> Consumer<'a> {
             // Release: pairs with the Acquire in `make_room`.
             self.header.taken.0.free.store(self.head, Ordering::Release);
         }
-        let fresh = core::mem::take(&mut self.fresh);
-        self.ring_and_go_on(fresh);
+        self.announce(self.fresh);
+        self.fresh = 0;
     }
 
-    /// After a change that is not the last one.
-    #[cold]
-    fn ring_and_go_on(&mut self, fresh: u32) {
-        if self.raised {
-            let before = core::mem::replace(&mut self.fresh, fresh);
-            self.ring();
-            self.fresh = before;
-            self.raised = self.header.room.is_occupied();
-            if self.raised {
-                self.header.room.raise();
-            }
+    /// So many messages have gone, or something else has made room: who sleeps for it is woken when the lock is released.
+    #[inline(always)]
+    fn announce(&mut self, fresh: u32) {
+        if let Some(herald) = &mut self.herald {
+            herald.announce();
+            // Where bytes are what there is too little of, one message may make room for several, or for none.
+            self.due = if self.queue.most == 0 { u32::MAX } else { self.due.saturating_add(fresh) };
         }
-    }
-
-    #[cold]
-    fn ring(&mut self) {
-        // Where bytes are what there is too little of, one message may make room for several, or for none.
-        let count = if self.queue.most == 0 { u32::MAX } else { self.fresh };
-        self.header.room.ring(count);
-        self.raised = false;
     }
 
     /// On to the next segment. The old one's memory is given back, unless there are claims in it.
@@ -271,22 +308,26 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Everything is taken, and the segment is not the smallest.
+    /// [`shrink`](Consumer::shrink), if everything is taken that is known of.
+    #[cold]
+    pub(crate) fn shrink_if_drained(&mut self) {
+        let consumers = &self.header.consumers;
+        if consumers.tail_seen.load(Ordering::Relaxed) == self.head
+            && consumers.segment.load(Ordering::Relaxed) != 0
+            && consumers.claims.load(Ordering::Relaxed) == 0
+        {
+            self.shrink();
+        }
+    }
+
+    /// Back to the smallest segment, if everything is taken and nobody is putting something.
     #[cold]
     #[inline(never)]
-    fn drained(&mut self) {
+    fn shrink(&mut self) {
         let header = self.header;
-        let consumers = &header.consumers;
-        let drains = consumers.drains.load(Ordering::Relaxed).wrapping_add(1);
-        consumers.drains.store(drains, Ordering::Relaxed);
-        if drains < header.settings.0.shrink_after.load(Ordering::Relaxed)
-            || consumers.claims.load(Ordering::Relaxed) != 0
-        {
-            return;
-        }
-        let producers = &header.producers;
+        let (consumers, producers) = (&header.consumers, &header.producers);
         // SAFETY: unlocked below; the queue's handle keeps it mapped.
-        if unsafe { producers.lock.try_lock() }.is_err() {
+        if unsafe { self.queue.producing().lock_until(Deadline::PAST) }.is_err() {
             return;
         }
         let mut index = consumers.segment.load(Ordering::Relaxed);
@@ -312,7 +353,7 @@ impl<'a> Consumer<'a> {
             consumers.segment.store(0, Ordering::Relaxed);
         }
         // SAFETY: locked above.
-        unsafe { producers.lock.unlock() };
+        unsafe { self.queue.producing().unlock() };
     }
 
     /// A message whose claimer died, if there is one: the oldest.
@@ -347,7 +388,7 @@ impl<'a> Consumer<'a> {
         // Release: whoever claims the slot next overwrites what was read.
         self.header.claims[claim].robust.word.store(0, Ordering::Release);
         self.settle_claims();
-        self.ring_and_go_on(1);
+        self.announce(1);
     }
 
     /// Finishes what dead threads have left of their claims, and of what they had taken. What is taken by this one, and not
@@ -368,7 +409,7 @@ impl<'a> Consumer<'a> {
         let is_behind = count == 0 && header.taken.0.free.load(Ordering::Relaxed) != taken;
         if is_behind || count != header.consumers.claims.load(Ordering::Relaxed) {
             self.settle_claims();
-            self.ring_and_go_on(1);
+            self.announce(1);
         }
     }
 
@@ -449,20 +490,23 @@ impl<'a> Consumer<'a> {
         // SAFETY: the caller's.
         unsafe { self.header.claims[claim].robust.give_back(thread::current(), wake) };
         self.settle_claims();
-        self.ring_and_go_on(1);
+        self.announce(1);
     }
 }
 
 impl Drop for Consumer<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.raised {
-            self.header.room.lower();
+        // SAFETY: locked when it was made, by this thread: it is not `Send`.
+        unsafe { self.queue.consuming().unlock() };
+        if let Some(herald) = self.herald.take()
+            && self.due != 0
+        {
+            herald.wake(self.due);
         }
+        // It has its place until it is done with this.
         if self.sleeper.is_some() {
             self.queue.pass_on_news();
         }
-        // SAFETY: locked when it was made, by this thread: it is not `Send`.
-        unsafe { self.header.consumers.lock.unlock() };
     }
 }

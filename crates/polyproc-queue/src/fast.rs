@@ -1,10 +1,11 @@
-//! The usual case of a put and a get: the lock is free, nobody sleeps, there is room or a message, and it lies in one piece.
+//! The usual case of a put and a get: the lock is the caller's or free, nobody sleeps, there is room or a message, and it
+//! lies in one piece.
 //!
 //! The same steps as in [`ring`](crate::ring), without anything that is not needed for them. Whatever is not usual is left
-//! to it, with the lock held.
+//! to it, with the mutex held: an [owner](crate::biased) leaves before.
 
-use crate::consumer::Consumer;
-use crate::error::PutRefusal;
+use crate::biased::Inside;
+use crate::error::{GetRefusal, PutRefusal};
 use crate::layout::{HEADER, LENGTH, PADDING};
 use crate::producer::Producer;
 use crate::raw::RawQueue;
@@ -18,12 +19,35 @@ impl RawQueue {
     /// Puts one message.
     #[inline(always)]
     pub(crate) fn put(&self, message: &[u8], deadline: Deadline) -> Result<(), PutRefusal> {
-        let header = self.header();
-        let producers = &header.producers;
+        let side = self.producing();
+        let Some(inside) = side.enter() else { return self.put_locked(message, deadline) };
+        let put = self.put_usual(message, self.header().news.looks_occupied());
+        side.leave(inside);
+        if put { Ok(()) } else { self.put_later(message, deadline, Refusal::TimedOut) }
+    }
+
+    /// The same by one to whom the lock is not granted.
+    #[inline(never)]
+    fn put_locked(&self, message: &[u8], deadline: Deadline) -> Result<(), PutRefusal> {
+        let side = self.producing();
         // SAFETY: unlocked below, or by the `Producer`; the queue keeps it mapped.
-        if let Err(refusal) = unsafe { producers.lock.try_lock() } {
+        if let Err(refusal) = unsafe { side.lock_until(Deadline::PAST) } {
             return self.put_later(message, deadline, refusal);
         }
+        if self.put_usual(message, self.header().news.is_occupied()) {
+            // SAFETY: locked above.
+            unsafe { side.unlock() };
+            return Ok(());
+        }
+        // SAFETY: locked above, and left to it.
+        self.put_otherwise(message, deadline, unsafe { Producer::new(self) })
+    }
+
+    /// As the only producer. `false`, and nothing was done, if anything is not as usual.
+    #[inline(always)]
+    fn put_usual(&self, message: &[u8], asleep: bool) -> bool {
+        let header = self.header();
+        let producers = &header.producers;
         let length = message.len();
         let need = HEADER + ((length as u64 + (HEADER - 1)) & !(HEADER - 1));
         let (tail, number) = header.put.0.get();
@@ -34,7 +58,7 @@ impl RawQueue {
         let offset = tail.wrapping_sub(base) & (size - 1);
         let free = producers.free_seen.load(Ordering::Relaxed);
         let from = if is_before(free, base) { base } else { free };
-        let usual = !header.news.is_occupied()
+        let usual = !asleep
             && !self.is_closed()
             && length <= self.largest
             && offset + need <= segment.backed.load(Ordering::Relaxed)
@@ -43,8 +67,7 @@ impl RawQueue {
             && (self.most == 0
                 || number.wrapping_sub(producers.taken_seen.load(Ordering::Relaxed)) < self.most);
         if !usual {
-            // SAFETY: locked above, and left to it.
-            return self.put_otherwise(message, deadline, unsafe { Producer::new(self) });
+            return false;
         }
         // SAFETY: within the segment, which is memory up to here, and between the tail and the consumers.
         let record = unsafe { self.at_offset(index, offset) };
@@ -52,23 +75,50 @@ impl RawQueue {
         unsafe { word(record) }.store(length as u64, Ordering::Relaxed);
         // SAFETY: the record's room reaches beyond its header.
         let place = unsafe { record.add(HEADER as usize) };
-        // SAFETY: the place has room for the message, and is the caller's alone as long as the lock is held.
+        // SAFETY: the place has room for the message, and is the caller's alone as long as it is the only producer.
         unsafe { write(message, place) };
         header.put.0.set(tail.wrapping_add(need), number.wrapping_add(1));
-        // SAFETY: locked above.
-        unsafe { producers.lock.unlock() };
-        Ok(())
+        true
     }
 
-    /// Becomes the one who gets, with the message that comes next, if all is as usual.
+    /// Becomes the one who gets, with the message that comes next, if the lock is granted to the calling thread, and all
+    /// is as usual.
     #[inline(always)]
-    pub(crate) fn usual_front(&self) -> Result<Usual, Unusual> {
-        let header = self.header();
-        let consumers = &header.consumers;
+    pub(crate) fn owned_front(&self) -> Option<Result<Usual<'_>, Unusual>> {
+        let inside = self.consuming().enter()?;
+        Some(match self.usual_front(self.header().room.looks_occupied(), Some(inside)) {
+            Some(front) => Ok(front),
+            None => {
+                self.consuming().leave(inside);
+                Err(Unusual::Refused(Refusal::TimedOut))
+            }
+        })
+    }
+
+    /// The same if it is not.
+    #[inline(always)]
+    pub(crate) fn locked_front(&self) -> Result<Usual<'_>, Unusual> {
         // SAFETY: `take_usual` unlocks it, or the `Consumer` of who is told that it is locked; the queue keeps it mapped.
-        if let Err(refusal) = unsafe { consumers.lock.try_lock() } {
+        if let Err(refusal) = unsafe { self.consuming().lock_until(Deadline::PAST) } {
             return Err(Unusual::Refused(refusal));
         }
+        self.usual_front(self.header().room.is_occupied(), None).ok_or(Unusual::Locked)
+    }
+
+    /// Gets a message, waiting for it as long as it takes, by one to whom the lock is not granted.
+    #[inline(never)]
+    pub(crate) fn get_locked<R>(&self, copy: impl FnOnce(&[u8]) -> R) -> Result<R, GetRefusal> {
+        match self.locked_front() {
+            Ok(front) => Ok(self.take_usual(front, copy)),
+            Err(unusual) => self.take_otherwise(Deadline::NEVER, unusual, copy),
+        }
+    }
+
+    /// As the only consumer: the message that comes next, if all is as usual.
+    #[inline(always)]
+    fn usual_front<'a>(&'a self, asleep: bool, inside: Option<Inside<'a>>) -> Option<Usual<'a>> {
+        let header = self.header();
+        let consumers = &header.consumers;
         let (head, number) = header.taken.0.mark.get();
         let mut tail = consumers.tail_seen.load(Ordering::Relaxed);
         if tail == head {
@@ -81,11 +131,11 @@ impl RawQueue {
         let index = consumers.segment.load(Ordering::Relaxed);
         let segment = header.segment(index);
         let usual = tail != head
-            && !header.room.is_occupied()
+            && !asleep
             && consumers.claims.load(Ordering::Relaxed) == 0
             && segment.end.load(Ordering::Relaxed) != head;
         if !usual {
-            return Err(Unusual::Locked);
+            return None;
         }
         let offset = head.wrapping_sub(segment.base.load(Ordering::Relaxed)) & (segment_size(index) - 1);
         // SAFETY: a record begins here, and the segment is memory at least up to the end of it.
@@ -93,20 +143,20 @@ impl RawQueue {
         // SAFETY: a word in the ring, aligned as all records are.
         let record_header = unsafe { word(record) }.load(Ordering::Relaxed);
         if record_header & PADDING != 0 {
-            return Err(Unusual::Locked);
+            return None;
         }
         let length = record_header & LENGTH;
         // SAFETY: the record reaches beyond its header.
         let place = unsafe { record.add(HEADER as usize) };
         let next = head.wrapping_add(HEADER + ((length + (HEADER - 1)) & !(HEADER - 1)));
         let is_last = tail == next && index != 0;
-        Ok(Usual { place, length: length as usize, next, number: number.wrapping_add(1), is_last })
+        Some(Usual { inside, place, length: length as usize, next, number: number.wrapping_add(1), is_last })
     }
 
     /// Gets the message in front, which `copy` copies out of its place, and releases the lock.
     #[inline(always)]
-    pub(crate) fn take_usual<R>(&self, front: Usual, copy: impl FnOnce(&[u8]) -> R) -> R {
-        let unlock = Unlock(self);
+    pub(crate) fn take_usual<R>(&self, front: Usual<'_>, copy: impl FnOnce(&[u8]) -> R) -> R {
+        let unlock = Unlock(self, front.inside);
         // SAFETY: so many bytes were written there before the message was published, and nobody writes them before it is
         // freed.
         let copied = copy(unsafe { core::slice::from_raw_parts(front.place.as_ptr(), front.length) });
@@ -115,20 +165,33 @@ impl RawQueue {
         taken.mark.set(front.next, front.number);
         // Release: pairs with the Acquire in `make_room`.
         taken.free.store(front.next, Ordering::Release);
-        if front.is_last {
-            // SAFETY: locked by `usual_front`, and left to it.
-            unsafe { Consumer::new(self) }.may_be_drained();
-        } else {
+        let shrink = front.is_last && self.is_time_to_shrink();
+        match front.inside {
+            Some(inside) => self.consuming().leave(inside),
             // SAFETY: locked by `usual_front`.
-            unsafe { self.header().consumers.lock.unlock() };
+            None => unsafe { self.consuming().unlock() },
+        }
+        if shrink {
+            self.shrink();
         }
         copied
+    }
+
+    /// Back to the smallest segment, if nobody has anything to do with the others meanwhile.
+    #[cold]
+    #[inline(never)]
+    fn shrink(&self) {
+        if let Ok(mut consumer) = self.consume(Deadline::PAST) {
+            consumer.shrink_if_drained();
+        }
     }
 }
 
 /// The message in front, with the consumers' lock held. A handful of numbers: something that is dropped would be moved
 /// about in memory.
-pub(crate) struct Usual {
+pub(crate) struct Usual<'a> {
+    /// `None` if it is the mutex that is held.
+    inside: Option<Inside<'a>>,
     place: NonNull<u8>,
     length: usize,
     /// The position behind it, and the number of messages up to there.
@@ -147,13 +210,40 @@ pub(crate) enum Unusual {
 }
 
 /// Unlocks if a codec panics in the middle of a copy. The message is still there.
-struct Unlock<'a>(&'a RawQueue);
+struct Unlock<'a>(&'a RawQueue, Option<Inside<'a>>);
 
 impl Drop for Unlock<'_> {
     #[cold]
     fn drop(&mut self) {
-        // SAFETY: locked by `usual_front`, by this thread, a moment ago.
-        unsafe { self.0.header().consumers.lock.unlock() };
+        match self.1 {
+            Some(inside) => self.0.consuming().leave(inside),
+            // SAFETY: locked by `usual_front`, by this thread, a moment ago.
+            None => unsafe { self.0.consuming().unlock() },
+        }
+    }
+}
+
+/// Room for one message of a known length.
+pub(crate) struct Place {
+    place: NonNull<u8>,
+    length: usize,
+}
+
+impl Place {
+    /// # Safety
+    ///
+    /// The place is the caller's alone as long as the `Place` lives, has room for so many bytes, and is aligned to words.
+    #[inline(always)]
+    pub(crate) unsafe fn new(place: NonNull<u8>, length: usize) -> Place {
+        Place { place, length }
+    }
+
+    /// Writes the message to it.
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, message: &[u8]) {
+        assert_eq!(message.len(), self.length, "a codec says that it is plain, and is not");
+        // SAFETY: the place is the caller's and has room, see `new`.
+        unsafe { write(message, self.place) };
     }
 }
 

@@ -11,9 +11,9 @@
 //! A record is a word, its header, and the message, rounded up to words. It never wraps: where it would, a record that is
 //! padding fills the segment up to its end.
 
+use crate::biased::{Biased, SLOTS, Slot};
 use crate::chase::Chase;
 use crate::waitroom::{Robust, Waitroom};
-use polyproc_mutex::RawMutex;
 use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use polyproc_sys::backoff::Patience;
 
@@ -132,7 +132,7 @@ pub(crate) struct ClaimSlot {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(crate) struct Producers {
-    pub(crate) lock: RawMutex,
+    pub(crate) lock: Biased,
     /// What they last saw of the consumers' `free`.
     pub(crate) free_seen: AtomicU64,
     /// And of the number of messages taken.
@@ -146,7 +146,7 @@ pub(crate) struct Producers {
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(crate) struct Consumers {
-    pub(crate) lock: RawMutex,
+    pub(crate) lock: Biased,
     /// What they last saw of the producers' tail.
     pub(crate) tail_seen: AtomicU64,
     /// The segment that they read from.
@@ -216,6 +216,9 @@ pub(crate) struct Header {
     pub(crate) consumers: Consumers,
     pub(crate) taken: Line<Taken>,
     pub(crate) settings: Line<Settings>,
+    /// Of those to whom a side's lock was granted.
+    pub(crate) producer_slots: [Slot; SLOTS],
+    pub(crate) consumer_slots: [Slot; SLOTS],
     pub(crate) segments: Line<[Segment; SEGMENTS]>,
     /// How many tasks are done, of a `JoinableQueue`.
     pub(crate) done: Line<AtomicU64>,

@@ -1,10 +1,10 @@
 //! What the models see of the waitroom: one waitroom with its lock, and messages that are only counted. And what they can
 //! take out of the protocol, to show that each part is needed.
 
+use crate::biased::{Biased, SLOTS, Side, Slot};
 use crate::waitroom::Waitroom;
 use core::fmt;
 use core::mem::ManuallyDrop;
-use polyproc_mutex::RawMutex;
 use polyproc_sys::atomic::{AtomicU64, Ordering};
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::thread;
@@ -23,6 +23,12 @@ pub enum Part {
     Place,
     /// That a sleeper marks the lock that is held.
     Mark,
+    /// The barrier of who takes a lock away from its owner.
+    Barrier,
+    /// That the kernel knows where the owner is inside.
+    Pending,
+    /// That the owner looks, when it leaves, whether it has to wake somebody.
+    Call,
 }
 
 /// Not the checker's: set before a model begins.
@@ -39,7 +45,8 @@ pub(crate) fn is_without(part: Part) -> bool {
 
 /// A producers' lock, a waitroom for those who wait for its holders, and messages that are only counted.
 pub struct Stage {
-    lock: RawMutex,
+    lock: Biased,
+    slots: [Slot; SLOTS],
     room: Waitroom,
     put: AtomicU64,
     /// How many were taken, and above [`TAKER`] who took the last.
@@ -57,7 +64,8 @@ impl fmt::Debug for Stage {
 impl Default for Stage {
     fn default() -> Stage {
         Stage {
-            lock: RawMutex::new(),
+            lock: Biased::default(),
+            slots: core::array::from_fn(|_| Slot::default()),
             room: Waitroom::new(),
             put: AtomicU64::new(0),
             taken: AtomicU64::new(0),
@@ -72,19 +80,58 @@ impl Stage {
     ///
     /// If the calling thread holds the lock.
     pub fn put(&self, count: u32) {
-        // SAFETY: the stage outlives the threads of a model.
-        unsafe { self.lock.lock_until(Deadline::NEVER) }.unwrap();
-        let raised = self.room.is_occupied();
-        if raised {
-            self.room.raise();
+        let side = self.side();
+        if let Some(inside) = side.enter() {
+            let asleep = self.room.looks_occupied();
+            if !asleep {
+                self.publish(count);
+            }
+            side.leave(inside);
+            if !asleep {
+                return;
+            }
         }
-        let put = self.put.load(Ordering::Relaxed);
-        self.put.store(put + u64::from(count), Ordering::Release);
-        if raised {
-            self.room.ring(count);
+        // SAFETY: the stage outlives the threads of a model.
+        unsafe { side.lock_until(Deadline::NEVER) }.unwrap();
+        // Who vanishes drops nothing.
+        let mut herald = None;
+        if self.room.is_occupied() {
+            herald = Some(ManuallyDrop::new(self.room.raise()));
+        }
+        self.publish(count);
+        if let Some(herald) = &mut herald {
+            herald.announce();
         }
         // SAFETY: locked above.
-        unsafe { self.lock.unlock() };
+        unsafe { side.unlock() };
+        if let Some(herald) = herald {
+            ManuallyDrop::into_inner(herald).wake(count);
+        }
+    }
+
+    fn publish(&self, count: u32) {
+        let put = self.put.load(Ordering::Relaxed);
+        self.put.store(put + u64::from(count), Ordering::Release);
+    }
+
+    fn side(&self) -> Side<'_> {
+        Side { lock: &self.lock, slots: &self.slots }
+    }
+
+    /// Becomes the one to whom the lock is granted.
+    ///
+    /// # Panics
+    ///
+    /// If it is granted to somebody else, or the calling thread holds it.
+    pub fn become_owner(&self) {
+        let side = self.side();
+        for _ in 0..2 {
+            // SAFETY: the stage outlives the threads of a model.
+            unsafe { side.lock_until(Deadline::NEVER) }.unwrap();
+            // SAFETY: locked above.
+            unsafe { side.unlock() };
+        }
+        side.leave(side.enter().expect("it was taken twice in a row"));
     }
 
     /// Takes a message, waiting for it. With one step that counts, as a consumer; the consumers' lock is left out.
@@ -93,7 +140,7 @@ impl Stage {
         let mut sleeper = None;
         while !self.try_take() {
             let sleeper = sleeper.get_or_insert_with(|| ManuallyDrop::new(self.room.enter()));
-            sleeper.sleep(&self.lock, core::iter::empty(), Deadline::NEVER, || self.len() != 0);
+            sleeper.sleep(self.side(), core::iter::empty(), Deadline::NEVER, || self.len() != 0);
         }
         if sleeper.is_some() && self.len() != 0 && !is_without(Part::PassOn) {
             self.room.pass_on(1);

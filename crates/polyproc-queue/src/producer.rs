@@ -1,8 +1,10 @@
 //! [`Producer`]: the holder of the producers' lock, at work. The table of what counts is in [`ring`](crate::ring).
 
+use crate::fast::Place;
 use crate::layout::{HEADER, Header, OPEN, PADDING, SMALLEST};
 use crate::raw::RawQueue;
 use crate::ring::{is_before, segment_offset, segment_size, word};
+use crate::waitroom::Herald;
 use core::ptr::NonNull;
 use polyproc_sys::atomic::Ordering;
 use std::io;
@@ -28,8 +30,10 @@ pub(crate) struct Producer<'a> {
     number: u64,
     /// How many of them are not published.
     fresh: u32,
-    /// Somebody sleeps, and the herald is raised.
-    raised: bool,
+    /// Raised, if somebody sleeps.
+    herald: Option<Herald<'a>>,
+    /// So many are to be woken when the lock is released.
+    due: u32,
 }
 
 impl<'a> Producer<'a> {
@@ -40,11 +44,8 @@ impl<'a> Producer<'a> {
     pub(crate) unsafe fn new(queue: &'a RawQueue) -> Producer<'a> {
         let header = queue.header();
         let (tail, number) = header.put.0.get();
-        let raised = header.news.is_occupied();
-        if raised {
-            header.news.raise();
-        }
-        Producer { queue, header, tail, number, fresh: 0, raised }
+        let herald = if header.news.is_occupied() { Some(header.news.raise()) } else { None };
+        Producer { queue, header, tail, number, fresh: 0, herald, due: 0 }
     }
 
     /// A place for a message of this length, not yet a part of the queue.
@@ -193,6 +194,60 @@ impl<'a> Producer<'a> {
         settings.shrink_after.store(after, Ordering::Relaxed);
     }
 
+    /// Adds messages, at most so many, as long as they simply fit. Returns how many. Where it ends,
+    /// [`reserve`](Producer::reserve) says why.
+    #[inline(always)]
+    pub(crate) fn add_run(
+        &mut self,
+        most: usize,
+        length: impl Fn(usize) -> usize,
+        fill: impl Fn(usize, Place),
+    ) -> usize {
+        let (queue, producers) = (self.queue, &self.header.producers);
+        let index = producers.segment.load(Ordering::Relaxed);
+        let segment = self.header.segment(index);
+        let size = segment_size(index);
+        let base = segment.base.load(Ordering::Relaxed);
+        let free = producers.free_seen.load(Ordering::Relaxed);
+        let from = if is_before(free, base) { base } else { free };
+        // So many bytes are there in one piece, and so many messages may be put.
+        let offset = self.tail.wrapping_sub(base) & (size - 1);
+        let there = segment.backed.load(Ordering::Relaxed).saturating_sub(offset);
+        let there = there.min(size.saturating_sub(self.tail.wrapping_sub(from)));
+        let there = there.min(queue.max_bytes.saturating_sub(self.tail.wrapping_sub(free)));
+        let most = match queue.most {
+            0 => most,
+            bound => {
+                let taken = producers.taken_seen.load(Ordering::Relaxed);
+                most.min(bound.saturating_sub(self.number.wrapping_sub(taken)) as usize)
+            }
+        };
+        // SAFETY: within the segment, or at its end.
+        let start = unsafe { queue.at_offset(index, offset) };
+        let (mut done, mut added) = (0, 0);
+        while added < most {
+            let length = length(added);
+            let need = HEADER + (length as u64).next_multiple_of(HEADER);
+            if length > queue.largest || need > there - done {
+                break;
+            }
+            // SAFETY: within the segment, which is memory up to here, and between the tail and the consumers.
+            let record = unsafe { start.add(done as usize) };
+            // SAFETY: a word in the ring, aligned as all records are.
+            unsafe { word(record) }.store(length as u64, Ordering::Relaxed);
+            // SAFETY: the record's room was checked to reach beyond its header.
+            let place = unsafe { record.add(HEADER as usize) };
+            // SAFETY: there is room for it, which nobody else has.
+            fill(added, unsafe { Place::new(place, length) });
+            done += need;
+            added += 1;
+        }
+        self.tail = self.tail.wrapping_add(done);
+        self.number = self.number.wrapping_add(added as u64);
+        self.fresh += added as u32;
+        added
+    }
+
     /// The message at the place last reserved is complete.
     #[inline(always)]
     pub(crate) fn add(&mut self, length: usize) {
@@ -209,13 +264,9 @@ impl<'a> Producer<'a> {
             return;
         }
         self.header.put.0.set(self.tail, self.number);
-        if self.raised {
-            self.header.news.ring(self.fresh);
-            // For what is published next.
-            self.raised = self.header.news.is_occupied();
-            if self.raised {
-                self.header.news.raise();
-            }
+        if let Some(herald) = &mut self.herald {
+            herald.announce();
+            self.due += self.fresh;
         }
         self.fresh = 0;
     }
@@ -224,10 +275,12 @@ impl<'a> Producer<'a> {
 impl Drop for Producer<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.raised {
-            self.header.news.lower();
-        }
         // SAFETY: locked when it was made, by this thread: it is not `Send`.
-        unsafe { self.header.producers.lock.unlock() };
+        unsafe { self.queue.producing().unlock() };
+        if let Some(herald) = self.herald.take()
+            && self.due != 0
+        {
+            herald.wake(self.due);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! [`Queue`]: the handle.
 
 use crate::error::{GetError, GetManyError, PutError, PutManyError, PutRefusal};
-use crate::fast::Unusual;
+use crate::fast::{Place, Unusual};
 use crate::raw::RawQueue;
 use core::fmt;
 use core::marker::PhantomData;
@@ -170,8 +170,9 @@ impl<T, C: Codec<T>> Queue<T, C> {
 
     fn put_many_deadline(&self, mut messages: Vec<T>, deadline: Deadline) -> Result<(), PutManyError<T>> {
         let (put, refusal, unencoded) = if C::IS_PLAIN {
-            let bytes = |index: usize, put: &mut dyn FnMut(&[u8])| _ = C::encode(&messages[index], put);
-            let (put, refusal) = self.raw.put_all(messages.len(), deadline, |_| size_of::<T>(), bytes);
+            let fill =
+                |index: usize, mut place: Place| _ = C::encode(&messages[index], |bytes| place.fill(bytes));
+            let (put, refusal) = self.raw.put_all(messages.len(), deadline, |_| size_of::<T>(), fill);
             (put, refusal, None)
         } else {
             self.put_encoded(&messages, deadline)
@@ -207,8 +208,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
             ends.push(bytes.len());
         }
         let length = |index: usize| ends[index + 1] - ends[index];
-        let hand_over = |index: usize, put: &mut dyn FnMut(&[u8])| put(&bytes[ends[index]..ends[index + 1]]);
-        let (put, refusal) = self.raw.put_all(ends.len() - 1, deadline, length, hand_over);
+        let fill = |index: usize, mut place: Place| place.fill(&bytes[ends[index]..ends[index + 1]]);
+        let (put, refusal) = self.raw.put_all(ends.len() - 1, deadline, length, fill);
         (put, refusal, unencoded)
     }
 
@@ -257,12 +258,19 @@ impl<T, C: Codec<T>> Queue<T, C> {
     // would move the message in pieces.
     #[inline(never)]
     fn get_deadline(&self, deadline: Deadline) -> Result<T, GetError> {
-        let front = match self.raw.usual_front() {
-            Ok(front) => front,
-            Err(unusual) => return self.get_otherwise(deadline, unusual),
-        };
-        let copied = self.raw.take_usual(front, C::copy);
-        Ok(C::decode(copied)?)
+        match self.raw.owned_front() {
+            Some(Ok(front)) => Ok(C::decode(self.raw.take_usual(front, C::copy))?),
+            Some(Err(unusual)) => self.get_otherwise(deadline, unusual),
+            None => self.get_locked(deadline),
+        }
+    }
+
+    #[inline(never)]
+    fn get_locked(&self, deadline: Deadline) -> Result<T, GetError> {
+        match self.raw.locked_front() {
+            Ok(front) => Ok(C::decode(self.raw.take_usual(front, C::copy))?),
+            Err(unusual) => self.get_otherwise(deadline, unusual),
+        }
     }
 
     #[cold]
@@ -319,7 +327,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
             return self.get_plain(most, deadline);
         }
         let mut copied = Vec::with_capacity(most.min(1024));
-        self.raw.get_all(most, deadline, |bytes| copied.push(C::copy(bytes)))?;
+        let copy = |copied: &mut Vec<_>, bytes: &[u8]| copied.push(C::copy(bytes));
+        self.raw.get_all(most, deadline, 0, &mut copied, copy, copy)?;
         let mut messages = Vec::with_capacity(copied.len());
         let mut copied = copied.into_iter().map(C::decode);
         while let Some(decoded) = copied.next() {
@@ -337,12 +346,20 @@ impl<T, C: Codec<T>> Queue<T, C> {
     }
 
     fn get_plain(&self, most: usize, deadline: Deadline) -> Result<Vec<T>, GetManyError<T>> {
-        let mut messages = Vec::with_capacity(most.min(1024));
-        let mut others = Vec::new();
-        self.raw.get_all(most, deadline, |bytes| match C::decode(C::copy(bytes)) {
-            Ok(message) => messages.push(message),
-            Err(error) => others.push((messages.len() + others.len(), error)),
-        })?;
+        let mut sink = (Vec::with_capacity(most.min(1024)), Vec::new());
+        let copy = |(messages, others): &mut (Vec<T>, Vec<_>), bytes: &[u8]| {
+            if let Err(error) = C::append(bytes, messages) {
+                others.push((messages.len() + others.len(), error));
+            }
+        };
+        // The same, for those of the size that all have: the compiler sees that nothing can be wrong with them.
+        let copy_sized = |sink: &mut (Vec<T>, Vec<_>), bytes: &[u8]| {
+            if C::append(bytes, &mut sink.0).is_err() {
+                copy(sink, bytes);
+            }
+        };
+        self.raw.get_all(most, deadline, size_of::<T>(), &mut sink, copy, copy_sized)?;
+        let (messages, others) = sink;
         if others.is_empty() {
             return Ok(messages);
         }
@@ -364,9 +381,10 @@ impl<T, C: Codec<T>> Queue<T, C> {
             buffer.clear();
             buffer.extend_from_slice(bytes);
         };
-        match self.raw.usual_front() {
-            Ok(front) => self.raw.take_usual(front, copy),
-            Err(unusual) => self.raw.take_otherwise(Deadline::NEVER, unusual, copy)?,
+        match self.raw.owned_front() {
+            Some(Ok(front)) => self.raw.take_usual(front, copy),
+            Some(Err(unusual)) => self.raw.take_otherwise(Deadline::NEVER, unusual, copy)?,
+            None => self.raw.get_locked(copy)?,
         }
         Ok(buffer.len())
     }

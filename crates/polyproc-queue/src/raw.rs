@@ -1,5 +1,6 @@
 //! The queue of bytes: its memory, its two locks, and what is asked and said beside putting and getting.
 
+use crate::biased::Side;
 use crate::consumer::{Consumer, Front};
 use crate::error::{GetRefusal, PutRefusal};
 use crate::layout::{ClaimSlot, HEADER, Header, OPEN, SEGMENTS, SMALLEST};
@@ -10,7 +11,7 @@ use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
 use polyproc_memory::{Kind, Object, Shape};
-use polyproc_mutex::{RawMutex, Refusal};
+use polyproc_mutex::Refusal;
 use polyproc_sys::atomic::Ordering;
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex::{OWNER, Waiter};
@@ -139,29 +140,42 @@ impl RawQueue {
         let _ = self.object.give_back(segment_offset(index) as usize, segment_size(index) as usize);
     }
 
+    /// The producers' lock.
+    #[inline(always)]
+    pub(crate) fn producing(&self) -> Side<'_> {
+        let header = self.header();
+        Side { lock: &header.producers.lock, slots: &header.producer_slots }
+    }
+
+    /// The consumers' lock.
+    #[inline(always)]
+    pub(crate) fn consuming(&self) -> Side<'_> {
+        let header = self.header();
+        Side { lock: &header.consumers.lock, slots: &header.consumer_slots }
+    }
+
     /// Takes a lock, waiting until the deadline; one that has passed waits for a copy under way, and not for long.
     #[inline(always)]
-    fn lock(&self, lock: &RawMutex, deadline: Deadline) -> Result<(), Refusal> {
+    fn lock(&self, side: Side<'_>, deadline: Deadline) -> Result<(), Refusal> {
         // SAFETY: `Producer` and `Consumer` unlock it, and borrow the queue, which keeps it mapped.
-        match unsafe { lock.try_lock() } {
-            Err(Refusal::WouldBlock) => self.lock_slowly(lock, deadline),
+        match unsafe { side.lock_until(Deadline::PAST) } {
+            Err(Refusal::TimedOut) => self.lock_slowly(side, deadline),
             other => other,
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn lock_slowly(&self, lock: &RawMutex, deadline: Deadline) -> Result<(), Refusal> {
+    fn lock_slowly(&self, side: Side<'_>, deadline: Deadline) -> Result<(), Refusal> {
         let deadline = if deadline.has_passed() { Deadline::after(BUSY) } else { deadline };
         // SAFETY: as in `lock`.
-        unsafe { lock.lock_until(deadline) }
+        unsafe { side.lock_until(deadline) }
     }
 
     /// Becomes the one who puts.
     #[inline(always)]
     pub(crate) fn produce(&self, deadline: Deadline) -> Result<Producer<'_>, PutRefusal> {
-        let header = self.header();
-        match self.lock(&header.producers.lock, deadline) {
+        match self.lock(self.producing(), deadline) {
             // SAFETY: locked just now.
             Ok(()) => Ok(unsafe { Producer::new(self) }),
             Err(refusal) => Err(refusal.into()),
@@ -171,8 +185,7 @@ impl RawQueue {
     /// Becomes the one who gets.
     #[inline(always)]
     pub(crate) fn consume(&self, deadline: Deadline) -> Result<Consumer<'_>, GetRefusal> {
-        let header = self.header();
-        match self.lock(&header.consumers.lock, deadline) {
+        match self.lock(self.consuming(), deadline) {
             // SAFETY: locked just now.
             Ok(()) => Ok(unsafe { Consumer::new(self) }),
             Err(refusal) => Err(refusal.into()),
@@ -217,6 +230,18 @@ impl RawQueue {
         header.claims.iter().filter(|slot| slot.robust.is_taken()).count() as u32 != claims
     }
 
+    /// As a consumer that has drained a segment that is not the smallest: whether it is time to go back to that. Counts.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn is_time_to_shrink(&self) -> bool {
+        let header = self.header();
+        let consumers = &header.consumers;
+        let drains = consumers.drains.load(Ordering::Relaxed).wrapping_add(1);
+        consumers.drains.store(drains, Ordering::Relaxed);
+        drains >= header.settings.0.shrink_after.load(Ordering::Relaxed)
+            && consumers.claims.load(Ordering::Relaxed) == 0
+    }
+
     /// As one who was woken for news: if there is more, wakes another.
     #[cold]
     pub(crate) fn pass_on_news(&self) {
@@ -236,21 +261,22 @@ impl RawQueue {
         let header = self.header();
         // With both locks held: whoever put something before it has done so, whoever comes after it sees it, and if this
         // thread dies on the way, one of each kind hears of it, and tells the others.
-        self.lock(&header.producers.lock, Deadline::NEVER)?;
-        if let Err(refusal) = self.lock(&header.consumers.lock, Deadline::NEVER) {
+        self.lock(self.producing(), Deadline::NEVER)?;
+        if let Err(refusal) = self.lock(self.consuming(), Deadline::NEVER) {
             // SAFETY: locked above.
-            unsafe { header.producers.lock.unlock() };
+            unsafe { self.producing().unlock() };
             return Err(refusal);
         }
-        header.news.raise();
-        header.room.raise();
+        let (mut news, mut room) = (header.news.raise(), header.room.raise());
         header.settings.0.closed.store(1, Ordering::SeqCst);
-        header.room.ring(u32::MAX);
-        header.news.ring(u32::MAX);
+        news.announce();
+        room.announce();
         // SAFETY: locked above.
-        unsafe { header.consumers.lock.unlock() };
+        unsafe { self.consuming().unlock() };
         // SAFETY: locked above.
-        unsafe { header.producers.lock.unlock() };
+        unsafe { self.producing().unlock() };
+        room.wake(u32::MAX);
+        news.wake(u32::MAX);
         Ok(())
     }
 
@@ -288,23 +314,25 @@ impl RawQueue {
     /// Counts a task that is done. `false` if all are done already.
     pub(crate) fn task_done(&self) -> Result<bool, Refusal> {
         let header = self.header();
-        self.lock(&header.consumers.lock, Deadline::NEVER)?;
+        self.lock(self.consuming(), Deadline::NEVER)?;
         let done = header.done.0.load(Ordering::Relaxed);
         let put = header.put.0.number();
+        let mut herald = None;
         if done != put {
-            let raised = header.rest.is_occupied();
-            if raised {
-                header.rest.raise();
+            if header.rest.is_occupied() {
+                herald = Some(header.rest.raise());
             }
             header.done.0.store(done.wrapping_add(1), Ordering::SeqCst);
-            if raised && done.wrapping_add(1) == put {
-                header.rest.ring(u32::MAX);
-            } else if raised {
-                header.rest.lower();
+            herald = herald.filter(|_| done.wrapping_add(1) == put);
+            if let Some(herald) = &mut herald {
+                herald.announce();
             }
         }
         // SAFETY: locked above.
-        unsafe { header.consumers.lock.unlock() };
+        unsafe { self.consuming().unlock() };
+        if let Some(herald) = herald {
+            herald.wake(u32::MAX);
+        }
         Ok(done != put)
     }
 
@@ -323,8 +351,7 @@ impl RawQueue {
         if is_over() {
             return true;
         }
-        let mut wait =
-            Waiting::new(&header.rest, &header.consumers.lock, &header.looks.0[FOR_REST], deadline);
+        let mut wait = Waiting::new(&header.rest, self.consuming(), &header.looks.0[FOR_REST], deadline);
         while wait.wait(core::iter::empty, is_over, |_| false) {
             if is_over() {
                 wait.succeeded(u32::MAX);
@@ -340,8 +367,8 @@ impl RawQueue {
             .field("len", &self.len())
             .field("capacity", &Some(self.most).filter(|most| *most != 0))
             .field("closed", &self.is_closed())
-            .field("producer", &header.producers.lock.owner())
-            .field("consumer", &header.consumers.lock.owner())
+            .field("producer", &header.producers.lock.mutex.owner())
+            .field("consumer", &header.consumers.lock.mutex.owner())
             .field("claims", &header.consumers.claims.load(Ordering::Relaxed))
             .finish_non_exhaustive()
     }

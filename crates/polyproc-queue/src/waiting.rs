@@ -1,8 +1,8 @@
 //! [`Waiting`]: first look, then sleep.
 
+use crate::biased::Side;
 use crate::layout::Look;
 use crate::waitroom::{Sleeper, Waitroom};
-use polyproc_mutex::RawMutex;
 use polyproc_sys::atomic::Ordering;
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex::{self, Wait, Waiter};
@@ -13,7 +13,7 @@ const PAUSES: u32 = 256;
 /// One who waits in a waitroom: looks for a while, then sleeps, again and again.
 pub(crate) struct Waiting<'a> {
     room: &'a Waitroom,
-    lock: &'a RawMutex,
+    lock: Side<'a>,
     look: &'a Look,
     pub(crate) sleeper: Option<Sleeper<'a>>,
     deadline: Deadline,
@@ -22,12 +22,7 @@ pub(crate) struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    pub(crate) fn new(
-        room: &'a Waitroom,
-        lock: &'a RawMutex,
-        look: &'a Look,
-        deadline: Deadline,
-    ) -> Waiting<'a> {
+    pub(crate) fn new(room: &'a Waitroom, lock: Side<'a>, look: &'a Look, deadline: Deadline) -> Waiting<'a> {
         let expired = deadline.has_passed();
         Waiting { room, lock, look, sleeper: None, deadline, expired, rescued: false }
     }
@@ -38,7 +33,10 @@ impl<'a> Waiting<'a> {
         others: impl Fn() -> I,
         news: impl Fn() -> bool,
         longer: impl Fn(u32) -> bool,
-    ) -> bool {
+    ) -> bool
+    where
+        'a: 'b,
+    {
         if self.expired {
             return false;
         }

@@ -7,6 +7,7 @@
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::deadline::Deadline;
+use core::mem::MaybeUninit;
 use std::time::Duration;
 
 /// In a lock word: somebody may be asleep on it.
@@ -268,10 +269,11 @@ fn waitv(words: &[Waiter<'_>], deadline: Deadline) -> Option<(Wait, usize)> {
     if WAITV_MISSING.load(Ordering::Relaxed) != 0 {
         return None;
     }
-    let mut entries = [Entry { value: 0, address: 0, flags: SIZE_U32, reserved: 0 }; WAIT_ANY_MAX];
+    // Not initialised beyond what is used: mostly that is a few of them.
+    let mut entries = [const { MaybeUninit::<Entry>::uninit() }; WAIT_ANY_MAX];
     for (entry, (word, expected)) in entries.iter_mut().zip(words) {
-        entry.value = u64::from(*expected);
-        entry.address = word.0.as_ptr().expose_provenance() as u64;
+        let address = word.0.as_ptr().expose_provenance() as u64;
+        entry.write(Entry { value: u64::from(*expected), address, flags: SIZE_U32, reserved: 0 });
     }
     let timeout = deadline.timespec();
     let timeout = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);

@@ -50,9 +50,11 @@ pub mod model;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 pub mod futex;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+pub mod membarrier;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 pub mod robust;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 pub mod thread;
 
 #[cfg(any(polyproc_loom, polyproc_shuttle))]
-pub use model::{futex, robust, thread};
+pub use model::{futex, membarrier, robust, thread};
