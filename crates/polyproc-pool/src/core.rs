@@ -706,7 +706,9 @@ impl Core {
                         let is_cancelled = self.batches.get(&id).is_none_or(|batch| batch.is_cancelled);
                         let limit = self.settings.timeout.unwrap_or_default();
                         let error = match &panic {
-                            _ if worker.timed_out == Some(position) => Some(TaskError::TimedOut { pid, limit }),
+                            _ if worker.timed_out == Some(position) => {
+                                Some(TaskError::TimedOut { pid, limit })
+                            }
                             _ if is_cancelled => Some(TaskError::Cancelled),
                             Some(panic) => Some(panic.clone()),
                             _ if matches!(self.phase, Phase::Terminated | Phase::Broken(_)) => self.refusal(),

@@ -49,9 +49,7 @@ impl Owner {
             return Err(PoolError::StillOpen);
         }
         let ended = Arc::clone(&state.core.ended);
-        let (state, is_over) = self.hub.wait(state, &ended, deadline, |core| {
-            core.has_ended()
-        });
+        let (state, is_over) = self.hub.wait(state, &ended, deadline, |core| core.has_ended());
         match &state.core.phase {
             Phase::Broken(error) if is_over => Err(error.clone()),
             _ if is_over => Ok(()),

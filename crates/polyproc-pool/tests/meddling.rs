@@ -426,9 +426,8 @@ fn who_waits_while_the_pool_is_dropped_is_told() {
     let _watchdog = watchdog();
     for round in 0..20 {
         let pool = Arc::new(Pool::new(2).unwrap());
-        let results: Vec<_> = (0..6)
-            .map(|_| pool.apply_async(|| std::thread::sleep(Duration::from_secs(100)), ()))
-            .collect();
+        let results: Vec<_> =
+            (0..6).map(|_| pool.apply_async(|| std::thread::sleep(Duration::from_secs(100)), ())).collect();
         std::thread::scope(|scope| {
             let waiters: Vec<_> = results.iter().map(|result| scope.spawn(|| result.get())).collect();
             std::thread::sleep(Duration::from_micros(100 * round));
@@ -464,7 +463,13 @@ fn many_results_may_be_outstanding() {
     gate.store(2);
     first.get().unwrap();
     for (n, result) in results.into_iter().enumerate() {
-        let n = if n < 4_000 { n } else if n < 44_000 { n - 4_000 } else { n - 44_000 };
+        let n = if n < 4_000 {
+            n
+        } else if n < 44_000 {
+            n - 4_000
+        } else {
+            n - 44_000
+        };
         assert_eq!(result.get().unwrap(), square(n as u64));
     }
 }

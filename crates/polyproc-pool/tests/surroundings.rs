@@ -4,8 +4,9 @@
 mod common;
 
 use common::{state, wait_until, watchdog};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::time::TimeValLike;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 use polyproc_pool::{Pool, PoolError, TaskError};
@@ -125,25 +126,35 @@ enum Outcome {
     Handle(RawValue<u64>),
 }
 
-/// Runs `f` with room for so many descriptors more.
-fn with_room<R>(room: u64, f: impl FnOnce() -> R) -> R {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    let highest = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
-    // Numbers are given from below: the holes are filled.
-    let probe: Vec<_> = (0..highest).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
-    let limit = probe.iter().map(|file| file.as_raw_fd() as u64).max().unwrap_or(0) + 1;
-    let plugs = probe;
-    setrlimit(Resource::RLIMIT_NOFILE, limit + room, hard).unwrap();
-    let result = f();
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
-    drop(plugs);
-    result
+/// Files that have all numbers below this one, so that what is opened next is above.
+struct Plugs(#[allow(dead_code, reason = "kept open")] Vec<std::fs::File>);
+
+const LIMIT: u64 = 100;
+
+impl Plugs {
+    fn new() -> Plugs {
+        let mut files = Vec::new();
+        while files.last().is_none_or(|file: &std::fs::File| (file.as_raw_fd() as u64) < LIMIT) {
+            files.push(std::fs::File::open("/dev/null").unwrap());
+        }
+        Plugs(files)
+    }
+
+    /// Runs `f` with room for none.
+    fn without_room<R>(&self, f: impl FnOnce() -> R) -> R {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, LIMIT, hard).unwrap();
+        let result = f();
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        result
+    }
 }
 
 /// A result with handles cannot be received; those behind it, which lie on the worker's board, are not taken for it.
 #[test]
 fn results_that_cannot_be_received_are_not_confused_with_others() {
     let (_watchdog, _alone) = (watchdog(), alone());
+    let plugs = Plugs::new();
     let pool = Pool::new(1).unwrap();
     let task = |n: u64| match n {
         3 => Outcome::Handle(RawValue::new(33).unwrap()),
@@ -155,7 +166,7 @@ fn results_that_cannot_be_received_are_not_confused_with_others() {
     };
     let warm = pool.batch().chunk_size(8).map(|n: u64| n, 0..8).unwrap();
     assert_eq!(warm.len(), 8);
-    let results = with_room(0, || {
+    let results = plugs.without_room(|| {
         let result = pool.batch().chunk_size(8).map(task, 0..8);
         result.map_or_else(|error| error.into_results(), |results| results.into_iter().map(Ok).collect())
     });
@@ -178,10 +189,11 @@ fn results_that_cannot_be_received_are_not_confused_with_others() {
 #[test]
 fn a_worker_that_cannot_be_replaced_is_said_and_is_no_busy_loop() {
     let (_watchdog, _alone) = (watchdog(), alone());
+    let plugs = Plugs::new();
     let pool = Pool::new(2).unwrap();
     pool.map(square, 0..100).unwrap();
     let victim = pool.stats().workers[0].pid;
-    with_room(0, || {
+    plugs.without_room(|| {
         let victim = nix::unistd::Pid::from_raw(i32::try_from(victim).unwrap());
         nix::sys::signal::kill(victim, Signal::SIGKILL).unwrap();
         wait_until("its death is noticed", || pool.stats().deaths == 1);
@@ -195,7 +207,7 @@ fn a_worker_that_cannot_be_replaced_is_said_and_is_no_busy_loop() {
     });
     wait_until("it is replaced", || pool.stats().workers.len() == 2);
     let last = pool.stats().workers.iter().map(|worker| worker.pid).collect::<Vec<_>>();
-    with_room(0, || {
+    plugs.without_room(|| {
         for pid in last {
             let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
             nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
@@ -209,10 +221,9 @@ fn a_worker_that_cannot_be_replaced_is_said_and_is_no_busy_loop() {
 
 /// What this process has used.
 fn cpu_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    let ticks = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 10)
+    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+    let time = usage.user_time() + usage.system_time();
+    Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap())
 }
 
 #[test]
@@ -236,7 +247,8 @@ fn a_pool_that_waits_uses_no_cpu() {
         };
         used("idle", &|| std::thread::sleep(Duration::from_millis(900)));
         used("one waits", &|| pool.apply(long, ()).unwrap());
-        let three = || std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(|| pool.apply(long, ())))));
+        let three =
+            || std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(|| pool.apply(long, ())))));
         used("three wait", &three);
         used("nobody waits", &|| {
             let result = pool.apply_async(long, ());
