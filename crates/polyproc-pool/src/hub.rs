@@ -410,7 +410,8 @@ impl Hub {
                 state = self.call.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            if !state.is_over {
+            // Also at the end: those who are offered the seat need the lock.
+            if !state.is_over || !state.queue.is_empty() {
                 let is_busy = state.core.is_busy();
                 state.supervisor = if is_busy { Rest::Brief } else { Rest::Long };
                 let (grace, seen) = (if is_busy { GRACE } else { LONG_GRACE }, state.changes);

@@ -424,13 +424,13 @@ fn a_death_is_reported_before_others_are_started() {
 #[test]
 fn who_waits_while_the_pool_is_dropped_is_told() {
     let _watchdog = watchdog();
-    for round in 0..20 {
+    for round in 0..60 {
         let pool = Arc::new(Pool::new(2).unwrap());
         let results: Vec<_> =
             (0..6).map(|_| pool.apply_async(|| std::thread::sleep(Duration::from_secs(100)), ())).collect();
         std::thread::scope(|scope| {
             let waiters: Vec<_> = results.iter().map(|result| scope.spawn(|| result.get())).collect();
-            std::thread::sleep(Duration::from_micros(100 * round));
+            std::thread::sleep(Duration::from_micros(30 * round));
             drop(pool);
             for waiter in waiters {
                 assert!(matches!(waiter.join().unwrap(), Err(TaskError::Terminated)));
