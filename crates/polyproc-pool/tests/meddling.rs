@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{signal, spin, wait_until, watchdog};
+use common::{signal, spin, state, wait_until, watchdog};
 use nix::sys::signal::Signal;
 use polyproc_pool::{Pool, TaskError};
 use polyproc_process::init_for_tests;
@@ -188,6 +188,50 @@ fn a_line_full_of_what_was_cancelled_holds_up_nothing() {
         assert_eq!(long.get().unwrap(), u64::from(round) * 40_000, "round {round}");
     }
     assert_eq!(pool.stats().deaths, 0);
+}
+
+/// The same, and the worker has nothing to do: no report of it will come.
+#[test]
+fn a_worker_with_a_full_line_gets_its_next_task_when_there_is_room() {
+    let _watchdog = watchdog();
+    let pool = Pool::new(1).unwrap();
+    let length = |bytes: Vec<u8>| bytes.len();
+    let pid = pool.apply(std::process::id, ()).unwrap();
+    for size in [9_000, 40_000] {
+        signal(pid, Signal::SIGSTOP);
+        wait_until("it is stopped", || state(pid) == Some('T'));
+        for _ in 0..20 {
+            assert!(pool.apply_async(length, (vec![7u8; 10_000],)).cancel());
+        }
+        let next = pool.apply_async(length, (vec![7u8; size],));
+        assert!(!next.wait_timeout(Duration::from_millis(20)));
+        signal(pid, Signal::SIGCONT);
+        assert!(next.wait_timeout(Duration::from_secs(10)), "nobody runs it");
+        assert_eq!(next.get().unwrap(), size);
+    }
+    assert_eq!(pool.apply(std::process::id, ()).unwrap(), pid);
+}
+
+/// It is told to end when there is room, and so its state is not lost.
+#[test]
+fn a_worker_with_a_full_line_ends_in_peace() {
+    let _watchdog = watchdog();
+    let pool = Pool::builder().workers(1).with_worker_state(|| 7u64, ()).unwrap();
+    let pid = pool.apply(|_: &mut u64, (): ()| std::process::id(), ()).unwrap();
+    signal(pid, Signal::SIGSTOP);
+    wait_until("it is stopped", || state(pid) == Some('T'));
+    for size in std::iter::repeat_n(10_000, 20).chain(std::iter::repeat_n(0, 3000)) {
+        assert!(
+            pool.apply_async(|state: &mut u64, bytes: Vec<u8>| *state += bytes.len() as u64, vec![1u8; size])
+                .cancel()
+        );
+    }
+    let waker = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(30));
+        signal(pid, Signal::SIGCONT);
+    });
+    assert_eq!(pool.close().unwrap(), [7]);
+    waker.join().unwrap();
 }
 
 #[test]
