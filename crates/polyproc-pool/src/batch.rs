@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar};
 
 /// Names a batch within its pool.
@@ -109,10 +110,13 @@ impl Piece {
             What::Items { bytes, at, descriptors } => {
                 // Then it is one.
                 match items::next(&mut &bytes[at..]) {
-                    Some((Tag::Value, item)) => match items::read_with(item, descriptors) {
-                        Ok(value) => to.value(self.first, value),
-                        Err(why) => to.failure(self.first, TaskError::Decode(why)),
-                    },
+                    Some((Tag::Value, item)) => {
+                        let read = AssertUnwindSafe(|| items::read_with(item, descriptors));
+                        match catch_unwind(read).unwrap_or_else(|_| Err(PANICKED.into())) {
+                            Ok(value) => to.value(self.first, value),
+                            Err(why) => to.failure(self.first, TaskError::Decode(why)),
+                        }
+                    }
                     item => to.failure(self.first, read_failure(item)),
                 }
                 bytes
@@ -123,17 +127,28 @@ impl Piece {
 
 #[inline]
 fn read_all<R: DeserializeOwned>(bytes: &[u8], indices: Range<usize>, to: &mut impl Take<R>) {
-    let mut rest = bytes;
-    for index in indices {
-        match items::next(&mut rest) {
-            Some((Tag::Value, item)) => match items::read(item) {
-                Ok(value) => to.value(index, value),
-                Err(why) => to.failure(index, TaskError::Decode(why)),
-            },
-            item => to.failure(index, read_failure(item)),
+    let (mut rest, mut indices) = (bytes, indices);
+    while !indices.is_empty() {
+        // A panic ends one, and the next one begins afresh.
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            for index in indices.by_ref() {
+                match items::next(&mut rest) {
+                    Some((Tag::Value, item)) => match items::read(item) {
+                        Ok(value) => to.value(index, value),
+                        Err(why) => to.failure(index, TaskError::Decode(why)),
+                    },
+                    item => to.failure(index, read_failure(item)),
+                }
+            }
+        }));
+        if read.is_err() {
+            to.failure(indices.start - 1, TaskError::Decode(PANICKED.into()));
         }
     }
 }
+
+/// What became of a result whose type panics when it is read. The panic hook has told more.
+const PANICKED: &str = "its type panicked";
 
 /// Why there is no value.
 #[cold]

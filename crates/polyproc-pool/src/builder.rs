@@ -1,7 +1,6 @@
 //! What can be chosen about a pool before it is there.
 
 use crate::core::{Core, Retry, Settings};
-use crate::crew::Recipe;
 use crate::error::PoolError;
 use crate::hub::Hub;
 use crate::items::Parcel;
@@ -56,14 +55,7 @@ impl Builder {
     /// As [`Pool::new`] makes them: as many workers as this process may use CPUs; they live as long as the pool; a task
     /// whose worker dies is not tried again, and may take as long as it likes.
     pub fn new() -> Builder {
-        let settings = Settings {
-            recipe: Recipe::default(),
-            max_tasks: None,
-            retry: Retry::Never,
-            timeout: None,
-            max_in_flight: None,
-        };
-        Builder { workers: None, settings, failure: None }
+        Builder { workers: None, settings: Settings::default(), failure: None }
     }
 
     /// How many workers there are: [`cpu_count`] if nothing is said.

@@ -8,7 +8,7 @@
 //! | a worker is dead | what it had reported or committed counts; the task that it was at fails or is tried again; what it had not begun goes to others; another worker has its place |
 
 use crate::batch::{Batch, BatchId, Callback, Piece, Source, What};
-use crate::crew::{Assigned, INLINE, Recipe, Refusal, Stage, Verdict, Worker};
+use crate::crew::{Assigned, INLINE, Recipe, Refusal, Stage, Worker};
 use crate::error::{PoolError, TaskError};
 use crate::items;
 use crate::pace::{self, Pace};
@@ -37,7 +37,7 @@ pub enum Retry {
 }
 
 /// How a pool was asked to be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) recipe: Recipe,
     pub(crate) max_tasks: Option<usize>,
@@ -61,6 +61,8 @@ const UNITS: usize = 8;
 const DEATHS: u32 = 3;
 /// How long a worker may be at something before another takes over what it has not begun.
 const PATIENCE: Duration = Duration::from_millis(1);
+/// No job has more tasks: what an iterator yields is sent in rows of fewer.
+const CHUNK_MOST: usize = 4096;
 /// How long after the system refused a worker it is asked again.
 const RESPITE: Duration = Duration::from_millis(100);
 
@@ -141,7 +143,7 @@ impl Core {
 
     pub(crate) fn begin(&mut self, function: Result<Remote, TaskError>, chunk: Option<usize>) -> BatchId {
         self.next_batch += 1;
-        self.batches.insert(self.next_batch, Batch::new(function, chunk));
+        self.batches.insert(self.next_batch, Batch::new(function, chunk.map(|chunk| chunk.min(CHUNK_MOST))));
         self.next_batch
     }
 
@@ -237,8 +239,31 @@ impl Core {
             batch.is_complete = true;
             batch.is_cancelled = true;
             self.drop_queued(id, &TaskError::Cancelled);
+            for index in self.workers_at(id) {
+                self.take_unbegun(index);
+            }
+            self.dispatch();
         }
         self.finish_batch(id);
+    }
+
+    /// The workers that have jobs of a batch.
+    fn workers_at(&self, id: BatchId) -> Vec<usize> {
+        let has_any = |&index: &usize| self.workers[index].jobs.iter().any(|job| job.batch == id);
+        (0..self.workers.len()).filter(has_any).collect()
+    }
+
+    /// Takes back what a worker has not begun. Of what it has, all but the last is done, and has been reported.
+    fn take_unbegun(&mut self, index: usize) {
+        loop {
+            let revoked = self.workers[index].revoke();
+            self.take_back(revoked);
+            if self.workers[index].is_gone || !self.workers[index].line.has_news() {
+                return;
+            }
+            // It may be given more.
+            self.receive_from(index);
+        }
     }
 
     fn drop_queued(&mut self, id: BatchId, error: &TaskError) {
@@ -252,25 +277,19 @@ impl Core {
     /// Cancels what is not done of a batch: what waits never runs, and a worker that is at it is killed. Whether there was
     /// anything.
     pub(crate) fn cancel(&mut self, id: BatchId) -> bool {
+        // What is done already cannot be.
+        self.receive();
         let Some(batch) = self.batches.get_mut(&id) else { return false };
         if batch.is_done() {
             return false;
         }
         batch.is_cancelled = true;
         self.drop_queued(id, &TaskError::Cancelled);
-        for index in 0..self.workers.len() {
-            if !self.workers[index].jobs.iter().any(|job| job.batch == id) {
-                continue;
-            }
-            // What it has not begun comes back, and is failed on the way.
-            let revoked = self.workers[index].revoke();
-            self.take_back(revoked);
+        for index in self.workers_at(id) {
+            // What it has not begun comes back, and is failed on the way. So it can be at nothing else when it is killed.
+            self.take_unbegun(index);
             let worker = &mut self.workers[index];
             if worker.jobs.front().is_some_and(|job| job.batch == id) {
-                // One that is about to begin would be no victim of this; it is killed all the same, and begun by another.
-                if let Some(position) = worker.position() {
-                    worker.verdict = Some((Verdict::Cancelled, position));
-                }
                 worker.kill();
             }
         }
@@ -285,15 +304,17 @@ impl Core {
         let workers = self.wanted.max(1);
         let pace = self.pace(id);
         let batch = &self.batches[&id];
-        match batch.chunk {
-            Some(chunk) => ((pace / chunk).max(1).saturating_mul(chunk), chunk),
+        let (job, unit) = match batch.chunk {
+            Some(chunk) => ((pace / chunk).max(1) * chunk, chunk),
             None => {
                 // At the end jobs become smaller, so that all are done at the same time.
-                let left = batch.queued + batch.expected;
+                let left = batch.queued.saturating_add(batch.expected);
                 let job = pace.min(left.div_ceil(2 * workers)).max(1);
                 (job, job.div_ceil(UNITS))
             }
-        }
+        };
+        // One that takes too long shall not take others along that were begun with it.
+        (job, if self.settings.timeout.is_some() { 1 } else { unit })
     }
 
     /// How many tasks of a batch would be worth their way, if there were enough.
@@ -471,14 +492,10 @@ impl Core {
                     self.spare.put(bytes);
                     return;
                 }
-                Err(RecvError::Io(_)) => {
+                Err(error) => {
+                    worker.is_gone = true;
                     // Out of descriptors, for instance: a result that should have brought some.
-                    worker.is_gone = true;
-                    worker.kill();
-                    return;
-                }
-                Err(_) => {
-                    worker.is_gone = true;
+                    worker.is_lost = !matches!(error, RecvError::Disconnected);
                     if !worker.process.is_alive() || worker.stage == Stage::Stopping {
                         return;
                     }
@@ -582,11 +599,18 @@ impl Core {
 
     /// No worker could be started.
     pub(crate) fn regret(&mut self, error: PoolError) {
+        // Whoever waits for the end may have waited for this one.
+        self.ended.notify_all();
         if self.workers.is_empty() {
             self.fall(Phase::Broken(error));
         } else {
             self.respite = Some(Instant::now() + RESPITE);
         }
+    }
+
+    /// Whether all workers have ended, and there is nothing for which others would be started.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.workers.is_empty() && self.starting == 0 && self.turns.is_empty()
     }
 
     /// Tells workers to end that have done all that they will do.
@@ -623,9 +647,7 @@ impl Core {
         for id in std::mem::take(&mut self.turns) {
             self.drop_queued(id, &error);
         }
-        for worker in &self.workers {
-            worker.kill();
-        }
+        self.workers.iter_mut().for_each(Worker::kill);
         // Whoever still submits is told so.
         for batch in self.batches.values() {
             batch.news.notify_all();
@@ -654,6 +676,16 @@ impl Core {
             _ => None,
         };
         while let Some(job) = worker.jobs.pop_back() {
+            if worker.is_lost
+                && let Some(begun) = job.begun(worker.board.begun())
+            {
+                // Of these nobody knows which are done.
+                self.put_back(job.batch, job.items.clone().after(begun));
+                let (first, count) = (job.items.first + job.reported, begun.saturating_sub(job.reported));
+                let why = TaskError::Decode("what its worker said of it could not be received".into());
+                self.settle(job.batch, Piece { first, count, what: What::Failed(why) });
+                continue;
+            }
             match worker.remains(&job) {
                 None => self.put_back(job.batch, job.items.after(job.reported)),
                 Some((committed, bytes)) => {
@@ -668,12 +700,14 @@ impl Core {
                             Retry::UpTo(times) => tried <= times,
                         };
                         let position = (number, committed as u32);
-                        let verdict = worker.verdict.filter(|verdict| verdict.1 == position);
+                        let is_cancelled = self.batches.get(&id).is_none_or(|batch| batch.is_cancelled);
                         let limit = self.settings.timeout.unwrap_or_default();
-                        let error = match (verdict, &panic) {
-                            (Some((Verdict::TimedOut, ..)), _) => Some(TaskError::TimedOut { pid, limit }),
-                            (Some((Verdict::Cancelled, ..)), _) => Some(TaskError::Cancelled),
-                            (None, Some(panic)) => Some(panic.clone()),
+                        let error = match &panic {
+                            _ if worker.timed_out == Some(position) => {
+                                Some(TaskError::TimedOut { pid, limit })
+                            }
+                            _ if is_cancelled => Some(TaskError::Cancelled),
+                            Some(panic) => Some(panic.clone()),
                             _ if matches!(self.phase, Phase::Terminated | Phase::Broken(_)) => self.refusal(),
                             _ if may_retry => None,
                             _ => Some(TaskError::WorkerDied { pid, status, attempt: tried }),
@@ -736,10 +770,11 @@ impl Core {
     /// Looks how long workers have been at what they are. Returns when to look again.
     pub(crate) fn watch(&mut self) -> Option<Instant> {
         let mut next = self.respite.filter(|_| self.wanted > self.workers.len());
+        let mut revoked = Vec::new();
         if let Some(limit) = self.settings.timeout {
             for worker in self.workers.iter_mut().filter(|worker| !worker.jobs.is_empty() && !worker.is_gone)
             {
-                if worker.verdict.is_some() {
+                if worker.timed_out.is_some() {
                     continue;
                 }
                 let now = Instant::now();
@@ -747,19 +782,42 @@ impl Core {
                 if position != worker.seen || position.is_none() {
                     (worker.seen, worker.since) = (position, now);
                 }
-                let end = worker.since + limit;
+                // Without an end if that is beyond all times.
+                let Some(end) = worker.since.checked_add(limit) else { continue };
                 if let Some(position) = position
                     && now >= end
                 {
-                    worker.verdict = Some((Verdict::TimedOut, position));
-                    worker.kill();
-                    continue;
+                    // So that it can be at nothing else when it is killed.
+                    revoked.extend(worker.revoke());
+                    if worker.position() == Some(position) && !worker.line.has_news() {
+                        worker.timed_out = Some(position);
+                        worker.kill();
+                        continue;
+                    }
                 }
                 // What changes meanwhile is found by looking, often enough that the limit is overrun by a tenth at most.
                 let is_last = worker.jobs.len() == 1 && worker.jobs[0].items.count == 1 && position.is_some();
-                let look = if is_last { end } else { end.min(now + (limit / 10).max(PATIENCE)) };
+                let soon = now.checked_add((limit / 10).max(PATIENCE)).unwrap_or(end);
+                let look = match () {
+                    () if now >= end => now + PATIENCE,
+                    () if is_last => end,
+                    () => end.min(soon),
+                };
                 next = Some(next.map_or(look, |next| next.min(look)));
             }
+        }
+        let mut is_clogged = false;
+        for worker in self.workers.iter_mut().filter(|worker| worker.jobs.is_empty()) {
+            is_clogged |= std::mem::take(&mut worker.is_clogged);
+        }
+        if is_clogged || !revoked.is_empty() {
+            self.take_back(revoked);
+            self.dispatch();
+        }
+        if is_clogged {
+            // Nothing tells when there is room again.
+            let look = Instant::now() + PATIENCE;
+            next = Some(next.map_or(look, |next| next.min(look)));
         }
         if self.turns.is_empty()
             && self.workers.iter().any(Worker::is_idle)

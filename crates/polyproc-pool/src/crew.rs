@@ -50,13 +50,6 @@ pub(crate) enum Stage {
     Stopping,
 }
 
-/// Why the pool has killed a worker: for the item that it was at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    TimedOut,
-    Cancelled,
-}
-
 /// A job that a worker has, or will have done when its report comes.
 #[derive(Debug)]
 pub(crate) struct Assigned {
@@ -81,7 +74,7 @@ pub(crate) struct Assigned {
 impl Assigned {
     /// How many of its items are begun if this is the last unit that is, by the lower half of its number; `None` if it has
     /// not begun.
-    fn begun(&self, unit: u32) -> Option<usize> {
+    pub(crate) fn begun(&self, unit: u32) -> Option<usize> {
         let units = unit.wrapping_sub(self.number as u32) as i32;
         (units >= 0).then(|| (units as usize + 1).saturating_mul(self.unit).min(self.items.count))
     }
@@ -142,8 +135,14 @@ pub(crate) struct Worker {
     pub(crate) is_armed: bool,
     /// Whether its line is at its end. The process will be, too.
     pub(crate) is_gone: bool,
-    /// Why it was killed, and what it was at.
-    pub(crate) verdict: Option<(Verdict, (u64, u32))>,
+    /// Whether something that it has said was lost.
+    pub(crate) is_lost: bool,
+    /// Whether it was killed, and so gets nothing more.
+    is_doomed: bool,
+    /// Whether its line was full the last time: of orders that were revoked, and that it has still to pass by.
+    pub(crate) is_clogged: bool,
+    /// What it was at for too long, and was killed for.
+    pub(crate) timed_out: Option<(u64, u32)>,
     /// What it was at when it was looked at, and since when it is.
     pub(crate) seen: Option<(u64, u32)>,
     pub(crate) since: Instant,
@@ -187,7 +186,10 @@ impl Worker {
             given: 0,
             is_armed: false,
             is_gone: false,
-            verdict: None,
+            is_lost: false,
+            is_doomed: false,
+            is_clogged: false,
+            timed_out: None,
             seen: None,
             since: now,
             spawned: now,
@@ -202,6 +204,7 @@ impl Worker {
     pub(crate) fn wants_more(&self) -> bool {
         if self.stage != Stage::Ready
             || self.is_gone
+            || self.is_doomed
             || self.jobs.len() >= JOBS
             || self.under_way >= INLINE_UNDER_WAY
         {
@@ -212,7 +215,7 @@ impl Worker {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.stage == Stage::Ready && !self.is_gone && self.jobs.is_empty()
+        self.stage == Stage::Ready && !self.is_gone && !self.is_doomed && self.jobs.is_empty()
     }
 
     /// Gives it a job: the items, which take so many bytes. They come back if it does not take them.
@@ -264,7 +267,10 @@ impl Worker {
             let refusal = match error {
                 SendError::Io { error, .. } => Refusal::Never(error.to_string()),
                 SendError::TooLarge { .. } => Refusal::Never(error.to_string()),
-                _ => Refusal::NotNow,
+                error => {
+                    self.is_clogged = matches!(error, SendError::Full(()));
+                    Refusal::NotNow
+                }
             };
             return Err((items, refusal));
         }
@@ -292,7 +298,7 @@ impl Worker {
         Ok(())
     }
 
-    /// A free slab for so many bytes, and its number; `None` if all are taken.
+    /// A free slab for so many bytes, and its number; `None` if all are taken, or the worker cannot be told of it now.
     fn take_slab(&mut self, range: Range<usize>, length: usize) -> io::Result<Option<(usize, Lease)>> {
         let slabs = &self.slabs[range.clone()];
         let fits = |slab: &Slab| slab.memory.as_ref().is_some_and(|memory| memory.len() >= length);
@@ -304,12 +310,14 @@ impl Worker {
         // One that is too large to be kept is dropped by the worker after the job.
         let is_kept = self.slabs[index].memory.as_ref().is_some_and(|memory| memory.len() <= SLAB_KEPT);
         if place.is_none() || !is_kept {
-            self.slabs[index].memory = Some(self.send_slab(index, length)?);
+            let Some(memory) = self.send_slab(index, length)? else { return Ok(None) };
+            self.slabs[index].memory = Some(memory);
         }
         Ok(self.slabs[index].lease().map(|lease| (index, lease)))
     }
 
-    fn send_slab(&mut self, index: usize, length: usize) -> io::Result<Array<u8>> {
+    /// `None` if there is no room in the line: the worker would look for the job's bytes in the slab before this one.
+    fn send_slab(&mut self, index: usize, length: usize) -> io::Result<Option<Array<u8>>> {
         // With room for the next, which may be a little longer.
         let slab = Array::zeroed((length + length / 4).next_multiple_of(64 << 10))?;
         let order = Order::Slab(index as u32, slab.clone());
@@ -318,8 +326,12 @@ impl Worker {
         let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         match self.line.try_send_with(&order, &borrowed) {
             Err(SendError::Io { error, .. }) => Err(error),
+            Err(SendError::Full(())) => {
+                self.is_clogged = true;
+                Ok(None)
+            }
             // If it is dead, what it is given comes back.
-            _ => Ok(slab),
+            _ => Ok(Some(slab)),
         }
     }
 
@@ -387,18 +399,23 @@ impl Worker {
         Some((committed, bytes))
     }
 
-    /// Tells it to end when all is done that it has.
+    /// Tells it to end when all is done that it has. If its line is full, it is to be told again.
     pub(crate) fn stop(&mut self) {
-        self.stage = Stage::Stopping;
         let order = postcard::to_stdvec(&Order::Stop).unwrap_or_default();
-        if self.line.try_send_with(&order, &[]).is_err() {
-            // Dead, or no room, which there always is.
-            let _ = self.process.kill();
+        match self.line.try_send_with(&order, &[]) {
+            Err(SendError::Full(())) => self.is_clogged = true,
+            told => {
+                self.stage = Stage::Stopping;
+                if told.is_err() {
+                    self.kill();
+                }
+            }
         }
     }
 
     /// Ends it now.
-    pub(crate) fn kill(&self) {
+    pub(crate) fn kill(&mut self) {
+        self.is_doomed = true;
         let _ = self.process.kill();
     }
 

@@ -1,6 +1,7 @@
 //! From an iterator to the workers: pulls no more than they will soon need.
 
-use crate::batch::{BatchId, Piece, Source};
+use crate::batch::{BatchId, Piece, Source, What};
+use crate::core::{Core, Settings};
 use crate::error::{PoolError, TaskError};
 use crate::hub::Hub;
 use crate::items::{self, Appended, Tag};
@@ -9,6 +10,7 @@ use polyproc_memory::handover::Descriptor;
 use polyproc_process::SpawnError;
 use polyproc_process::remote::Remote;
 use serde::Serialize;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar};
 use std::time::Instant;
 
@@ -25,6 +27,8 @@ pub(crate) struct Submitted {
     pub(crate) hub: Arc<Hub>,
     pub(crate) id: BatchId,
     news: Arc<Condvar>,
+    /// Who has submitted it: a forked child gets no results of its parent's.
+    pid: u32,
 }
 
 impl Submitted {
@@ -34,16 +38,22 @@ impl Submitted {
         function: Result<Remote, SpawnError>,
         chunk: Option<usize>,
     ) -> Submitted {
-        let function = match function {
-            _ if !hub.is_ours() => Err(TaskError::Broken(PoolError::Forked)),
-            function => function.map_err(|error| TaskError::Broken(PoolError::from(error))),
+        let function = function.map_err(|error| TaskError::Broken(PoolError::from(error)));
+        let hub = match hub.is_ours() {
+            true => Arc::clone(hub),
+            false => Arc::new(hub.stand_in(Core::new(Settings::default(), 1))),
         };
         let mut state = hub.lock();
         let id = state.core.begin(function, chunk);
         let batch = state.core.batch(id);
         let news = Arc::clone(&batch.news);
         drop(state);
-        Submitted { hub: Arc::clone(hub), id, news }
+        Submitted { hub, id, news, pid: std::process::id() }
+    }
+
+    /// Whether it is a forked child's copy.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.pid != std::process::id()
     }
 
     /// A new batch of one task.
@@ -56,6 +66,7 @@ impl Submitted {
         let mut bytes = Vec::new();
         let appended = items::append(&mut bytes, Tag::Value, argument);
         let submitted = Submitted::new(hub, function, Some(1));
+        let hub = Arc::clone(&submitted.hub);
         let mut state = hub.lock();
         match appended {
             Appended::Plain => state.core.enter(submitted.id, Source::new(bytes, Vec::new(), 0, 1)),
@@ -79,10 +90,19 @@ impl Submitted {
         (std::mem::take(&mut batch.pieces), batch.is_done())
     }
 
-    /// Waits until all is done, or the deadline: all that came back, or `None`.
-    pub(crate) fn wait_for_all(&self, deadline: Option<Instant>) -> Option<Vec<Piece>> {
-        let (mut state, is_done) = self.wait_for(deadline, true);
-        is_done.then(|| std::mem::take(&mut state.core.batch(self.id).pieces))
+    /// Waits until all is done: all that came back.
+    pub(crate) fn wait_for_all(&self) -> Vec<Piece> {
+        self.is_done(None);
+        self.take()
+    }
+
+    /// All that came back.
+    pub(crate) fn take(&self) -> Vec<Piece> {
+        if self.is_inherited() {
+            let what = What::Failed(TaskError::Broken(PoolError::Forked));
+            return vec![Piece { first: 0, count: 1, what }];
+        }
+        std::mem::take(&mut self.hub.lock().core.batch(self.id).pieces)
     }
 
     /// Memory that nobody needs any more.
@@ -92,8 +112,9 @@ impl Submitted {
         }
     }
 
+    /// Waits until all is done, or the deadline: whether it is.
     pub(crate) fn is_done(&self, deadline: Option<Instant>) -> bool {
-        self.wait_for(deadline, true).1
+        self.is_inherited() || self.wait_for(deadline, true).1
     }
 
     fn wait_for(&self, deadline: Option<Instant>, all: bool) -> (crate::hub::Guard<'_>, bool) {
@@ -110,7 +131,9 @@ impl Submitted {
 
 impl Drop for Submitted {
     fn drop(&mut self) {
-        self.hub.lock().core.abandon(self.id);
+        if !self.is_inherited() {
+            self.hub.lock().core.abandon(self.id);
+        }
     }
 }
 
@@ -139,7 +162,7 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
         input: I,
     ) -> Feeder<I> {
         let submitted = Submitted::new(hub, function, options.chunk);
-        let max_in_flight = options.max_in_flight.or(hub.lock().core.settings.max_in_flight);
+        let max_in_flight = options.max_in_flight.or(submitted.hub.lock().core.settings.max_in_flight);
         let mut feeder =
             Feeder { submitted, input, pulled: 0, is_over: false, max_in_flight, is_long: false };
         feeder.expect();
@@ -154,6 +177,9 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
 
     /// Pulls what the workers will soon need, but no more than so many that were not yet yielded, if they are yielded.
     pub(crate) fn feed(&mut self, yielded: Option<usize>) {
+        if self.submitted.is_inherited() {
+            return;
+        }
         while !self.is_over {
             let (want, is_open) = {
                 let mut state = self.submitted.hub.lock();
@@ -212,28 +238,38 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
         let mut row = Row { bytes, first: self.pulled, count: 0 };
         let mut pulled = 0;
         let mut made = 0;
-        while pulled < most && made + row.bytes.len() < BYTES {
-            let Some(item) = self.input.next() else {
-                self.is_over = true;
-                break;
-            };
-            let index = self.pulled + pulled;
-            pulled += 1;
-            let before = row.bytes.len();
-            match items::append(&mut row.bytes, Tag::Value, &item) {
-                Appended::Plain => row.count += 1,
-                Appended::Handles(descriptors) => {
-                    let alone = row.bytes.split_off(before);
-                    made += before + alone.len();
-                    row.flush(&mut entries, index + 1);
-                    entries.push(Entry::Source(Source::new(alone, descriptors, index, 1)));
+        let mut before = 0;
+        let panic = catch_unwind(AssertUnwindSafe(|| {
+            while pulled < most && made + row.bytes.len() < BYTES {
+                let Some(item) = self.input.next() else {
+                    self.is_over = true;
+                    break;
+                };
+                let index = self.pulled + pulled;
+                before = row.bytes.len();
+                match items::append(&mut row.bytes, Tag::Value, &item) {
+                    Appended::Plain => row.count += 1,
+                    Appended::Handles(descriptors) => {
+                        let alone = row.bytes.split_off(before);
+                        made += before + alone.len();
+                        row.flush(&mut entries, index + 1);
+                        entries.push(Entry::Source(Source::new(alone, descriptors, index, 1)));
+                    }
+                    Appended::Not(why) => {
+                        made += before;
+                        row.flush(&mut entries, index + 1);
+                        entries.push(Entry::Failed(index, why));
+                    }
                 }
-                Appended::Not(why) => {
-                    made += before;
-                    row.flush(&mut entries, index + 1);
-                    entries.push(Entry::Failed(index, why));
-                }
+                before = row.bytes.len();
+                pulled += 1;
             }
+        }));
+        if panic.is_err() {
+            // The input ends with what it had yielded before, all of which is run.
+            row.bytes.truncate(before.min(row.bytes.len()));
+            pulled = row.first + row.count - self.pulled;
+            self.is_over = true;
         }
         self.is_long = row.bytes.len() > 2 * BYTES;
         row.flush(&mut entries, 0);
@@ -241,7 +277,7 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
         let expected = if self.is_over { 0 } else { self.input.size_hint().0 };
         let mut state = self.submitted.hub.lock();
         // What has come meanwhile makes room for more.
-        state.core.receive();
+        let has_received = state.core.receive();
         state.core.batch(self.submitted.id).expected = expected;
         for entry in entries {
             match entry {
@@ -250,6 +286,10 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
                     state.core.enter_failed(self.submitted.id, index, TaskError::Encode(why));
                 }
             }
+        }
+        self.submitted.hub.stir(state, has_received);
+        if let Err(panic) = panic {
+            resume_unwind(panic);
         }
     }
 }

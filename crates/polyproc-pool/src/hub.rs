@@ -12,8 +12,9 @@
 //! | the supervisor's | somebody who waits | the supervisor is called away |
 //! | free for half a millisecond, and there is work; or for a while | nobody | the supervisor takes it |
 
-use crate::core::Core;
+use crate::core::{Core, Phase};
 use crate::crew::Worker;
+use crate::error::PoolError;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
@@ -36,8 +37,8 @@ pub(crate) struct Hub {
     state: Mutex<State>,
     /// For the supervisor.
     call: Condvar,
-    epoll: Epoll,
-    bell: EventFd,
+    epoll: Arc<Epoll>,
+    bell: Arc<EventFd>,
     /// Whose pool it is: a forked child has a copy and no business with it.
     pid: u32,
 }
@@ -83,6 +84,10 @@ impl Hub {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let bell = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        Ok(Hub::with(core, Arc::new(epoll), Arc::new(bell)))
+    }
+
+    fn with(core: Core, epoll: Arc<Epoll>, bell: Arc<EventFd>) -> Hub {
         let state = State {
             core,
             seat: Seat::Free,
@@ -93,7 +98,14 @@ impl Hub {
             is_over: false,
             look: LOOK.0,
         };
-        Ok(Hub { state: Mutex::new(state), call: Condvar::new(), epoll, bell, pid: std::process::id() })
+        Hub { state: Mutex::new(state), call: Condvar::new(), epoll, bell, pid: std::process::id() }
+    }
+
+    /// What a forked child has in place of its parent's: nothing in there waits or is waited for. The parent's own lock may
+    /// have been copied while it was held.
+    pub(crate) fn stand_in(&self, mut core: Core) -> Hub {
+        core.phase = Phase::Broken(PoolError::Forked);
+        Hub::with(core, Arc::clone(&self.epoll), Arc::clone(&self.bell))
     }
 
     pub(crate) fn is_ours(&self) -> bool {
@@ -115,6 +127,14 @@ impl Hub {
             // It may have to look at the clock.
             drop(state);
             self.ring();
+        }
+    }
+
+    /// After somebody has received for others, or has begun something, and will be back soon: whoever sleeps may have what
+    /// it waits for, or has to look at the clock.
+    pub(crate) fn stir(&self, state: Guard<'_>, has_received: bool) {
+        if state.core.settings.timeout.is_some() || has_received && state.is_asleep {
+            self.attend(state);
         }
     }
 
@@ -153,7 +173,7 @@ impl Hub {
             }
             was_asleep = true;
             state.queue.push(Arc::clone(news));
-            if state.seat == Seat::Supervisor && state.is_asleep {
+            if state.is_asleep && (state.seat == Seat::Supervisor || state.core.settings.timeout.is_some()) {
                 self.ring();
             }
             state = match deadline {
@@ -196,23 +216,26 @@ impl Hub {
     ) -> Guard<'a> {
         loop {
             state.core.receive();
-            state = self.hire(state);
-            state.core.release_workers();
-            let next = state.core.watch();
+            // Before anybody is hired, which takes a while.
             if is_enough(&mut state) {
                 return state;
             }
+            let has_hired;
+            (state, has_hired) = self.hire(state);
+            state.core.release_workers();
+            let next = state.core.watch();
             let seen;
-            (state, seen) = self.look(state);
-            if seen {
-                continue;
-            }
-            if self.arm(&mut state) {
-                continue;
+            (state, seen) = if has_hired { (state, true) } else { self.look(state) };
+            // Meanwhile others may have seen to it.
+            if is_enough(&mut state) {
+                return state;
             }
             let now = Instant::now();
             if deadline.is_some_and(|deadline| now >= deadline) {
                 return state;
+            }
+            if seen || self.arm(&mut state) {
+                continue;
             }
             let until = [next, deadline].into_iter().flatten().min();
             state = self.sleep(state, until.map(|until| until.saturating_duration_since(now)));
@@ -310,9 +333,10 @@ impl Hub {
         state
     }
 
-    /// Starts the workers that are missing. Without the lock: it takes a while.
-    fn hire<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
-        while state.core.missing() > 0 {
+    /// Starts a worker that is missing. Without the lock: it takes a while. Whether there was one.
+    fn hire<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, bool) {
+        let is_missing = state.core.missing() > 0;
+        if is_missing {
             let id = state.core.number_worker();
             let recipe = state.core.settings.recipe.clone();
             state.core.starting += 1;
@@ -326,21 +350,21 @@ impl Hub {
                     state.core.workers.push(worker);
                     if state.core.refusal().is_some() {
                         // The pool has ended meanwhile, or is about to.
-                        if matches!(state.core.phase, crate::core::Phase::Closed) {
+                        if matches!(state.core.phase, Phase::Closed) {
                             state.core.release_workers();
                         } else {
-                            state.core.workers.last().expect("just pushed").kill();
+                            state.core.workers.last_mut().expect("just pushed").kill();
                         }
                     }
                 }
                 Err(error) => state.core.regret(error),
             }
         }
-        state
+        (state, is_missing)
     }
 
     /// Enters a worker into the epoll set.
-    fn watch(&self, worker: Worker) -> Result<Worker, crate::PoolError> {
+    fn watch(&self, mut worker: Worker) -> Result<Worker, PoolError> {
         let line = EpollEvent::new(EpollFlags::EPOLLIN, worker.id * 2);
         let process = EpollEvent::new(EpollFlags::EPOLLIN, worker.id * 2 + 1);
         let added = self.epoll.add(worker.line.as_fd(), line);
@@ -354,7 +378,7 @@ impl Hub {
     }
 
     /// Starts the first workers of a pool. After an error none is left.
-    pub(crate) fn open(&self) -> Result<(), crate::PoolError> {
+    pub(crate) fn open(&self) -> Result<(), PoolError> {
         let (count, recipe) = {
             let state = self.lock();
             (state.core.wanted, state.core.settings.recipe.clone())
@@ -365,7 +389,7 @@ impl Hub {
             match Worker::start(id, &recipe).and_then(|worker| self.watch(worker)) {
                 Ok(worker) => workers.push(worker),
                 Err(error) => {
-                    workers.iter().for_each(Worker::kill);
+                    workers.iter_mut().for_each(Worker::kill);
                     for worker in workers {
                         let _ = worker.process.join();
                     }
@@ -386,7 +410,8 @@ impl Hub {
                 state = self.call.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            if !state.is_over {
+            // Also at the end: those who are offered the seat need the lock.
+            if !state.is_over || !state.queue.is_empty() {
                 let is_busy = state.core.is_busy();
                 state.supervisor = if is_busy { Rest::Brief } else { Rest::Long };
                 let (grace, seen) = (if is_busy { GRACE } else { LONG_GRACE }, state.changes);
@@ -412,7 +437,7 @@ impl Hub {
 
     /// Without a supervisor: kills the workers and waits for their end.
     pub(crate) fn close_up(&self) {
-        self.lock().core.fall(crate::core::Phase::Terminated);
+        self.lock().core.fall(Phase::Terminated);
         let workers = std::mem::take(&mut self.lock().core.workers);
         for worker in workers {
             let _ = worker.process.join();
@@ -423,7 +448,7 @@ impl Hub {
     pub(crate) fn end(&self) {
         let mut state = self.lock();
         state.is_over = true;
-        state.core.fall(crate::core::Phase::Terminated);
+        state.core.fall(Phase::Terminated);
         drop(state);
         self.call.notify_one();
         self.ring();

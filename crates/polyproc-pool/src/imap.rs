@@ -1,7 +1,7 @@
 //! Results as they come, in the order of the input or in their own.
 
 use crate::batch::{Piece, Take};
-use crate::error::TaskError;
+use crate::error::{PoolError, TaskError};
 use crate::feed::{Feeder, Options};
 use crate::hub::Hub;
 use crate::progress::Progress;
@@ -81,13 +81,13 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Imap<I, R> {
 
     fn next_by(&mut self, deadline: Option<Instant>) -> Option<Result<R, TaskError>> {
         loop {
+            // Before the workers run dry, and not for each single one. The next result is not yielded yet.
+            if self.ready.len() % 64 == 1 {
+                self.feeder.feed(Some(self.yielded));
+            }
             if let Some(result) = self.ready.pop_front() {
                 self.yielded += 1;
                 self.progress.advance(1);
-                // Before the workers run dry, and not for each single one.
-                if self.ready.len().is_multiple_of(64) {
-                    self.feeder.feed(Some(self.yielded));
-                }
                 return Some(result);
             }
             while let Some(piece) = self.early.remove(&self.reached) {
@@ -101,6 +101,10 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Imap<I, R> {
             if self.is_done {
                 self.progress.end();
                 return None;
+            }
+            if self.feeder.submitted.is_inherited() {
+                self.is_done = true;
+                return Some(Err(TaskError::Broken(PoolError::Forked)));
             }
             self.feeder.feed(Some(self.yielded));
             let (pieces, is_done) = self.feeder.submitted.wait(deadline);
@@ -171,17 +175,21 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> ImapUnordered<I, 
 
     fn next_by(&mut self, deadline: Option<Instant>) -> Option<(Option<usize>, Result<R, TaskError>)> {
         loop {
+            if self.ready.len() % 64 == 1 {
+                self.feeder.feed(Some(self.yielded));
+            }
             if let Some((index, result)) = self.ready.pop_front() {
                 self.yielded += 1;
                 self.progress.advance(1);
-                if self.ready.len().is_multiple_of(64) {
-                    self.feeder.feed(Some(self.yielded));
-                }
                 return Some((Some(index), result));
             }
             if self.is_done {
                 self.progress.end();
                 return None;
+            }
+            if self.feeder.submitted.is_inherited() {
+                self.is_done = true;
+                return Some((None, Err(TaskError::Broken(PoolError::Forked))));
             }
             self.feeder.feed(Some(self.yielded));
             let (pieces, is_done) = self.feeder.submitted.wait(deadline);

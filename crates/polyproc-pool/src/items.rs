@@ -23,6 +23,8 @@ pub(crate) enum Tag {
 
 const LENGTH_BITS: u32 = 30;
 const LENGTH_MAX: usize = (1 << LENGTH_BITS) - 1;
+/// The longest item: with what is sent in front of it, it is still a message.
+const ITEM_MAX: usize = LENGTH_MAX - (64 << 10);
 /// The size of the word.
 const WORD: usize = 4;
 
@@ -75,7 +77,7 @@ fn append_plain<T: Serialize>(buffer: &mut Vec<u8>, tag: Tag, value: &T) -> post
     buffer.extend_from_slice(&[0; WORD]);
     let result = postcard::serialize_with_flavor(value, Tail(buffer));
     let length = buffer.len() - start - WORD;
-    if result.is_err() || length > LENGTH_MAX {
+    if result.is_err() || length > ITEM_MAX {
         buffer.truncate(start);
         return result.and(Err(postcard::Error::SerializeBufferFull));
     }
@@ -130,7 +132,10 @@ pub(crate) fn append_text(buffer: &mut Vec<u8>, tag: Tag, text: &str) {
 /// What the last handle said, or the format.
 #[cold]
 fn explain(error: postcard::Error) -> String {
-    handover::take_failure().map_or_else(|| error.to_string(), |failure| failure.to_string())
+    match error {
+        postcard::Error::SerializeBufferFull => format!("it is longer than {ITEM_MAX} bytes"),
+        error => handover::take_failure().map_or_else(|| error.to_string(), |failure| failure.to_string()),
+    }
 }
 
 /// Splits off the next item.

@@ -49,9 +49,7 @@ impl Owner {
             return Err(PoolError::StillOpen);
         }
         let ended = Arc::clone(&state.core.ended);
-        let (state, is_over) = self.hub.wait(state, &ended, deadline, |core| {
-            core.workers.is_empty() && core.starting == 0 && core.missing() == 0
-        });
+        let (state, is_over) = self.hub.wait(state, &ended, deadline, |core| core.has_ended());
         match &state.core.phase {
             Phase::Broken(error) if is_over => Err(error.clone()),
             _ if is_over => Ok(()),
@@ -84,6 +82,9 @@ impl Owner {
     }
 
     pub(crate) fn stats(&self) -> Stats {
+        if !self.hub.is_ours() {
+            return Stats { workers: Vec::new(), tasks: 0, deaths: 0 };
+        }
         let state = self.hub.lock();
         let core = &state.core;
         let workers = core.workers.iter().filter(|worker| worker.stage != Stage::Stopping);

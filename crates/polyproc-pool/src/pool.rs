@@ -150,7 +150,7 @@ impl Pool {
     {
         let function = Remote::new::<StarMap<Args>, F>(function);
         let submitted = Submitted::one(&self.0.hub, function, &arguments, true);
-        one(submitted.wait_for_all(None).unwrap_or_default())
+        one(submitted.wait_for_all())
     }
 
     /// [`apply`](Pool::apply) without the wait: what goes wrong, the result says.

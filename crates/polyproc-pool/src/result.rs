@@ -7,7 +7,7 @@ use crate::map::collect;
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The result of a task that [`Pool::apply_async`](crate::Pool::apply_async) submitted, or of all tasks of
@@ -37,19 +37,19 @@ use std::time::{Duration, Instant};
 /// # }
 /// ```
 pub struct AsyncResult<R, E = TaskError> {
-    submitted: Mutex<Option<Submitted>>,
+    submitted: Mutex<Option<Arc<Submitted>>>,
     collect: fn(Vec<Piece>) -> Result<R, E>,
 }
 
 impl<R: DeserializeOwned> AsyncResult<R> {
     pub(crate) fn of_one(submitted: Submitted) -> AsyncResult<R> {
-        AsyncResult { submitted: Mutex::new(Some(submitted)), collect: one }
+        AsyncResult { submitted: Mutex::new(Some(Arc::new(submitted))), collect: one }
     }
 }
 
 impl<R: DeserializeOwned> AsyncResult<Vec<R>, MapError<R>> {
     pub(crate) fn of_all(submitted: Submitted) -> AsyncResult<Vec<R>, MapError<R>> {
-        AsyncResult { submitted: Mutex::new(Some(submitted)), collect }
+        AsyncResult { submitted: Mutex::new(Some(Arc::new(submitted))), collect }
     }
 }
 
@@ -82,14 +82,14 @@ impl<R, E: From<TaskError>> AsyncResult<R, E> {
 
     fn get_by(&self, timeout: Option<Duration>) -> Result<R, E> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut submitted = self.lock();
-        let pieces = match &*submitted {
-            None => return Err(TaskError::AlreadyTaken.into()),
-            Some(submitted) => submitted.wait_for_all(deadline).ok_or(TaskError::NotReady)?,
-        };
-        *submitted = None;
-        drop(submitted);
-        (self.collect)(pieces)
+        // Others may ask, wait and cancel meanwhile.
+        let submitted = self.lock().clone().ok_or(TaskError::AlreadyTaken)?;
+        if !submitted.is_done(deadline) {
+            return Err(TaskError::NotReady.into());
+        }
+        // Of several that waited, one has it.
+        self.lock().take().ok_or(TaskError::AlreadyTaken)?;
+        (self.collect)(submitted.take())
     }
 
     /// Waits until the result is there, and leaves it.
@@ -108,17 +108,18 @@ impl<R, E: From<TaskError>> AsyncResult<R, E> {
     }
 
     fn is_done(&self, deadline: Option<Instant>) -> bool {
-        self.lock().as_ref().is_none_or(|submitted| submitted.is_done(deadline))
+        let submitted = self.lock().clone();
+        submitted.is_none_or(|submitted| submitted.is_done(deadline))
     }
 
     /// Cancels what is not done: a task that waits is never run; a task that runs ends with its worker, which is killed,
     /// and another has its place. Its result is [`TaskError::Cancelled`]. Whether there was anything to cancel. Does not
     /// block.
     pub fn cancel(&self) -> bool {
-        let submitted = self.lock();
-        let Some(submitted) = &*submitted else { return false };
+        let submitted = self.lock().clone();
+        let Some(submitted) = submitted.filter(|submitted| !submitted.is_inherited()) else { return false };
         let mut state = submitted.hub.lock();
-        let is_cancelled = submitted.hub.is_ours() && state.core.cancel(submitted.id);
+        let is_cancelled = state.core.cancel(submitted.id);
         submitted.hub.attend(state);
         is_cancelled
     }
@@ -138,6 +139,7 @@ impl<R, E: From<TaskError>> AsyncResult<R, E> {
         let collect = self.collect;
         match self.submitted.into_inner().unwrap_or_else(PoisonError::into_inner) {
             None => callback(Err(TaskError::AlreadyTaken.into())),
+            Some(submitted) if submitted.is_inherited() => callback(collect(submitted.take())),
             Some(submitted) => {
                 let mut state = submitted.hub.lock();
                 state.core.call_back(submitted.id, Box::new(move |pieces| callback(collect(pieces))));
@@ -146,7 +148,7 @@ impl<R, E: From<TaskError>> AsyncResult<R, E> {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Submitted>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Submitted>>> {
         self.submitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -94,7 +94,7 @@ impl<S: 'static> StatePool<S> {
     {
         let function = Remote::new::<MapWithState<S, T, R>, F>(function);
         let submitted = Submitted::one(&self.0.hub, function, &argument, true);
-        one(submitted.wait_for_all(None).unwrap_or_default())
+        one(submitted.wait_for_all())
     }
 
     /// As [`Pool::apply_async`](crate::Pool::apply_async), with one argument.

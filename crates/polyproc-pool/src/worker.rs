@@ -6,7 +6,7 @@ use crate::items::{self, Appended, Parcel, Tag};
 use crate::wire::{Employment, Job, Kind, Line, Order, Report};
 use bytemuck::Pod;
 use polyproc_memory::handover;
-use polyproc_pipe::{RecvError, SendError};
+use polyproc_pipe::SendError;
 use polyproc_process::Function;
 use polyproc_process::remote::{self, Adapter, Panic, Remote};
 use polyproc_value::{Array, Loan};
@@ -136,7 +136,7 @@ impl Run {
             self.message.clear();
             let descriptors = match self.line.recv_with(&mut self.message) {
                 Ok(descriptors) => descriptors,
-                Err(RecvError::Io(_)) => continue,
+                // Also if it is out of descriptors: another can have the job.
                 Err(_) => return Err(Gone),
             };
             let (order, length) = {
