@@ -27,15 +27,21 @@ impl Pulse {
         Pulse { asked: 0, looked: 0, credit: 0, is_burst: false }
     }
 
-    /// After a record was begun that is for so many messages: whether it is time to ask. `heard` is what
-    /// is not 0 if the other side was heard of since the last time.
+    /// Before a message: whether it is time to ask. `heard` is what is not 0 if the other side was heard of since the last
+    /// time.
     #[inline(always)]
-    pub(crate) fn is_due(&mut self, messages: u64, heard: &AtomicU32) -> bool {
-        if self.credit >= messages {
-            self.credit -= messages;
+    pub(crate) fn is_due(&mut self, heard: &AtomicU32) -> bool {
+        if self.credit > 0 {
+            self.credit -= 1;
             return false;
         }
         self.looks_at_the_clock(heard)
+    }
+
+    /// So many more messages will be sent without a look.
+    #[inline(always)]
+    pub(crate) fn spend(&mut self, messages: u64) {
+        self.credit = self.credit.saturating_sub(messages);
     }
 
     #[inline(never)]

@@ -53,15 +53,15 @@ impl End {
             return self.send_as_any(bytes, deadline, quietly);
         };
         // Nobody owns the gate of an end that is closed, or broken.
-        if !sending.ring.goes_on(bytes.len()) {
+        if !sending.ring.goes_on(bytes.len()) || sending.ring.has_news() {
             return self.send_record(sending, bytes, deadline, quietly);
         }
         sending.ring.go_on(bytes);
         Inside::light(&sending);
-        if !sending.ring.has_news() {
-            return Ok(());
+        if sending.ring.has_news() {
+            self.hear(&sending, quietly);
         }
-        self.look_after(sending, Ok(()), false, quietly)
+        Ok(())
     }
 
     /// As a thread to which the gate does not belong.
@@ -84,22 +84,29 @@ impl End {
         deadline: Deadline,
         quietly: bool,
     ) -> Result<(), SendRefusal> {
-        let (sent, is_due) = if sending.ring.goes_on(bytes.len()) {
+        // Before it is sent: what was sent may be received before the other side lets go, and is not to come back.
+        if sending.ring.hears_farewell() | sending.pulse.is_due(&self.heard) {
+            self.take_pulse(&mut sending)?;
+        }
+        if sending.ring.goes_on(bytes.len()) {
             sending.ring.go_on(bytes);
-            (Ok(()), false)
         } else if bytes.len() <= sending.ring.most() && sending.ring.has_room(bytes.len()) {
             let is_burst = sending.pulse.is_burst();
-            let sent = sending.ring.write(bytes, 0, is_burst);
-            let messages = 1 + sending.ring.room_in_run();
-            (sent, sending.pulse.is_due(messages, &self.heard))
+            if sending.ring.write(bytes, 0, is_burst).is_err() {
+                self.break_off(&mut sending);
+                return Err(SendRefusal::Corrupt);
+            }
+            // Those that will go on with it ask nobody.
+            let others = sending.ring.room_in_run();
+            sending.pulse.spend(others);
         } else {
             return self.send_otherwise(sending, bytes, &[], deadline);
-        };
-        Inside::light(&sending);
-        if sent.is_ok() && !is_due && !sending.ring.has_news() {
-            return Ok(());
         }
-        self.look_after(sending, sent, is_due, quietly)
+        Inside::light(&sending);
+        if sending.ring.has_news() {
+            self.hear(&sending, quietly);
+        }
+        Ok(())
     }
 
     /// Sends one message with descriptors.
@@ -118,30 +125,13 @@ impl End {
         self.sending.enter(deadline).ok_or(SendRefusal::Full)
     }
 
-    /// What is seldom to be done after something was sent.
+    /// After something was sent: rings the bell if there is a reason for it.
     #[cold]
     #[inline(never)]
-    fn look_after(
-        &self,
-        mut sending: Inside<'_, Sending>,
-        sent: Result<(), Broken>,
-        is_due: bool,
-        quietly: bool,
-    ) -> Result<(), SendRefusal> {
-        if sent.is_err() {
-            self.break_off(&mut sending);
-            return Err(SendRefusal::Corrupt);
-        }
-        self.hear(&mut sending, is_due, quietly)
-    }
-
-    /// After something was sent: rings the bell, and asks whether anybody is there, if there is a reason for it.
-    pub(crate) fn hear(&self, sending: &mut Sending, is_due: bool, quietly: bool) -> Result<(), SendRefusal> {
+    pub(crate) fn hear(&self, sending: &Sending, quietly: bool) {
         if !quietly && sending.ring.has_to_ring() {
             socket::ring(self.socket());
         }
-        // If nobody is there, nobody has received it.
-        if sending.ring.hears_farewell() | is_due { self.take_pulse(sending) } else { Ok(()) }
     }
 
     /// Nothing is sent any more.
@@ -289,14 +279,15 @@ impl End {
             _ => sending.ring.write_next(part, is_last),
         }?;
         *sent += part.len();
-        self.hear(sending, false, false)?;
+        self.hear(sending, false);
         Ok(is_last)
     }
 
     /// Takes back a message of which a part was sent.
     pub(crate) fn take_back(&self, sending: &mut Sending) -> Result<(), SendRefusal> {
         sending.ring.write_abort()?;
-        self.hear(sending, false, false)
+        self.hear(sending, false);
+        Ok(())
     }
 
     fn wait_for_room(

@@ -184,3 +184,24 @@ fn without_the_kernels_barrier_it_works_too() {
     });
     polyproc_pipe::without_membarrier(false);
 }
+
+/// The other side receives a message and lets go at once, while this one is still in `send`.
+#[test]
+fn what_was_received_does_not_come_back() {
+    let mut received = 0;
+    for _ in 0..3_000 {
+        let (here, there) = pipe::<u32, u32>().unwrap();
+        let receiver = std::thread::spawn(move || there.recv());
+        // So that it is time to ask whether anybody is there.
+        let start = std::time::Instant::now();
+        while start.elapsed() < std::time::Duration::from_micros(60) {
+            std::hint::spin_loop();
+        }
+        let sent = here.send(7);
+        if receiver.join().unwrap().is_ok() {
+            received += 1;
+            sent.expect("it was received");
+        }
+    }
+    assert!(received > 1_000, "{received}");
+}
