@@ -265,7 +265,9 @@ fn no_more_is_in_flight_than_was_said() {
             got.set(got.get() + 1);
         }
         assert_eq!(highest.get(), most);
-        (pulled.set(0), got.set(0), highest.set(0));
+        for cell in [&pulled, &got, &highest] {
+            cell.set(0);
+        }
         for result in pool.batch().max_in_flight(most).imap_unordered(square, input()) {
             result.unwrap();
             got.set(got.get() + 1);

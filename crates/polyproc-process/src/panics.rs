@@ -73,6 +73,10 @@ pub(crate) fn catch(f: impl FnOnce() -> Outcome) -> Outcome {
 }
 
 /// What `f` returns, or its panic, with how it came to it.
+///
+/// # Errors
+///
+/// The panic.
 pub fn catch_traced<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
     let was_traced = IS_TRACED.replace(true);
     let result = catch_panic(f);
