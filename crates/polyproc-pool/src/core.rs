@@ -230,12 +230,13 @@ impl Core {
         self.finish_batch(id);
     }
 
-    /// The handle of a batch is gone: unless there is a callback, nobody wants the results any more. If nobody will submit the rest either, what waits is not run.
-    pub(crate) fn abandon(&mut self, id: BatchId) {
+    /// The handle of a batch is gone: unless there is a callback, nobody wants the results any more. Unless it is to be run
+    /// all the same, what has not begun is not.
+    pub(crate) fn abandon(&mut self, id: BatchId, is_kept: bool) {
         let Some(batch) = self.batches.get_mut(&id).filter(|batch| batch.callback.is_none()) else { return };
         batch.is_abandoned = true;
         batch.pieces = Vec::new();
-        if !batch.is_complete {
+        if !(batch.is_complete && is_kept || batch.is_done()) {
             batch.is_complete = true;
             batch.is_cancelled = true;
             self.drop_queued(id, &TaskError::Cancelled);

@@ -29,6 +29,8 @@ pub(crate) struct Submitted {
     news: Arc<Condvar>,
     /// Who has submitted it: a forked child gets no results of its parent's.
     pid: u32,
+    /// Whether it is run though nobody wants its results any more.
+    is_kept: bool,
 }
 
 impl Submitted {
@@ -48,7 +50,7 @@ impl Submitted {
         let batch = state.core.batch(id);
         let news = Arc::clone(&batch.news);
         drop(state);
-        Submitted { hub, id, news, pid: std::process::id() }
+        Submitted { hub, id, news, pid: std::process::id(), is_kept: false }
     }
 
     /// Whether it is a forked child's copy.
@@ -65,7 +67,8 @@ impl Submitted {
     ) -> Submitted {
         let mut bytes = Vec::new();
         let appended = items::append(&mut bytes, Tag::Value, argument);
-        let submitted = Submitted::new(hub, function, Some(1));
+        let mut submitted = Submitted::new(hub, function, Some(1));
+        submitted.is_kept = true;
         let hub = Arc::clone(&submitted.hub);
         let mut state = hub.lock();
         match appended {
@@ -132,7 +135,7 @@ impl Submitted {
 impl Drop for Submitted {
     fn drop(&mut self) {
         if !self.is_inherited() {
-            self.hub.lock().core.abandon(self.id);
+            self.hub.lock().core.abandon(self.id, self.is_kept);
         }
     }
 }
@@ -223,6 +226,7 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
         while !self.is_over {
             self.pull(usize::MAX);
         }
+        self.submitted.is_kept = true;
         let mut state = self.submitted.hub.lock();
         state.core.complete(self.submitted.id);
         self.submitted.hub.attend(state);

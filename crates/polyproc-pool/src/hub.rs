@@ -225,7 +225,7 @@ impl Hub {
             state.core.release_workers();
             let next = state.core.watch();
             let seen;
-            (state, seen) = if has_hired { (state, true) } else { self.look(state) };
+            (state, seen) = if has_hired { (state, false) } else { self.look(state) };
             // Meanwhile others may have seen to it.
             if is_enough(&mut state) {
                 return state;
@@ -233,6 +233,11 @@ impl Hub {
             let now = Instant::now();
             if deadline.is_some_and(|deadline| now >= deadline) {
                 return state;
+            }
+            if has_hired {
+                // Others may have died meanwhile, before more are hired.
+                state = self.sleep(state, Some(Duration::ZERO));
+                continue;
             }
             if seen || self.arm(&mut state) {
                 continue;

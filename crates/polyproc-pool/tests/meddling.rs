@@ -265,7 +265,9 @@ fn no_more_is_in_flight_than_was_said() {
             got.set(got.get() + 1);
         }
         assert_eq!(highest.get(), most);
-        (pulled.set(0), got.set(0), highest.set(0));
+        for cell in [&pulled, &got, &highest] {
+            cell.set(0);
+        }
         for result in pool.batch().max_in_flight(most).imap_unordered(square, input()) {
             result.unwrap();
             got.set(got.get() + 1);
@@ -357,32 +359,75 @@ fn types_that_panic_on_the_way_spoil_their_own_task_only() {
     assert_eq!(pool.apply(mixed, (value, Touchy(5))).unwrap(), 5);
 }
 
+/// Whether the input was pulled to its end or not.
 #[test]
 fn what_a_dropped_iterator_has_not_begun_is_not_run() {
     let _watchdog = watchdog();
     let pool = Pool::new(1).unwrap();
-    let (count, gate) = (RawValue::new(0u32).unwrap(), RawValue::new(2u32).unwrap());
-    let task = |count: RawValue<u32>, gate: RawValue<u32>| {
-        count.fetch_add(1);
-        while gate.load() != 2 {
-            std::thread::sleep(Duration::from_micros(50));
-        }
+    for length in [4, 100] {
+        let (count, gate) = (RawValue::new(0u32).unwrap(), RawValue::new(0u32).unwrap());
+        // The first one runs, and the second waits.
+        let task = |(count, gate, n): (RawValue<u32>, RawValue<u32>, u32)| {
+            count.fetch_add(1);
+            while gate.load() < n {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        };
+        let input = (0..length).map(|n| (count.clone(), gate.clone(), n));
+        let mut results = pool.batch().chunk_size(1).max_in_flight(20).imap(task, input);
+        results.next().unwrap().unwrap();
+        wait_until("the second one has begun", || count.load() == 2);
+        assert!(matches!(results.next_timeout(Duration::from_millis(2)), Some(Err(TaskError::NotReady))));
+        drop(results);
+        gate.store(1000);
+        pool.apply(square, (1,)).unwrap();
+        assert_eq!(count.load(), 2, "of {length}");
+    }
+}
+
+/// Their results go one by one, and each has its own time.
+#[test]
+fn a_limit_is_each_tasks_own_when_results_are_long() {
+    let _watchdog = watchdog();
+    let pool = Pool::builder().workers(1).task_timeout(Duration::from_millis(200)).build().unwrap();
+    let task = |n: u64| {
+        std::thread::sleep(Duration::from_millis(120));
+        vec![n; 20_000]
     };
-    let input = std::iter::repeat_with(|| (count.clone(), gate.clone())).take(100);
-    let mut results = pool.batch().chunk_size(1).imap(move |(count, gate)| task(count, gate), input);
-    results.next().unwrap().unwrap();
-    gate.store(0);
-    // Those that had begun before the gate was shut end; the next one waits.
-    wait_until("one waits", || {
-        let before = count.load();
-        std::thread::sleep(Duration::from_millis(5));
-        count.load() == before
+    pool.batch().chunk_size(4).map(|n: u64| n, 0..100).unwrap();
+    let results = pool.batch().chunk_size(4).map(task, 0..4).unwrap();
+    assert!(results.into_iter().eq((0..4).map(|n| vec![n; 20_000])));
+}
+
+/// A long result comes in parts, and between any two of them the worker may stop for a while.
+#[test]
+fn a_long_result_of_a_worker_that_stops_now_and_then_comes() {
+    let _watchdog = watchdog();
+    let pool = Pool::builder().workers(1).max_tasks_per_worker(1).build().unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                for worker in pool.stats().workers {
+                    let send = |signal| {
+                        let pid = nix::unistd::Pid::from_raw(i32::try_from(worker.pid).unwrap());
+                        let _ = nix::sys::signal::kill(pid, signal);
+                    };
+                    send(Signal::SIGSTOP);
+                    std::thread::sleep(Duration::from_micros(300));
+                    send(Signal::SIGCONT);
+                }
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        for n in 0..40u64 {
+            let result = pool.apply_async(|n: u64| vec![n; 500_000], (n,));
+            let is_there = result.wait_timeout(Duration::from_secs(20));
+            is_over.store(!is_there || n == 39, Ordering::Relaxed);
+            assert!(is_there, "{n} does not come");
+            assert!(result.get().unwrap() == vec![n; 500_000]);
+        }
     });
-    let begun = count.load();
-    drop(results);
-    gate.store(2);
-    pool.apply(square, (1,)).unwrap();
-    assert_eq!(count.load(), begun);
 }
 
 /// Cannot be sent.

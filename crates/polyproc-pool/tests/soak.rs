@@ -54,7 +54,7 @@ fn expected(n: u64) -> Vec<u8> {
 
 fn task(n: u64) -> Vec<u8> {
     RUNS.get().expect("the initializer was called").fetch_add(n as usize, 1).expect("there is room");
-    if n % 13 == 0 {
+    if n.is_multiple_of(13) {
         spin(Duration::from_micros(n % 400));
     }
     assert!(n % 501 != 500, "task {n} panics");
