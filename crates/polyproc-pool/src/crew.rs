@@ -219,7 +219,6 @@ impl Worker {
     }
 
     /// Gives it a job: the items, which take so many bytes. They come back if it does not take them.
-    #[expect(clippy::too_many_arguments, reason = "they are what a job is")]
     pub(crate) fn assign(
         &mut self,
         batch: BatchId,
