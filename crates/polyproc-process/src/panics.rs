@@ -85,10 +85,11 @@ pub fn catch_traced<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
 }
 
 fn catch_panic<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
+    // What a fork has copied is another's panic.
+    LAST.take();
     catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
         let message = message(&*payload);
-        // `resume_unwind` runs no hook: what was noted last may be another panic, which the function has caught, or,
-        // after a fork, a panic of the parent.
+        // `resume_unwind` runs no hook: what was noted last may be another panic, which the function has caught.
         let noted = LAST.take().filter(|noted| noted.message == message);
         let (location, backtrace) = match noted {
             Some(noted) => (noted.location, noted.backtrace),
