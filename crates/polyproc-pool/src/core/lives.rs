@@ -1,0 +1,262 @@
+//! The workers' lives: who is missing, who is told to end, what a death leaves, and who takes too long.
+
+use super::{Core, DEATHS, PATIENCE, Phase, RESPITE, Retry};
+use crate::batch::{BatchId, Piece, Source, What};
+use crate::crew::{Assigned, Stage, Worker};
+use crate::error::{PoolError, TaskError};
+use crate::items;
+use polyproc_process::JoinError;
+use std::time::Instant;
+
+impl Core {
+    /// How many workers are to be started.
+    pub(crate) fn missing(&self) -> usize {
+        let has_work = match self.phase {
+            Phase::Open => true,
+            Phase::Closed => !self.turns.is_empty(),
+            _ => false,
+        };
+        let is_resting = self.respite.is_some_and(|respite| Instant::now() < respite);
+        if !has_work || is_resting {
+            return 0;
+        }
+        let staying = self.workers.iter().filter(|worker| worker.stage != Stage::Stopping).count();
+        self.wanted.saturating_sub(staying + self.starting)
+    }
+
+    pub(crate) fn number_worker(&mut self) -> u64 {
+        self.next_worker += 1;
+        self.next_worker - 1
+    }
+
+    /// No worker could be started.
+    pub(crate) fn regret(&mut self, error: PoolError) {
+        // Whoever waits for the end may have waited for this one.
+        self.ended.notify_all();
+        if self.workers.is_empty() {
+            self.fall(Phase::Broken(error));
+        } else {
+            self.respite = Some(Instant::now() + RESPITE);
+        }
+    }
+
+    /// Whether all workers have ended, and there is nothing for which others would be started.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.workers.is_empty() && self.starting == 0 && self.turns.is_empty()
+    }
+
+    /// Tells workers to end that have done all that they will do.
+    pub(crate) fn release_workers(&mut self) {
+        let is_over = matches!(self.phase, Phase::Closed) && self.turns.is_empty();
+        let mut surplus = self
+            .workers
+            .iter()
+            .filter(|worker| worker.stage != Stage::Stopping)
+            .count()
+            .saturating_sub(self.wanted);
+        for index in (0..self.workers.len()).rev() {
+            let worker = &self.workers[index];
+            // One that has only just been started is told, too, when the pool is closed.
+            let is_idle = worker.jobs.is_empty() && worker.stage != Stage::Stopping && !worker.is_gone;
+            if !is_idle {
+                continue;
+            }
+            let is_spent = worker.stage == Stage::Ready && !self.has_left(worker);
+            if is_over || is_spent || surplus > 0 {
+                surplus = surplus.saturating_sub(1);
+                self.workers[index].stop();
+            }
+        }
+    }
+
+    /// The pool ends before its work is done: what waits fails, and the workers are killed.
+    pub(crate) fn fall(&mut self, phase: Phase) {
+        if matches!(self.phase, Phase::Terminated | Phase::Broken(_)) {
+            return;
+        }
+        self.phase = phase;
+        let error = self.refusal().expect("it is not open");
+        for id in std::mem::take(&mut self.turns) {
+            self.drop_queued(id, &error);
+        }
+        self.workers.iter_mut().for_each(Worker::kill);
+        // Whoever still submits is told so.
+        for batch in self.batches.values() {
+            batch.news.notify_all();
+        }
+        self.ended.notify_all();
+    }
+
+    /// Clears up after a worker whose process has ended.
+    pub(crate) fn bury(&mut self, index: usize) {
+        // What it has said is there, and counts.
+        if !self.workers[index].is_gone {
+            self.receive_from(index);
+        }
+        let mut worker = self.workers.remove(index);
+        let status = worker.status();
+        let pid = worker.process.pid();
+        let is_expected = worker.stage == Stage::Stopping && worker.jobs.is_empty();
+        if !is_expected && matches!(self.phase, Phase::Open | Phase::Closed) {
+            self.died += 1;
+        }
+        // A program whose panics abort has told its last one.
+        let panic = match worker.process.try_join() {
+            Err(JoinError::Panicked { message, location }) => {
+                Some(TaskError::Panicked { message, location, backtrace: String::new() })
+            }
+            _ => None,
+        };
+        while let Some(job) = worker.jobs.pop_back() {
+            if worker.is_lost
+                && let Some(begun) = job.begun(worker.board.begun())
+            {
+                // Of these nobody knows which are done.
+                self.put_back(job.batch, job.items.clone().after(begun));
+                let (first, count) = (job.items.first + job.reported, begun.saturating_sub(job.reported));
+                let why = TaskError::Decode("what its worker said of it could not be received".into());
+                self.settle(job.batch, Piece { first, count, what: What::Failed(why) });
+                continue;
+            }
+            match worker.remains(&job) {
+                None => self.put_back(job.batch, job.items.after(job.reported)),
+                Some((committed, bytes)) => {
+                    let salvaged = committed - job.reported;
+                    let first = job.items.first + job.reported;
+                    let Assigned { number, batch: id, items, .. } = job;
+                    if committed < items.count {
+                        let rest = items.clone().after(committed);
+                        let tried = rest.tried + 1;
+                        let may_retry = match self.settings.retry {
+                            Retry::Never => false,
+                            Retry::UpTo(times) => tried <= times,
+                        };
+                        let position = (number, committed as u32);
+                        let is_cancelled = self.batches.get(&id).is_none_or(|batch| batch.is_cancelled);
+                        let limit = self.settings.timeout.unwrap_or_default();
+                        let error = match &panic {
+                            _ if worker.timed_out == Some(position) => {
+                                Some(TaskError::TimedOut { pid, limit })
+                            }
+                            _ if is_cancelled => Some(TaskError::Cancelled),
+                            Some(panic) => Some(panic.clone()),
+                            _ if matches!(self.phase, Phase::Terminated | Phase::Broken(_)) => self.refusal(),
+                            _ if may_retry => None,
+                            _ => Some(TaskError::WorkerDied { pid, status, attempt: tried }),
+                        };
+                        match error {
+                            None => {
+                                self.put_back(id, Source { tried, ..rest });
+                            }
+                            Some(error) => {
+                                let index = rest.first;
+                                self.put_back(id, rest.after(1));
+                                self.settle(id, Piece { first: index, count: 1, what: What::Failed(error) });
+                            }
+                        }
+                    }
+                    if salvaged > 0 {
+                        self.salvage(id, first, salvaged, bytes);
+                    }
+                }
+            }
+        }
+        if worker.stage == Stage::Starting && matches!(self.phase, Phase::Open | Phase::Closed) {
+            self.deaths += 1;
+            if self.deaths >= DEATHS {
+                self.fall(Phase::Broken(PoolError::WorkersDie { pid, status }));
+            }
+        }
+        self.dispatch();
+        self.release_workers();
+        if self.workers.is_empty() {
+            self.ended.notify_all();
+        }
+    }
+
+    /// Enters results that a worker had committed when it died.
+    pub(super) fn salvage(&mut self, id: BatchId, first: usize, count: usize, mut bytes: Vec<u8>) {
+        let what = match items::length_of(&bytes, count) {
+            Some(length) => {
+                bytes.truncate(length);
+                What::Items { bytes, at: 0, descriptors: Vec::new() }
+            }
+            None => What::Failed(TaskError::Decode("the worker's board is damaged".into())),
+        };
+        self.settle(id, Piece { first, count, what });
+    }
+
+    /// Whether anybody will have something to say.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.turns.is_empty()
+            || self.starting > 0
+            || self.missing() > 0
+            || self
+                .workers
+                .iter()
+                .any(|worker| !worker.jobs.is_empty() || worker.stage != Stage::Ready || worker.is_gone)
+    }
+
+    /// Looks how long workers have been at what they are. Returns when to look again.
+    pub(crate) fn watch(&mut self) -> Option<Instant> {
+        let mut next = self.respite.filter(|_| self.wanted > self.workers.len());
+        let mut revoked = Vec::new();
+        if let Some(limit) = self.settings.timeout {
+            for worker in self.workers.iter_mut().filter(|worker| !worker.jobs.is_empty() && !worker.is_gone)
+            {
+                if worker.timed_out.is_some() {
+                    continue;
+                }
+                let now = Instant::now();
+                let position = worker.position();
+                if position != worker.seen || position.is_none() {
+                    (worker.seen, worker.since) = (position, now);
+                }
+                // Without an end if that is beyond all times.
+                let Some(end) = worker.since.checked_add(limit) else { continue };
+                if let Some(position) = position
+                    && now >= end
+                {
+                    // So that it can be at nothing else when it is killed.
+                    revoked.extend(worker.revoke());
+                    if worker.position() == Some(position) && !worker.line.has_news() {
+                        worker.timed_out = Some(position);
+                        worker.kill();
+                        continue;
+                    }
+                }
+                // What changes meanwhile is found by looking, often enough that the limit is overrun by a tenth at most.
+                let is_last = worker.jobs.len() == 1 && worker.jobs[0].items.count == 1 && position.is_some();
+                let soon = now.checked_add((limit / 10).max(PATIENCE)).unwrap_or(end);
+                let look = match () {
+                    () if now >= end => now + PATIENCE,
+                    () if is_last => end,
+                    () => end.min(soon),
+                };
+                next = Some(next.map_or(look, |next| next.min(look)));
+            }
+        }
+        let mut is_clogged = false;
+        for worker in self.workers.iter_mut().filter(|worker| worker.jobs.is_empty()) {
+            is_clogged |= std::mem::take(&mut worker.is_clogged);
+        }
+        if is_clogged || !revoked.is_empty() {
+            self.take_back(revoked);
+            self.dispatch();
+        }
+        if is_clogged {
+            // Nothing tells when there is room again.
+            let look = Instant::now() + PATIENCE;
+            next = Some(next.map_or(look, |next| next.min(look)));
+        }
+        if self.turns.is_empty()
+            && self.workers.iter().any(Worker::is_idle)
+            && self.workers.iter().any(Worker::has_unbegun)
+        {
+            self.share();
+            let look = Instant::now() + PATIENCE;
+            next = Some(next.map_or(look, |next| next.min(look)));
+        }
+        next
+    }
+}
