@@ -127,6 +127,9 @@ fn a_killed_process_is_an_error_that_names_the_signal() {
 #[test]
 fn terminate_and_interrupt_send_their_signals() {
     let _watchdog = watchdog();
+    // A shell has its background jobs ignore it, and so would the children.
+    // SAFETY: the default disposition runs no code of this program.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
     let (terminated, interrupted) = (sleeper(), sleeper());
     terminated.terminate().unwrap();
     interrupted.interrupt().unwrap();
