@@ -106,6 +106,7 @@ impl Cell {
 
 impl Cell {
     /// Notes which process has the permit, and by which of its handles.
+    #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
     #[inline(always)]
     pub(crate) fn lend(&self, process: u32, lender: u32) {
         // Relaxed, also below: for people who look, and for the handle's own end.
@@ -120,6 +121,7 @@ impl Cell {
     }
 
     /// Whether the permit is held, through this handle of this process.
+    #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
     pub(crate) fn is_lent_by(&self, process: u32, lender: u32) -> bool {
         self.holder() == Some(process) && self.lender.load(Ordering::Relaxed) == lender
     }

@@ -162,6 +162,7 @@ impl ReaderSlot {
     }
 
     /// Whether a thread of this process has it.
+    #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
     pub(crate) fn is_of_this_process(&self) -> bool {
         self.is_taken(Ordering::Relaxed) && self.pid.load(Ordering::Relaxed) == std::process::id()
     }
