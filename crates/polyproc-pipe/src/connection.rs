@@ -2,6 +2,7 @@
 
 use crate::end::{End, Kinds, Ticket, shape};
 use crate::error::{RecvError, SendError};
+use crate::known;
 use crate::ring::BUFFER;
 use crate::sending::SendRefusal;
 use core::alloc::Layout;
@@ -107,7 +108,9 @@ impl<S, R, C> Connection<S, R, C> {
     }
 
     fn new(end: End) -> Connection<S, R, C> {
-        Connection { end: Arc::new(end), types: PhantomData }
+        let end = Arc::new(end);
+        known::enter(&end);
+        Connection { end, types: PhantomData }
     }
 
     /// Closes this end in this process: its clones too. Everything after it is [`SendError::Closed`] and
@@ -129,13 +132,13 @@ impl<S, R, C> Connection<S, R, C> {
     }
 
     /// Waits until something can be received, or never will be: at the end, that is `true` as well. `false` after the
-    /// timeout; zero does not wait.
+    /// timeout; zero does not wait, `None` waits without end.
     ///
     /// # Errors
     ///
     /// What poll(2) says.
-    pub fn poll(&self, timeout: Duration) -> io::Result<bool> {
-        self.end.poll(Deadline::after(timeout))
+    pub fn poll(&self, timeout: impl Into<Option<Duration>>) -> io::Result<bool> {
+        self.end.poll(timeout.into().map_or(Deadline::NEVER, Deadline::after))
     }
 
     /// Before a wait at the [descriptor](AsFd) by `poll`, `epoll` or a runtime of one's own: `true` if something can be
@@ -335,17 +338,6 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
 }
 
 impl<R> Connection<Vec<u8>, R, Bytes> {
-    /// [`send`](Connection::send) of bytes that are somebody else's.
-    ///
-    /// # Errors
-    ///
-    /// [`SendError`].
-    pub fn send_bytes(&self, bytes: &[u8]) -> Result<(), SendError<()>> {
-        self.end.send(bytes, Deadline::NEVER, false).map_err(|refusal| SendError::new((), refusal))
-    }
-}
-
-impl<R> Connection<Vec<u8>, R, Bytes> {
     /// Sends bytes, and descriptors beside them, if there is room for them now. The other end gets duplicates.
     ///
     /// # Errors
@@ -415,6 +407,31 @@ impl<S> Connection<S, Vec<u8>, Bytes> {
 
     fn recv_raw(&self, to: &mut Vec<u8>, deadline: Deadline) -> Result<Vec<OwnedFd>, RecvError> {
         self.end.recv(to, usize::MAX, deadline).map_err(|refusal| RecvError::new(refusal, usize::MAX))
+    }
+}
+
+/// Messages as bytes, whatever the connection's types: each is one message, as long as it is.
+///
+/// Where the other side receives by [`recv`](Connection::recv), these are the bytes that its codec decodes; where it sends by
+/// [`send`](Connection::send), those that its codec made.
+impl<S, R, C> Connection<S, R, C> {
+    /// Sends these bytes as one message, waiting for room. None are a message, too.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// let (here, there) = polyproc_pipe::pipe::<(), ()>()?;
+    /// here.send_bytes(b"as it is")?;
+    /// assert!(there.recv_bytes(4).is_err()); // Too long for that; it is still there.
+    /// assert_eq!(there.recv_bytes(64)?, b"as it is");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn send_bytes(&self, bytes: &[u8]) -> Result<(), SendError<()>> {
+        self.end.send(bytes, Deadline::NEVER, false).map_err(|refusal| SendError::new((), refusal))
     }
 
     /// Receives a message of at most so many bytes, waiting for one.

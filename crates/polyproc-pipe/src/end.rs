@@ -3,6 +3,7 @@
 use crate::barrier;
 use crate::door::Door;
 use crate::gate::Gate;
+use crate::known;
 use crate::pulse::Pulse;
 use crate::receiving::Receiving;
 use crate::ring::{Control, Place, Receiver, START, Sender};
@@ -253,6 +254,7 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
+        known::leave(self.socket());
         // The socket first: who hears the farewell then finds it gone.
         // SAFETY: not used again.
         drop(unsafe { ManuallyDrop::take(&mut self.socket) });

@@ -129,6 +129,8 @@ mod error;
 pub mod fuzz;
 #[allow(unsafe_code, reason = "one thread at a time")]
 mod gate;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+mod known;
 #[cfg_attr(any(polyproc_loom, polyproc_shuttle), allow(dead_code, reason = "the models use a part of it"))]
 mod line;
 #[cfg(any(polyproc_loom, polyproc_shuttle))]

@@ -3,7 +3,7 @@
 #![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 
 use polyproc_pipe::{
-    Bytes, Connection, Postcard, Raw, RecvError, SendError, pipe, pipe_with_capacity, simplex, wait,
+    Bytes, Connection, Postcard, Raw, RecvError, SendError, Waitable, pipe, pipe_with_capacity, simplex, wait,
 };
 use polyproc_testing::{Child, Slot, Watchdog, signal, watchdog};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -267,13 +267,13 @@ fn hundreds_are_waited_for_at_once() {
     drop(others);
     let mut seen = vec![false; ends.len()];
     while seen.contains(&false) {
-        let waitables: Vec<_> = ends.iter().map(Into::into).collect();
+        let waitables: Vec<Waitable<'_>> = ends.iter().map(Into::into).collect();
         for index in wait(&waitables, None).unwrap() {
             assert_eq!(ends[index].try_recv().unwrap(), index as u64);
             assert!(!std::mem::replace(&mut seen[index], true));
         }
     }
-    let waitables: Vec<_> = ends.iter().map(Into::into).collect();
+    let waitables: Vec<_> = ends.iter().collect();
     let begin = Instant::now();
     assert!(wait(&waitables, Some(Duration::from_millis(30))).unwrap().is_empty());
     assert!(begin.elapsed() >= Duration::from_millis(30));

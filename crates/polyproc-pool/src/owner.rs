@@ -129,6 +129,16 @@ pub struct Stats {
     pub deaths: u64,
 }
 
+/// The workers'.
+impl IntoIterator for Stats {
+    type Item = WorkerStats;
+    type IntoIter = std::vec::IntoIter<WorkerStats>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.workers.into_iter()
+    }
+}
+
 /// How a worker stands.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

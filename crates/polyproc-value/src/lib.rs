@@ -85,6 +85,9 @@
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+#[doc(hidden)]
+#[path = "elements.rs"]
+pub mod __elements;
 mod any;
 #[allow(unsafe_code, reason = "the elements, behind the lock")]
 mod array;
