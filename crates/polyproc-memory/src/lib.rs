@@ -128,7 +128,7 @@ pub mod codec;
 pub mod handover;
 
 pub use arena::Arena;
-pub use available::physical_memory;
+pub use available::{modest_region, physical_memory};
 pub use error::{AttachError, CreateError};
 #[doc(hidden)]
 pub use memfd::without_noexec_seal;

@@ -95,7 +95,8 @@
 //! # Memory
 //!
 //! A queue is made with 64 KiB for messages. When that is full, producers go on in a part that is twice as large, and so on,
-//! up to a limit in bytes: a quarter of the system's memory, or what [`with_max_bytes`](Queue::with_max_bytes) says. When
+//! up to a limit in bytes: a quarter of the system's memory (less where `ulimit` has it so), or what
+//! [`with_max_bytes`](Queue::with_max_bytes) says. When
 //! consumers have emptied a part they give its memory back to the system, and a drained queue is back in its 64 KiB. A queue
 //! that grows again each time, soon after it was drained, waits with that for some rounds.
 //!

@@ -42,7 +42,8 @@ pub struct Queue<T, C = Postcard> {
 }
 
 impl<T, C: Codec<T>> Queue<T, C> {
-    /// An empty queue that takes any number of messages, up to a quarter of the system's memory.
+    /// An empty queue that takes any number of messages, up to a quarter of the system's memory, and less where
+    /// the process may not have as many addresses (`ulimit -v`) or such a large file (`ulimit -f`).
     ///
     /// # Errors
     ///
@@ -465,9 +466,10 @@ impl<T, C> Queue<T, C> {
     }
 }
 
-/// A quarter of the memory that there is.
+/// A quarter of the memory that there is, or less where the process may not have such a large file, or as many addresses: the
+/// parts of a queue take up to twice its bytes.
 pub(crate) fn default_bytes() -> u64 {
-    polyproc_memory::physical_memory() / 4
+    (polyproc_memory::physical_memory() / 4).min(polyproc_memory::modest_region() / 2)
 }
 
 /// The bound of a queue.
