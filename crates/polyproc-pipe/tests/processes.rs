@@ -339,3 +339,24 @@ fn who_passes_by_does_not_take_the_bell_of_who_waits() {
         polyproc_sys::futex::backstop_rescues() - before
     });
 }
+
+/// More than go beside one packet of the socket.
+#[test]
+fn a_message_has_hundreds_of_descriptors() {
+    let _alone = alone();
+    type Ends = Vec<Connection<u64, u64, Raw>>;
+    let (here, there) = pipe::<Ends, ()>().unwrap();
+    let pipes: Vec<_> = (0..150).map(|_| pipe_with_capacity::<u64, u64, Raw>(4096).unwrap()).collect();
+    let (kept, given): (Vec<_>, Ends) = pipes.into_iter().unzip();
+    let child = Child::run(|| {
+        for (n, end) in (0..).zip(there.recv().unwrap()) {
+            end.send(n).unwrap();
+        }
+    });
+    here.send(given).unwrap();
+    for (n, end) in (0..).zip(&kept) {
+        assert_eq!(end.recv().unwrap(), n);
+        assert!(matches!(end.recv(), Err(RecvError::Disconnected)));
+    }
+    child.join();
+}

@@ -53,6 +53,39 @@ fn tasks_run_in_other_processes_at_the_same_time() {
     assert!(!distinct.contains(&std::process::id()));
 }
 
+/// Python's ends at the first error if its chunks have more than one task.
+#[test]
+fn an_iterator_has_each_error_in_its_place_and_goes_on() {
+    let _watchdog = watchdog();
+    let pool = Pool::new(2).unwrap();
+    let task = |n: u64| {
+        assert!(n % 5 != 3, "{n} is refused");
+        n
+    };
+    for chunk in [1, 4, 100] {
+        let results: Vec<_> = pool.batch().chunk_size(chunk).imap(task, 0..50).collect();
+        assert_eq!(results.len(), 50);
+        for (n, result) in (0..).zip(results) {
+            match result {
+                Ok(same) => assert_eq!(same, n),
+                Err(TaskError::Panicked { message, .. }) => assert_eq!(message, format!("{n} is refused")),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let failed =
+            pool.batch().chunk_size(chunk).imap_unordered(task, 0..50).filter(Result::is_err).count();
+        assert_eq!(failed, 10);
+        // Of a map, the first in the order of the input is told, not the first that came, and all others are there.
+        let error = pool.batch().chunk_size(chunk).map(task, 0..50).unwrap_err();
+        assert_eq!((error.index(), error.errors().count()), (3, 10));
+        assert_eq!(
+            error.into_results().into_iter().flatten().sum::<u64>(),
+            (0..50).filter(|n| n % 5 != 3).sum()
+        );
+        assert_eq!(pool.batch().chunk_size(chunk).map(task, 0..0).unwrap(), []);
+    }
+}
+
 #[test]
 fn starmap_spreads_tuples() {
     let _watchdog = watchdog();

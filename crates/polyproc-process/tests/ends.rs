@@ -252,6 +252,23 @@ fn the_sentinel_is_readable_at_the_end_and_not_before() {
     wait_for(&process);
 }
 
+fn leave_a_program_behind() -> u32 {
+    std::process::Command::new("sleep").arg("60").spawn().unwrap().id()
+}
+
+/// A pipe that the other program had inherited would be open as long as that runs.
+#[test]
+fn a_process_has_ended_though_a_program_that_it_started_goes_on() {
+    let _watchdog = watchdog();
+    let process = Process::spawn(leave_a_program_behind, ()).unwrap();
+    let left = process.join_timeout(Duration::from_secs(10)).unwrap();
+    wait_for(&process);
+    assert!(process.exit_status().unwrap().success());
+    let left = libc::pid_t::try_from(left).unwrap();
+    // SAFETY: no memory is touched.
+    assert_eq!(unsafe { libc::kill(left, libc::SIGKILL) }, 0, "it still ran");
+}
+
 #[test]
 fn a_kill_ends_a_join_that_is_under_way() {
     let _watchdog = watchdog();
