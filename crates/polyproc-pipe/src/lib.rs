@@ -26,6 +26,9 @@
 //! | [`wait`] | for several connections and processes at once |
 //! | [`Postcard`], [`Raw`], [`Bytes`] | how messages become bytes: serde's types, plain data as it is, byte vectors |
 //!
+//! Besides, [`send_bytes`](Connection::send_bytes) and [`recv_bytes`](Connection::recv_bytes) pass bytes as they are, whatever
+//! the types: `recv_bytes(max)` leaves a longer message where it is.
+//!
 //! Handles of shared memory may be in messages, other connections too: their descriptors travel beside the bytes.
 //!
 //! # How it works

@@ -81,7 +81,8 @@
 //!
 //! # Codecs
 //!
-//! The second parameter says how messages travel: [`Postcard`] (if nothing is said) for what serde takes, [`Raw`] for plain
+//! The second parameter says how messages travel: [`Postcard`] (if nothing is said but the message's type,
+//! `Queue::<String>::new()`) for what serde takes, [`Raw`] for plain
 //! data, [`Bytes`] for vectors of bytes, or a [`Codec`] of one's own. Encoding is done by the process that puts, before
 //! it has a turn: a message that cannot be encoded is `put`'s error, and comes back. Decoding is done by the process that
 //! gets, after its turn: a message that cannot be decoded is the error of that one message, and has its bytes.
