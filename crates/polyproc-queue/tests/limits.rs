@@ -2,7 +2,7 @@
 
 #![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 
-use polyproc_queue::{PutError, Queue};
+use polyproc_queue::{Bytes, PutError, Queue};
 use polyproc_testing::{Child, watchdog};
 
 fn limit(resource: libc::__rlimit_resource_t, bytes: u64) {
@@ -13,7 +13,7 @@ fn limit(resource: libc::__rlimit_resource_t, bytes: u64) {
 
 /// Puts until there is no room, and gets it all again.
 fn fill_and_drain() {
-    let queue = Queue::<Vec<u8>>::new().unwrap();
+    let queue = Queue::<Vec<u8>, Bytes>::new().unwrap();
     let mut put = 0u32;
     let back = loop {
         match queue.try_put(vec![put as u8; 5000]) {
