@@ -101,7 +101,7 @@ fn counter(section: Section, turns: u64, among: usize) {
         processes(iceoryx2::Block::new(true), among, each, turns)
     });
     if boost::is_there() {
-        let numbers = [among as u64, scaled, turns];
+        let numbers = [among as u64, scaled, nanos];
         table = table.rival("Boost interprocess_mutex", move || boost::run("counter", &numbers));
     }
     // 100 ns are no more than a few of Python's steps.

@@ -11,7 +11,6 @@ use crate::scale::Scale;
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 use polyproc_benches::results::{Row, Run};
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Where charts begin and end, and where the names beside them begin.
@@ -20,7 +19,7 @@ const NAMES: i32 = 710;
 /// Heights: of a chart's head and foot, the least of a chart, and that of a name.
 const CHART_HEAD: i32 = 34;
 const CHART_FOOT: i32 = 52;
-const LEAST: i32 = 280;
+const LEAST: i32 = 300;
 const NAME: i32 = 16;
 
 /// Colours of those who are not ours, easy to tell from each other.
@@ -89,12 +88,12 @@ fn curves<'a>(axis: &str, runs: &'a [Run]) -> Vec<Curve<'a>> {
     curves
 }
 
-/// Draws the charts of an area, of one axis, into a file: by the name of what they measure.
-pub(crate) fn draw(path: &Path, area: &str, axis: &str, charts: &BTreeMap<String, Vec<Run>>) -> Drawn {
-    let all: Vec<Run> = charts.values().flatten().cloned().collect();
+/// Draws the charts of an area, of one axis, into a file: what each measures, and its runs.
+pub(crate) fn draw(path: &Path, area: &str, axis: &str, charts: &[(String, Vec<Run>)]) -> Drawn {
+    let all: Vec<Run> = charts.iter().flat_map(|(_, runs)| runs).cloned().collect();
     let foot = foot(&all);
     let heights: Vec<i32> =
-        charts.values().map(|runs| LEAST.max(NAME * curves(axis, runs).len() as i32 + 10)).collect();
+        charts.iter().map(|(_, runs)| LEAST.max(NAME * curves(axis, runs).len() as i32 + 60)).collect();
     let charts_height = heights.iter().map(|height| height + CHART_HEAD + CHART_FOOT).sum::<i32>();
     let height = HEAD + charts_height + foot_height(&foot);
     let canvas = SVGBackend::new(path, (WIDTH as u32, height as u32)).into_drawing_area();
@@ -104,7 +103,8 @@ pub(crate) fn draw(path: &Path, area: &str, axis: &str, charts: &BTreeMap<String
     write(&canvas, legend, (20, 50), 12, GREY, HPos::Left)?;
     let mut top = HEAD;
     for ((name, runs), height) in charts.iter().zip(heights) {
-        write(&canvas, name, (20, top + 16), 16, INK, HPos::Left)?;
+        let title = format!("{name}: {}", figure_of(axis).0);
+        write(&canvas, &title, (20, top + 16), 16, INK, HPos::Left)?;
         chart(&canvas, (top + CHART_HEAD, top + CHART_HEAD + height), axis, &curves(axis, runs))?;
         top += height + CHART_HEAD + CHART_FOOT;
     }
@@ -132,7 +132,6 @@ fn chart(canvas: &Canvas<'_>, (top, bottom): (i32, i32), axis: &str, curves: &[C
     }
     let what = if axis == "processes" { "processes, or threads" } else { axis };
     write(canvas, what, ((ACROSS.0 + ACROSS.1) / 2, bottom + 32), 12, GREY, HPos::Center)?;
-    write(canvas, figure_of(axis).0, (ACROSS.0 - 60, top - 12), 12, GREY, HPos::Left)?;
     let colours = colours(curves);
     // From above to below, each as near to the end of its curve as those before it leave room.
     let mut order: Vec<usize> = (0..curves.len()).collect();

@@ -45,8 +45,8 @@ fn overview(areas: &BTreeMap<String, Vec<Run>>) -> Vec<Run> {
     CHOSEN.iter().filter_map(|title| rivals().find(|run| run.title == *title).cloned()).collect()
 }
 
-/// The runs that are part of a series, by area and axis, and then by what they measure.
-type Series = BTreeMap<(String, String), BTreeMap<String, Vec<Run>>>;
+/// The runs that are part of a series, by area and axis, and then by what they measure, in the order in which they were made.
+type Series = BTreeMap<(String, String), Vec<(String, Vec<Run>)>>;
 
 fn series(areas: &BTreeMap<String, Vec<Run>>) -> Series {
     let mut all = Series::new();
@@ -54,12 +54,15 @@ fn series(areas: &BTreeMap<String, Vec<Run>>) -> Series {
         for run in runs {
             let Some(series) = &run.series else { continue };
             let charts = all.entry((area.clone(), series.axis.clone())).or_default();
-            charts.entry(series.name.clone()).or_default().push(run.clone());
+            match charts.iter_mut().find(|(name, _)| *name == series.name) {
+                Some((_, runs)) => runs.push(run.clone()),
+                None => charts.push((series.name.clone(), vec![run.clone()])),
+            }
         }
     }
     for charts in all.values_mut() {
         // One point is no curve.
-        charts.retain(|_, runs| runs.len() > 1);
+        charts.retain(|(_, runs)| runs.len() > 1);
     }
     all.retain(|_, charts| !charts.is_empty());
     all
