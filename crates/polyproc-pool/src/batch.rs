@@ -92,7 +92,7 @@ pub(crate) trait Take<R> {
 impl Piece {
     /// Hands on each task's result, with its index. Returns memory that can be used again.
     #[inline]
-    pub(crate) fn read<R: DeserializeOwned>(self, to: &mut impl Take<R>) -> Vec<u8> {
+    pub(crate) fn read<R: DeserializeOwned + 'static>(self, to: &mut impl Take<R>) -> Vec<u8> {
         let end = self.first + self.count;
         match self.what {
             What::Failed(error) => {
@@ -126,7 +126,7 @@ impl Piece {
 }
 
 #[inline]
-fn read_all<R: DeserializeOwned>(bytes: &[u8], indices: Range<usize>, to: &mut impl Take<R>) {
+fn read_all<R: DeserializeOwned + 'static>(bytes: &[u8], indices: Range<usize>, to: &mut impl Take<R>) {
     let (mut rest, mut indices) = (bytes, indices);
     while !indices.is_empty() {
         // A panic ends one, and the next one begins afresh.

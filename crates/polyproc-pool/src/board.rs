@@ -46,6 +46,41 @@ impl Progress {
     }
 }
 
+/// Where the results end that lie on the board.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    bytes: usize,
+    /// The last word, if it is not complete.
+    word: u64,
+}
+
+impl End {
+    /// Appends some bytes, up to eight. What does not fill a word is kept.
+    #[inline(always)]
+    fn push<const N: usize>(&mut self, board: &Board, bytes: [u8; N]) {
+        let mut word = [0; 8];
+        word[..N].copy_from_slice(&bytes);
+        let (word, filled) = (u64::from_le_bytes(word), self.bytes % 8);
+        self.word |= word << (8 * filled);
+        if filled + N >= 8 {
+            self.flush(board);
+            // In two steps, because of none there would be 64.
+            self.word = word >> 8 >> (56 - 8 * filled);
+            if filled + N == 8 {
+                self.word = 0;
+            }
+        }
+        self.bytes += N;
+    }
+
+    /// Stores the last word, complete or not.
+    #[inline(always)]
+    fn flush(&self, board: &Board) {
+        // Within the board: the caller sends what does not fit.
+        let _ = board.0.store_all(DATA + self.bytes / 8, &[self.word]);
+    }
+}
+
 fn pair(high: u32, low: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
@@ -68,15 +103,20 @@ impl Board {
         matches!(begun, Ok(Ok(_)))
     }
 
-    /// The worker commits the results of the first so many items: `results` has those that were not sent, of which all up
-    /// to `from` lie here already, and whose last word is complete, with whatever.
-    #[inline]
-    pub(crate) fn commit(&self, job: u64, items: u32, results: &[u8], from: usize) {
-        let (words, _) = results[from / 8 * 8..].as_chunks::<8>();
-        for (word, bytes) in (DATA + from / 8..).zip(words) {
-            // Within the board: the caller sends what does not fit.
-            let _ = self.0.store_all(word, &[u64::from_le_bytes(*bytes)]);
+    /// The worker commits the results of the first so many items, of which `new` are the last one's bytes; those before lie
+    /// here already, and end at this place.
+    #[inline(always)]
+    pub(crate) fn commit(&self, job: u64, items: u32, end: &mut End, new: &[u8]) {
+        // As it was written: what is read back in other parts than it was written in has to wait for them.
+        if let Some((head, new)) = new.split_first() {
+            end.push(self, [*head]);
+            let (words, rest) = new.as_chunks::<8>();
+            words.iter().for_each(|word| end.push(self, *word));
+            let (halves, rest) = rest.as_chunks::<4>();
+            halves.iter().for_each(|half| end.push(self, *half));
+            rest.iter().for_each(|byte| end.push(self, [*byte]));
         }
+        end.flush(self);
         self.count(job, items);
     }
 
@@ -158,13 +198,17 @@ mod tests {
     fn what_is_committed_is_found() {
         let board = Board::new().unwrap();
         assert!(board.begin(0, 1));
-        let results = b"one, two, three and more";
-        board.commit(1, 1, b"one, xxx", 0);
-        assert_eq!(&board.results()[..5], b"one, ");
-        board.commit(1, 2, b"one, two, thxxxx", 5);
-        board.commit(1, 3, results, 12);
-        assert_eq!(board.progress(), Progress { job: 1, items: 3 });
-        assert_eq!(&board.results()[..results.len()], results);
+        // In parts of all lengths, from all places on.
+        for step in 1..70 {
+            let (mut end, mut results) = (End::default(), Vec::new());
+            for (item, length) in (1..).zip((0..70).map(|n| (n * step) % 71)) {
+                let new: Vec<u8> = (0..length).map(|n| (n + item * 7) as u8 | 1).collect();
+                results.extend_from_slice(&new);
+                board.commit(1, item as u32, &mut end, &new);
+                assert_eq!(board.progress(), Progress { job: 1, items: item as u32 });
+                assert!(board.results()[..results.len()] == results, "{item} by {step}");
+            }
+        }
         assert_eq!(board.results().len(), CAPACITY);
     }
 }

@@ -142,7 +142,7 @@ impl Builder {
         self.open().map(|owner| StatePool(owner, PhantomData))
     }
 
-    fn ingredient<Args: Serialize>(
+    fn ingredient<Args: Serialize + 'static>(
         &mut self,
         function: Result<Remote, polyproc_process::SpawnError>,
         arguments: &Args,

@@ -59,7 +59,7 @@ impl Submitted {
     }
 
     /// A new batch of one task.
-    pub(crate) fn one<T: Serialize>(
+    pub(crate) fn one<T: Serialize + 'static>(
         hub: &Arc<Hub>,
         function: Result<Remote, SpawnError>,
         argument: &T,
@@ -157,7 +157,7 @@ pub(crate) struct Feeder<I> {
     is_long: bool,
 }
 
-impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
+impl<T: Serialize + 'static, I: Iterator<Item = T>> Feeder<I> {
     pub(crate) fn new(
         hub: &Arc<Hub>,
         function: Result<Remote, SpawnError>,

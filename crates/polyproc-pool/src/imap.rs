@@ -50,7 +50,7 @@ pub struct Imap<I, R> {
     progress: Progress,
 }
 
-impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Imap<I, R> {
+impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'static> Imap<I, R> {
     pub(crate) fn new(
         hub: &Arc<Hub>,
         function: Result<Remote, SpawnError>,
@@ -117,7 +117,7 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Imap<I, R> {
     }
 }
 
-impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Iterator for Imap<I, R> {
+impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'static> Iterator for Imap<I, R> {
     type Item = Result<R, TaskError>;
 
     fn next(&mut self) -> Option<Result<R, TaskError>> {
@@ -145,7 +145,7 @@ pub struct ImapUnordered<I, R> {
     progress: Progress,
 }
 
-impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> ImapUnordered<I, R> {
+impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'static> ImapUnordered<I, R> {
     pub(crate) fn new(
         hub: &Arc<Hub>,
         function: Result<Remote, SpawnError>,
@@ -205,7 +205,9 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> ImapUnordered<I, 
     }
 }
 
-impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Iterator for ImapUnordered<I, R> {
+impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'static> Iterator
+    for ImapUnordered<I, R>
+{
     type Item = Result<R, TaskError>;
 
     fn next(&mut self) -> Option<Result<R, TaskError>> {

@@ -34,8 +34,8 @@
 //! | [`Pool::builder`] | initializer, lifetime, retries, timeout, a state of each worker's own ([`StatePool`]) |
 //!
 //! Functions are plain `fn`s, or closures that capture nothing, which is checked at compile time. Arguments and results are
-//! what serde takes; handles of shared memory may be among them. Byte vectors pass faster as `serde_bytes` has them: as a
-//! `Vec<u8>`, serde takes each byte by itself.
+//! what serde takes; handles of shared memory may be among them. A vector of numbers that is an argument or a result by
+//! itself passes at once; one inside of something else, number by number, and bytes faster as `serde_bytes` has them.
 //!
 //! # What a death does
 //!
@@ -99,6 +99,7 @@ struct Readme;
 mod batch;
 mod board;
 mod builder;
+mod codec;
 mod core;
 mod crew;
 mod error;

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
 /// Calls the function with all of the input, and returns what it returned, in the input's order.
-pub(crate) fn map<T: Serialize, R: DeserializeOwned>(
+pub(crate) fn map<T: Serialize + 'static, R: DeserializeOwned + 'static>(
     hub: &Arc<Hub>,
     function: Result<Remote, SpawnError>,
     options: &Options,
@@ -36,7 +36,7 @@ pub(crate) fn map<T: Serialize, R: DeserializeOwned>(
 }
 
 /// The results of a whole batch.
-pub(crate) fn collect<R: DeserializeOwned>(pieces: Vec<Piece>) -> Result<Vec<R>, MapError<R>> {
+pub(crate) fn collect<R: DeserializeOwned + 'static>(pieces: Vec<Piece>) -> Result<Vec<R>, MapError<R>> {
     let mut collected = Collected::default();
     pieces.into_iter().for_each(|piece| drop(collected.take(piece)));
     collected.finish()
@@ -81,7 +81,7 @@ impl<R> Collected<R> {
     }
 }
 
-impl<R: DeserializeOwned> Collected<R> {
+impl<R: DeserializeOwned + 'static> Collected<R> {
     /// Takes in a piece, and returns memory that can be used again.
     fn take(&mut self, piece: Piece) -> Vec<u8> {
         self.run.reserve(piece.count);

@@ -5,7 +5,7 @@ mod calls;
 pub use calls::Initialized;
 pub(crate) use calls::{ForEachChunk, Initialize, MakeState, Map, MapWithState, SendState, StarMap};
 
-use crate::board::{self, Board};
+use crate::board::{self, Board, End};
 use crate::crew::{INLINE, SLAB_KEPT};
 use crate::items::{self, Appended, Parcel, Tag};
 use crate::wire::{Employment, Job, Kind, Line, Order, Report};
@@ -38,9 +38,11 @@ pub(crate) fn work(employment: Employment) {
         items: 0,
         slab: None,
         out: None,
+        put: None,
         lent: None,
         descriptors: Vec::new(),
         is_special: false,
+        end: End::default(),
         started: Report::SIZE,
         function: None,
         epoch: 0,
@@ -111,12 +113,16 @@ pub(crate) struct Run {
     slab: Option<(Array<u8>, usize)>,
     /// Where the results may be put.
     out: Option<Array<u8>>,
+    /// How many bytes of them are there.
+    put: Option<usize>,
     /// The array of which parts were lent last, and by which function: as long as it is here it stays mapped, and its pages
     /// known.
     lent: Option<(Remote, Box<dyn Any>)>,
     descriptors: Vec<OwnedFd>,
     /// Whether there is a slab, or there are descriptors.
     is_special: bool,
+    /// Where on the board those end that are committed.
+    end: End,
     /// Where the result begins that is being made.
     started: usize,
     /// What is called.
@@ -190,6 +196,7 @@ impl Run {
         (self.job, self.count, self.index, self.reported) = (job.number, job.count, 0, 0);
         (self.epoch, self.unit, self.next_unit) = (job.epoch, job.unit, job.unit);
         self.results.truncate(Report::SIZE);
+        self.end = End::default();
         self.function = Some(job.function);
         self.lent.take_if(|(function, _)| *function != job.function);
         let start = Instant::now();
@@ -206,22 +213,26 @@ impl Run {
 
     /// Reports the end of a job, its results in the slab if they are long and there is one.
     fn finish(&mut self, worked: u64) -> Result<(), Gone> {
+        let out = self.out.take();
         let results = &self.results[Report::SIZE..];
         let length = results.len();
-        let slab = self.out.take().filter(|slab| length > INLINE && length <= slab.len());
-        if let Some(slab) = slab {
-            // As in the pool: what somebody left behind does no harm.
+        let put = self.put.take().or_else(|| {
+            let slab = out.filter(|slab| length > INLINE && length <= slab.len())?;
             slab.lock().unwrap_or_else(|error| error.into_inner())[..length].copy_from_slice(results);
-            self.results.truncate(Report::SIZE);
-            self.results.extend_from_slice(&(length as u64).to_le_bytes());
-            return self.report(Kind::DoneInSlab, worked, &[]);
-        }
-        self.report(Kind::Done, worked, &[])
+            Some(length)
+        });
+        let Some(length) = put else { return self.report(Kind::Done, worked, &[]) };
+        self.results.truncate(Report::SIZE);
+        self.results.extend_from_slice(&(length as u64).to_le_bytes());
+        self.report(Kind::DoneInSlab, worked, &[])
     }
 
     /// Calls the function with each item, and commits what becomes of it.
     #[inline]
-    fn each<T: DeserializeOwned, R: Serialize>(&mut self, mut function: impl FnMut(&mut dyn Any, T) -> R) {
+    fn each<T: DeserializeOwned + 'static, R: Serialize + 'static>(
+        &mut self,
+        mut function: impl FnMut(&mut dyn Any, T) -> R,
+    ) {
         while self.index < self.count {
             // A panic ends one item, and the next one begins afresh.
             let done = remote::catch_traced(|| {
@@ -229,17 +240,25 @@ impl Run {
                     if self.index == self.next_unit && !self.begin_unit() {
                         break;
                     }
-                    let start = self.results.len();
-                    let descriptors = self.next_one(&mut function);
-                    self.settle(start, &descriptors)?;
+                    self.started = self.results.len();
+                    let item = match self.is_special {
+                        false => read_next(&self.message, &mut self.items),
+                        true => self.read_specially(),
+                    };
+                    match item {
+                        Ok(item) => {
+                            let result = function(&mut *self.state, item);
+                            self.enter(&result)?;
+                        }
+                        Err(why) => self.enter_text(Tag::Unreadable, &why)?,
+                    }
                 }
                 Ok(())
             });
             let done = done.unwrap_or_else(|panic| {
-                let start = self.started;
-                self.results.truncate(start);
+                self.results.truncate(self.started);
                 let _ = items::append(&mut self.results, Tag::Panicked, &panic);
-                self.settle(start, &[])
+                self.settle()
             });
             if done.is_err() {
                 // Nobody waits for the rest.
@@ -260,31 +279,43 @@ impl Run {
         has_begun
     }
 
-    /// Calls the function with the next item, and appends what it returns. The descriptors belong to that.
+    /// Enters what the function returned.
     #[inline(always)]
-    fn next_one<T: DeserializeOwned, R: Serialize>(
-        &mut self,
-        function: &mut impl FnMut(&mut dyn Any, T) -> R,
-    ) -> Vec<handover::Descriptor> {
-        self.started = self.results.len();
-        let item =
-            if self.is_special { self.read_specially() } else { read_next(&self.message, &mut self.items) };
-        let (tag, text) = match item {
-            Ok(item) => match items::append(&mut self.results, Tag::Value, &function(&mut *self.state, item))
-            {
-                Appended::Plain => return Vec::new(),
-                Appended::Handles(descriptors) => return descriptors,
-                Appended::Not(why) => (Tag::Unsendable, why),
-            },
-            Err(why) => (Tag::Unreadable, why),
-        };
-        items::append_text(&mut self.results, tag, &text);
-        Vec::new()
+    fn enter<R: Serialize + 'static>(&mut self, result: &R) -> Result<(), Gone> {
+        if self.out.is_some() && self.put_out(result) {
+            self.index += 1;
+            return Ok(());
+        }
+        match items::append(&mut self.results, Tag::Value, result) {
+            Appended::Plain => self.settle(),
+            Appended::Handles(descriptors) => self.send_alone(&descriptors),
+            Appended::Not(why) => self.enter_text(Tag::Unsendable, &why),
+        }
+    }
+
+    /// Puts a result where the pool has lent memory for it, if it is the job's only one, and fits: one is not likely to be
+    /// short where one is lent.
+    #[cold]
+    #[inline(never)]
+    fn put_out<R: Serialize + 'static>(&mut self, result: &R) -> bool {
+        if self.count > 1 {
+            return false;
+        }
+        let Some(out) = &self.out else { return false };
+        // As in the pool: what somebody left behind does no harm.
+        self.put = items::put(&mut out.lock().unwrap_or_else(|error| error.into_inner()), result);
+        self.put.is_some()
+    }
+
+    #[cold]
+    fn enter_text(&mut self, tag: Tag, text: &str) -> Result<(), Gone> {
+        items::append_text(&mut self.results, tag, text);
+        self.settle()
     }
 
     /// Reads the next item if it lies in a slab, or if descriptors came with it: then it is the only one.
     #[cold]
-    fn read_specially<T: DeserializeOwned>(&mut self) -> Result<T, String> {
+    fn read_specially<T: DeserializeOwned + 'static>(&mut self) -> Result<T, String> {
         let descriptors = std::mem::take(&mut self.descriptors);
         handover::receive(descriptors, || match &self.slab {
             None => read_next(&self.message, &mut self.items),
@@ -296,38 +327,29 @@ impl Run {
         })
     }
 
-    /// Commits the result that begins at `start`.
+    /// Commits the result that was appended last.
     #[inline(always)]
-    fn settle(&mut self, start: usize, descriptors: &[handover::Descriptor]) -> Result<(), Gone> {
+    fn settle(&mut self) -> Result<(), Gone> {
         self.index += 1;
-        if !descriptors.is_empty() {
-            return self.send_alone(start, descriptors);
-        }
         if self.index == self.count {
             // Whoever sends them all commits this one.
             return Ok(());
         }
-        let end = self.results.len();
-        if end - Report::SIZE > board::CAPACITY - 8 {
+        if self.results.len() - Report::SIZE > board::CAPACITY - 8 {
             return self.report(Kind::Part, 0, &[]);
         }
-        // So that the last word is complete.
-        self.results.extend_from_slice(&[0; 8]);
-        let committed = &self.results[Report::SIZE..];
-        self.board.commit(self.job, self.index, committed, start - Report::SIZE);
-        self.results.truncate(end);
+        self.board.commit(self.job, self.index, &mut self.end, &self.results[self.started..]);
         Ok(())
     }
 
-    /// Sends a result by itself, because descriptors go with it.
+    /// Sends the result that was appended last by itself, because descriptors go with it.
     #[cold]
-    fn send_alone(&mut self, start: usize, descriptors: &[handover::Descriptor]) -> Result<(), Gone> {
-        let alone = self.results.split_off(start);
-        if start > Report::SIZE {
-            self.index -= 1;
+    fn send_alone(&mut self, descriptors: &[handover::Descriptor]) -> Result<(), Gone> {
+        let alone = self.results.split_off(self.started);
+        if self.started > Report::SIZE {
             self.report(Kind::Part, 0, &[])?;
-            self.index += 1;
         }
+        self.index += 1;
         self.results.extend_from_slice(&alone);
         self.report(Kind::Part, 0, descriptors)
     }
@@ -341,6 +363,7 @@ impl Run {
         self.reported = self.index;
         if kind == Kind::Part {
             // They are the pool's: from here on the board is about the next.
+            self.end = End::default();
             self.board.count(self.job, self.index);
         }
         // A large buffer is not kept for small results.
@@ -375,7 +398,7 @@ const KEPT: usize = 4 << 20;
 
 /// Reads the item at this place in the bytes.
 #[inline(always)]
-fn read_next<T: DeserializeOwned>(bytes: &[u8], at: &mut usize) -> Result<T, String> {
+fn read_next<T: DeserializeOwned + 'static>(bytes: &[u8], at: &mut usize) -> Result<T, String> {
     let mut rest = bytes.get(*at..).unwrap_or_default();
     let (_, item) = items::next(&mut rest).ok_or("the items end too early")?;
     *at = bytes.len() - rest.len();
