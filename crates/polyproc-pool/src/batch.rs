@@ -3,6 +3,7 @@
 use crate::crew::Lease;
 use crate::error::TaskError;
 use crate::items::{self, Tag};
+use crate::shelf::Lent;
 use polyproc_memory::handover::Descriptor;
 use polyproc_process::remote::{Panic, Remote};
 use serde::de::DeserializeOwned;
@@ -28,12 +29,20 @@ pub(crate) struct Source {
     pub(crate) count: usize,
     /// How often the first one was tried.
     pub(crate) tried: u32,
+    /// The slab where the only one lies, if it does not lie in the bytes, and how many bytes it has there.
+    pub(crate) lent: Option<(Lent, usize)>,
 }
 
 impl Source {
     /// The items of a fresh buffer.
     pub(crate) fn new(bytes: Vec<u8>, descriptors: Vec<Descriptor>, first: usize, count: usize) -> Source {
-        Source { bytes: Arc::new(bytes), descriptors: Arc::new(descriptors), at: 0, first, count, tried: 0 }
+        let (bytes, descriptors) = (Arc::new(bytes), Arc::new(descriptors));
+        Source { bytes, descriptors, at: 0, first, count, tried: 0, lent: None }
+    }
+
+    /// One item that was written into a slab.
+    pub(crate) fn lent(lent: Lent, length: usize, index: usize) -> Source {
+        Source { lent: Some((lent, length)), ..Source::new(Vec::new(), Vec::new(), index, 1) }
     }
 
     /// Takes so many items off the front, one at least, but no more bytes than `limit` if there is more than one. Returns
@@ -90,6 +99,11 @@ pub(crate) trait Take<R> {
 }
 
 impl Piece {
+    /// Whether it lies in a slab, which is wanted for other results.
+    pub(crate) fn is_lent(&self) -> bool {
+        matches!(self.what, What::Lent { .. })
+    }
+
     /// Hands on each task's result, with its index. Returns memory that can be used again.
     #[inline]
     pub(crate) fn read<R: DeserializeOwned + 'static>(self, to: &mut impl Take<R>) -> Vec<u8> {

@@ -15,6 +15,7 @@ use crate::batch::{Batch, BatchId, Callback, Piece, Source, What};
 use crate::crew::{Recipe, Worker};
 use crate::error::{PoolError, TaskError};
 use crate::pace::Pace;
+use crate::shelf::{Lent, Shelf};
 use crate::spare::Spare;
 use polyproc_process::remote::Remote;
 use std::collections::{HashMap, VecDeque};
@@ -80,6 +81,7 @@ pub(crate) struct Core {
     turns: VecDeque<BatchId>,
     pace: Pace,
     spare: Spare,
+    shelf: Shelf,
     /// The way to the thread that calls back, once there is one.
     callbacks: Option<Sender<Box<dyn FnOnce() + Send>>>,
     /// The last states of workers that have ended.
@@ -108,6 +110,7 @@ impl Core {
             turns: VecDeque::new(),
             pace: Pace::default(),
             spare: Spare::default(),
+            shelf: Shelf::default(),
             callbacks: None,
             states: Vec::new(),
             deaths: 0,
@@ -121,6 +124,11 @@ impl Core {
     /// Memory for items or results, of some size if there is any.
     pub(crate) fn memory(&mut self) -> Vec<u8> {
         self.spare.take()
+    }
+
+    /// Shared memory for an item of about so many bytes, if there is any.
+    pub(crate) fn lend(&mut self, length: usize) -> Option<Lent> {
+        self.shelf.lend(length)
     }
 
     /// Memory that nobody needs any more, for the next.

@@ -5,6 +5,7 @@ use crate::core::{Core, Settings};
 use crate::error::{PoolError, TaskError};
 use crate::hub::Hub;
 use crate::items::{self, Appended, Tag};
+use crate::pile::Pile;
 use crate::progress::Progress;
 use polyproc_memory::handover::Descriptor;
 use polyproc_process::SpawnError;
@@ -93,6 +94,13 @@ impl Submitted {
         (std::mem::take(&mut batch.pieces), batch.is_done())
     }
 
+    /// Sees to the workers, between two pieces of something that takes a while.
+    pub(crate) fn attend(&self) {
+        let mut state = self.hub.lock();
+        let has_received = state.core.receive();
+        self.hub.stir(state, has_received);
+    }
+
     /// Waits until all is done: all that came back.
     pub(crate) fn wait_for_all(&self) -> Vec<Piece> {
         self.is_done(None);
@@ -141,7 +149,7 @@ impl Drop for Submitted {
 }
 
 /// How many bytes of items are made at a time: about what a worker gets at a time.
-const BYTES: usize = 15 << 10;
+const BYTES: usize = 23 << 10;
 /// By default an iterator is this many times ahead of what all workers take at a time.
 const AHEAD: usize = 4;
 
@@ -153,8 +161,8 @@ pub(crate) struct Feeder<I> {
     pub(crate) pulled: usize,
     pub(crate) is_over: bool,
     max_in_flight: Option<usize>,
-    /// Whether the last items were.
-    is_long: bool,
+    /// How long the last item was, if it was long.
+    long: usize,
 }
 
 impl<T: Serialize + 'static, I: Iterator<Item = T>> Feeder<I> {
@@ -166,15 +174,19 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>> Feeder<I> {
     ) -> Feeder<I> {
         let submitted = Submitted::new(hub, function, options.chunk);
         let max_in_flight = options.max_in_flight.or(submitted.hub.lock().core.settings.max_in_flight);
-        let mut feeder =
-            Feeder { submitted, input, pulled: 0, is_over: false, max_in_flight, is_long: false };
+        let mut feeder = Feeder { submitted, input, pulled: 0, is_over: false, max_in_flight, long: 0 };
         feeder.expect();
         feeder
     }
 
+    /// How many will come, as far as is known.
+    pub(crate) fn expected(&self) -> usize {
+        if self.is_over { 0 } else { self.input.size_hint().0 }
+    }
+
     /// Says how many will come.
     fn expect(&mut self) {
-        let expected = if self.is_over { 0 } else { self.input.size_hint().0 };
+        let expected = self.expected();
         self.submitted.hub.lock().core.batch(self.submitted.id).expected = expected;
     }
 
@@ -235,26 +247,38 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>> Feeder<I> {
     /// Pulls so many, and submits them.
     fn pull(&mut self, most: usize) {
         let mut entries: Vec<Entry> = Vec::new();
-        let mut bytes = if self.is_long { self.submitted.hub.lock().core.memory() } else { Vec::new() };
-        if most > 1 {
-            bytes.reserve(BYTES + 512);
-        }
-        let mut row = Row { bytes, first: self.pulled, count: 0 };
+        let (pile, lent) = match self.long {
+            0 => (Pile::new(if most > 1 { (BYTES + 512).min(64 * most) } else { 0 }), None),
+            long => {
+                let core = &mut self.submitted.hub.lock().core;
+                (Pile::reuse(core.memory()), core.lend(long))
+            }
+        };
+        let mut row = Row { pile, first: self.pulled, count: 0 };
+        let mut lent_bytes = None;
         let mut pulled = 0;
         let mut made = 0;
         let mut before = 0;
         let panic = catch_unwind(AssertUnwindSafe(|| {
-            while pulled < most && made + row.bytes.len() < BYTES {
+            while pulled < most && made + row.pile.len() < BYTES {
                 let Some(item) = self.input.next() else {
                     self.is_over = true;
                     break;
                 };
                 let index = self.pulled + pulled;
-                before = row.bytes.len();
-                match items::append(&mut row.bytes, Tag::Value, &item) {
+                before = row.pile.len();
+                if let Some(lent) = &lent {
+                    // Long items come one at a time.
+                    lent_bytes = lent.lease.with(|place| items::put_long(place, &item));
+                    if lent_bytes.is_some() {
+                        pulled += 1;
+                        break;
+                    }
+                }
+                match row.pile.append(&item) {
                     Appended::Plain => row.count += 1,
                     Appended::Handles(descriptors) => {
-                        let alone = row.bytes.split_off(before);
+                        let alone = row.pile.split_off(before);
                         made += before + alone.len();
                         row.flush(&mut entries, index + 1);
                         entries.push(Entry::Source(Source::new(alone, descriptors, index, 1)));
@@ -265,20 +289,29 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>> Feeder<I> {
                         entries.push(Entry::Failed(index, why));
                     }
                 }
-                before = row.bytes.len();
+                before = row.pile.len();
                 pulled += 1;
+                if lent.is_some() {
+                    break;
+                }
             }
         }));
         if panic.is_err() {
             // The input ends with what it had yielded before, all of which is run.
-            row.bytes.truncate(before.min(row.bytes.len()));
+            row.pile.truncate(before);
             pulled = row.first + row.count - self.pulled;
             self.is_over = true;
         }
-        self.is_long = row.bytes.len() > 2 * BYTES;
+        self.long = match lent_bytes.unwrap_or(row.pile.len()) {
+            length if length > 2 * BYTES => length,
+            _ => 0,
+        };
         row.flush(&mut entries, 0);
+        if let (Some(lent), Some(length)) = (lent, lent_bytes) {
+            entries.push(Entry::Source(Source::lent(lent, length, self.pulled)));
+        }
         self.pulled += pulled;
-        let expected = if self.is_over { 0 } else { self.input.size_hint().0 };
+        let expected = self.expected();
         let mut state = self.submitted.hub.lock();
         // What has come meanwhile makes room for more.
         let has_received = state.core.receive();
@@ -305,7 +338,7 @@ enum Entry {
 
 /// Items without descriptors, one behind the other.
 struct Row {
-    bytes: Vec<u8>,
+    pile: Pile,
     first: usize,
     count: usize,
 }
@@ -315,7 +348,7 @@ impl Row {
     fn flush(&mut self, entries: &mut Vec<Entry>, next: usize) {
         let none: Vec<Descriptor> = Vec::new();
         if self.count > 0 {
-            let bytes = std::mem::take(&mut self.bytes);
+            let bytes = std::mem::take(&mut self.pile).into_bytes();
             entries.push(Entry::Source(Source::new(bytes, none, self.first, self.count)));
         }
         (self.first, self.count) = (next, 0);

@@ -74,23 +74,49 @@ fn check_length(length: usize) -> Result<(), Error> {
     }
 }
 
-/// Puts a value into memory that is lent for it: how many bytes there are then. `None` if it does not fit, has handles in
-/// it, or cannot be written: then it is to be appended to a buffer, which says why.
+/// Puts a value into memory that is there: how many bytes it takes. `None` if it does not fit, has handles in it, or cannot
+/// be written: then it is to be [appended](append) elsewhere, which says why.
+#[inline(always)]
 pub(crate) fn put<T: Serialize + 'static>(place: &mut [u8], value: &T) -> Option<usize> {
+    let (head, body) = place.split_first_mut()?;
+    let mut room = Room::new(body);
+    let result = codec::write(value, &mut room);
+    let length = room.used();
+    if result.is_ok() && length <= SHORT {
+        *head = length as u8;
+        return Some(1 + length);
+    }
+    put_otherwise(place, length, result)
+}
+
+/// Puts the longer head in front of a value, if there is room.
+#[cold]
+#[inline(never)]
+fn put_otherwise(place: &mut [u8], length: usize, result: Result<(), Error>) -> Option<usize> {
+    if result.and_then(|()| check_length(length)).is_err() {
+        // Whoever appends it hears of it again.
+        let _ = handover::take_failure();
+        return None;
+    }
+    let end = LONG_HEAD + length;
+    place.get_mut(..end)?.copy_within(1..=length, LONG_HEAD);
+    place[..LONG_HEAD].copy_from_slice(&long_head(Tag::Value, length));
+    Some(end)
+}
+
+/// [`put`], of a value that is likely to be long: if so, it is not moved.
+#[inline(never)]
+pub(crate) fn put_long<T: Serialize + 'static>(place: &mut [u8], value: &T) -> Option<usize> {
     let (head, body) = place.split_first_chunk_mut::<LONG_HEAD>()?;
     let mut room = Room::new(body);
-    let result = codec::write(value, &mut room).and_then(|()| check_length(room.used()));
+    let result = codec::write(value, &mut room);
     let length = room.used();
-    match result {
-        Ok(()) => {
-            *head = long_head(Tag::Value, length);
-            Some(LONG_HEAD + length)
-        }
-        Err(_) => {
-            let _ = handover::take_failure();
-            None
-        }
+    if result.and_then(|()| check_length(length)).is_err() {
+        let _ = handover::take_failure();
+        return None;
     }
+    *head = long_head(Tag::Value, length);
+    Some(LONG_HEAD + length)
 }
 
 /// What became of a value that was to be appended.
@@ -282,11 +308,13 @@ mod tests {
             assert_eq!(next(&mut &bytes[1..bytes.len() - 6]), None, "cut off");
 
             let mut place = vec![0; length + 20];
-            let used = put(&mut place, &value).unwrap();
-            let mut rest = &place[..used];
-            assert_eq!(read(next(&mut rest).unwrap().1), Ok(value.clone()));
-            assert!(rest.is_empty());
-            assert_eq!(put(&mut place[..used - 1], &value), None);
+            for put in [put, put_long] {
+                let used = put(&mut place, &value).unwrap();
+                let mut rest = &place[..used];
+                assert_eq!(read(next(&mut rest).unwrap().1), Ok(value.clone()));
+                assert!(rest.is_empty());
+                assert_eq!(put(&mut place[..used - 1], &value), None);
+            }
         }
     }
 

@@ -5,9 +5,10 @@ mod calls;
 pub use calls::Initialized;
 pub(crate) use calls::{ForEachChunk, Initialize, MakeState, Map, MapWithState, SendState, StarMap};
 
-use crate::board::{self, Board, End};
+use crate::board::{Board, End};
 use crate::crew::{INLINE, SLAB_KEPT};
 use crate::items::{self, Appended, Parcel, Tag};
+use crate::pile::Pile;
 use crate::wire::{Employment, Job, Kind, Line, Order, Report};
 use calls::{Last, Setup};
 use polyproc_memory::handover;
@@ -30,7 +31,7 @@ pub(crate) fn work(employment: Employment) {
         board,
         state: Box::new(()),
         message: Vec::new(),
-        results: vec![0; Report::SIZE],
+        results: Pile::default(),
         job: 0,
         count: 0,
         index: 0,
@@ -100,7 +101,7 @@ pub(crate) struct Run {
     /// The order, with the items that came with it.
     message: Vec<u8>,
     /// Room for a report, and the results that were not sent.
-    results: Vec<u8>,
+    results: Pile,
     job: u64,
     count: u32,
     /// The item that is next.
@@ -195,14 +196,17 @@ impl Run {
     fn perform(&mut self, job: &Job) -> Result<(), Gone> {
         (self.job, self.count, self.index, self.reported) = (job.number, job.count, 0, 0);
         (self.epoch, self.unit, self.next_unit) = (job.epoch, job.unit, job.unit);
-        self.results.truncate(Report::SIZE);
+        self.results.truncate(0);
+        // A large buffer is not kept for small results.
+        self.results.make_room(ROOM, KEPT);
+        self.results.skip(Report::SIZE);
         self.end = End::default();
         self.function = Some(job.function);
         self.lent.take_if(|(function, _)| *function != job.function);
         let start = Instant::now();
         if job.function.call(self).is_err() {
             while self.index < self.count {
-                items::append_text(&mut self.results, Tag::Unreadable, NOT_HERE);
+                self.results.append_text(Tag::Unreadable, NOT_HERE);
                 self.index += 1;
             }
         }
@@ -214,7 +218,7 @@ impl Run {
     /// Reports the end of a job, its results in the slab if they are long and there is one.
     fn finish(&mut self, worked: u64) -> Result<(), Gone> {
         let out = self.out.take();
-        let results = &self.results[Report::SIZE..];
+        let results = &self.results.bytes()[Report::SIZE..];
         let length = results.len();
         let put = self.put.take().or_else(|| {
             let slab = out.filter(|slab| length > INLINE && length <= slab.len())?;
@@ -223,7 +227,7 @@ impl Run {
         });
         let Some(length) = put else { return self.report(Kind::Done, worked, &[]) };
         self.results.truncate(Report::SIZE);
-        self.results.extend_from_slice(&(length as u64).to_le_bytes());
+        self.results.append_bytes(&(length as u64).to_le_bytes());
         self.report(Kind::DoneInSlab, worked, &[])
     }
 
@@ -257,7 +261,7 @@ impl Run {
             });
             let done = done.unwrap_or_else(|panic| {
                 self.results.truncate(self.started);
-                let _ = items::append(&mut self.results, Tag::Panicked, &panic);
+                let _ = self.results.append_slowly(Tag::Panicked, &panic);
                 self.settle()
             });
             if done.is_err() {
@@ -286,7 +290,7 @@ impl Run {
             self.index += 1;
             return Ok(());
         }
-        match items::append(&mut self.results, Tag::Value, result) {
+        match self.results.append(result) {
             Appended::Plain => self.settle(),
             Appended::Handles(descriptors) => self.send_alone(&descriptors),
             Appended::Not(why) => self.enter_text(Tag::Unsendable, &why),
@@ -303,13 +307,13 @@ impl Run {
         }
         let Some(out) = &self.out else { return false };
         // As in the pool: what somebody left behind does no harm.
-        self.put = items::put(&mut out.lock().unwrap_or_else(|error| error.into_inner()), result);
+        self.put = items::put_long(&mut out.lock().unwrap_or_else(|error| error.into_inner()), result);
         self.put.is_some()
     }
 
     #[cold]
     fn enter_text(&mut self, tag: Tag, text: &str) -> Result<(), Gone> {
-        items::append_text(&mut self.results, tag, text);
+        self.results.append_text(tag, text);
         self.settle()
     }
 
@@ -335,11 +339,11 @@ impl Run {
             // Whoever sends them all commits this one.
             return Ok(());
         }
-        if self.results.len() - Report::SIZE > board::CAPACITY - 8 {
-            return self.report(Kind::Part, 0, &[]);
+        let result = &self.results.bytes()[self.started..];
+        match self.board.commit(self.job, self.index, &mut self.end, result) {
+            true => Ok(()),
+            false => self.report(Kind::Part, 0, &[]),
         }
-        self.board.commit(self.job, self.index, &mut self.end, &self.results[self.started..]);
-        Ok(())
     }
 
     /// Sends the result that was appended last by itself, because descriptors go with it.
@@ -350,7 +354,7 @@ impl Run {
             self.report(Kind::Part, 0, &[])?;
         }
         self.index += 1;
-        self.results.extend_from_slice(&alone);
+        self.results.append_bytes(&alone);
         self.report(Kind::Part, 0, descriptors)
     }
 
@@ -358,17 +362,13 @@ impl Run {
     fn report(&mut self, kind: Kind, worked: u64, descriptors: &[handover::Descriptor]) -> Result<(), Gone> {
         let count = self.index - self.reported;
         let report = Report { kind, count, job: self.job, worked };
-        self.results[..Report::SIZE].copy_from_slice(&report.to_bytes());
-        send(&self.line, &self.results, descriptors)?;
+        self.results.bytes_mut()[..Report::SIZE].copy_from_slice(&report.to_bytes());
+        send(&self.line, self.results.bytes(), descriptors)?;
         self.reported = self.index;
         if kind == Kind::Part {
             // They are the pool's: from here on the board is about the next.
             self.end = End::default();
             self.board.count(self.job, self.index);
-        }
-        // A large buffer is not kept for small results.
-        if self.results.capacity() > KEPT {
-            self.results = vec![0; Report::SIZE];
         }
         self.results.truncate(Report::SIZE);
         Ok(())
@@ -393,6 +393,8 @@ impl Run {
     }
 }
 
+/// Room for a report, and for the results of a job whose items came with it, if they are no longer than those.
+const ROOM: usize = Report::SIZE + INLINE + 512;
 /// So large a buffer is kept from one job to the next.
 const KEPT: usize = 4 << 20;
 
