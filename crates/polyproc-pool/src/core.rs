@@ -10,6 +10,8 @@
 mod dispatch;
 mod lives;
 mod reports;
+#[cfg(test)]
+mod tests;
 
 use crate::batch::{Batch, BatchId, Callback, Piece, Source, What};
 use crate::crew::{Recipe, Worker};

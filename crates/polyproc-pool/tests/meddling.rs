@@ -165,6 +165,29 @@ fn a_limit_holds_for_tasks_that_come_while_another_thread_waits() {
     });
 }
 
+/// It is submitted by a `next` that has its result already, and so does not wait; and nobody else has anything to do.
+#[test]
+fn a_limit_holds_for_tasks_that_come_while_everybody_sleeps() {
+    let _watchdog = watchdog();
+    let pool = Pool::builder().workers(1).task_timeout(Duration::from_millis(30)).build().unwrap();
+    let task = |n: u64| {
+        if n == 2 {
+            std::thread::sleep(Duration::from_secs(100));
+        }
+        n
+    };
+    pool.batch().chunk_size(2).map(task, 0..2).unwrap();
+    let mut results = pool.batch().chunk_size(2).max_in_flight(2).imap(task, 0..3);
+    assert_eq!(results.next().unwrap().unwrap(), 0);
+    // Until the supervisor sleeps with nothing to look after.
+    std::thread::sleep(Duration::from_millis(80));
+    assert_eq!(results.next().unwrap().unwrap(), 1);
+    let start = Instant::now();
+    wait_until("the third one has taken too long", || pool.stats().deaths == 1);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(matches!(results.next(), Some(Err(TaskError::TimedOut { .. }))));
+}
+
 /// Orders that were revoked lie in a worker's line until it passes them by, and nothing tells when it has.
 #[test]
 fn a_line_full_of_what_was_cancelled_holds_up_nothing() {
@@ -421,11 +444,12 @@ fn a_long_result_of_a_worker_that_stops_now_and_then_comes() {
             }
         });
         for n in 0..40u64 {
-            let result = pool.apply_async(|n: u64| vec![n; 500_000], (n,));
+            // Longer than any line.
+            let result = pool.apply_async(|n: u64| vec![n | 1 << 40; 500_000], (n,));
             let is_there = result.wait_timeout(Duration::from_secs(20));
             is_over.store(!is_there || n == 39, Ordering::Relaxed);
             assert!(is_there, "{n} does not come");
-            assert!(result.get().unwrap() == vec![n; 500_000]);
+            assert!(result.get().unwrap() == vec![n | 1 << 40; 500_000]);
         }
     });
 }
