@@ -28,18 +28,21 @@ pub(crate) struct Source {
     pub(crate) count: usize,
     /// How often the first one was tried.
     pub(crate) tried: u32,
+    /// How many workers died that had it next and were at nothing else.
+    pub(crate) shunned: u32,
 }
 
 impl Source {
     /// The items of a fresh buffer.
     pub(crate) fn new(bytes: Vec<u8>, descriptors: Vec<Descriptor>, first: usize, count: usize) -> Source {
-        Source { bytes: Arc::new(bytes), descriptors: Arc::new(descriptors), at: 0, first, count, tried: 0 }
+        let (bytes, descriptors) = (Arc::new(bytes), Arc::new(descriptors));
+        Source { bytes, descriptors, at: 0, first, count, tried: 0, shunned: 0 }
     }
 
     /// Takes so many items off the front, one at least, but no more bytes than `limit` if there is more than one. Returns
     /// them, and where they end.
     pub(crate) fn split(&mut self, count: usize, limit: usize) -> (Source, usize) {
-        let most = if self.tried > 0 { 1 } else { count.clamp(1, self.count) };
+        let most = if self.tried + self.shunned > 0 { 1 } else { count.clamp(1, self.count) };
         let (count, length) = items::fit(&self.bytes[self.at..], self.count, most, limit);
         let front = Source { count, ..self.clone() };
         self.skip(count, length);
@@ -52,7 +55,7 @@ impl Source {
         self.first += count;
         self.count -= count;
         if count > 0 {
-            self.tried = 0;
+            (self.tried, self.shunned) = (0, 0);
         }
     }
 

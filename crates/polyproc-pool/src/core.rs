@@ -58,7 +58,7 @@ pub(crate) enum Phase {
 
 /// A job is divided into so many units, each of which may still go to another worker.
 const UNITS: usize = 8;
-/// So many workers in a row may die before they are ready.
+/// So many workers in a row may die before they are ready, or before they begin what they have next.
 const DEATHS: u32 = 3;
 /// How long a worker may be at something before another takes over what it has not begun.
 const PATIENCE: Duration = Duration::from_millis(1);

@@ -107,6 +107,9 @@ impl Core {
             }
             _ => None,
         };
+        // If it was at nothing, it may be what it had next that it died of.
+        let was_at = |job: &Assigned| worker.remains(job).is_some();
+        let is_shunning = !worker.is_doomed && !worker.jobs.iter().any(was_at);
         while let Some(job) = worker.jobs.pop_back() {
             if worker.is_lost
                 && let Some(begun) = job.begun(worker.board.begun())
@@ -119,7 +122,20 @@ impl Core {
                 continue;
             }
             match worker.remains(&job) {
-                None => self.put_back(job.batch, job.items.after(job.reported)),
+                None => {
+                    let (id, mut items) = (job.batch, job.items.after(job.reported));
+                    if is_shunning && worker.jobs.is_empty() && items.count > 0 {
+                        items.shunned += 1;
+                        if items.shunned >= DEATHS {
+                            let (first, deaths) = (items.first, items.shunned);
+                            self.put_back(id, items.after(1));
+                            let what = What::Failed(TaskError::Unbegun { pid, status, deaths });
+                            self.settle(id, Piece { first, count: 1, what });
+                            continue;
+                        }
+                    }
+                    self.put_back(id, items);
+                }
                 Some((committed, bytes)) => {
                     let salvaged = committed - job.reported;
                     let first = job.items.first + job.reported;
