@@ -64,8 +64,10 @@ const DEATHS: u32 = 3;
 const PATIENCE: Duration = Duration::from_millis(1);
 /// No job has more tasks: what an iterator yields is sent in rows of fewer.
 const CHUNK_MOST: usize = 4096;
-/// How long after the system refused a worker it is asked again.
-const RESPITE: Duration = Duration::from_millis(100);
+/// How long after the system refused a worker it is asked again: the first time, and the longest.
+const RESPITE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// After so many refusals in a row what waits fails if there is no worker at all: half a second, and then some.
+const REFUSALS: u32 = 5;
 
 pub(crate) struct Core {
     pub(crate) settings: Settings,
@@ -90,6 +92,8 @@ pub(crate) struct Core {
     deaths: u32,
     /// When the system is asked for a worker again.
     pub(crate) respite: Option<Instant>,
+    /// How often in a row it has refused one.
+    refusals: u32,
     pub(crate) died: u64,
     pub(crate) tasks: u64,
     /// Tells who waits for the workers' end.
@@ -114,6 +118,7 @@ impl Core {
             states: Vec::new(),
             deaths: 0,
             respite: None,
+            refusals: 0,
             died: 0,
             tasks: 0,
             ended: Arc::default(),

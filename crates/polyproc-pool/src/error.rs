@@ -56,7 +56,8 @@ pub enum TaskError {
     Terminated,
     /// The pool was closed when it was submitted.
     Closed,
-    /// The pool has no workers and will have none: why.
+    /// The pool has no workers: why. After [`PoolError::Spawn`] and [`PoolError::Io`] it asks the system again, and later
+    /// tasks may be run; otherwise it will have none.
     Broken(PoolError),
     /// Its arguments cannot be serialised, or not be sent: why. It was not run.
     Encode(String),

@@ -272,7 +272,7 @@ impl Pool {
     }
 
     /// Changes the number of workers. New ones are started soon, by whichever thread attends to the pool; those that are too
-    /// many end when they are idle. Does not block.
+    /// many begin nothing more, and end after the task that they are at. Does not block.
     ///
     /// # Errors
     ///
