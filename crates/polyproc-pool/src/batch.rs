@@ -222,6 +222,10 @@ impl Batch {
         }
     }
 
+    pub(crate) fn under_way(&self) -> usize {
+        self.entered - self.settled
+    }
+
     pub(crate) fn is_done(&self) -> bool {
         self.is_complete && self.settled == self.entered
     }
@@ -237,9 +241,9 @@ impl Batch {
         }
     }
 
-    /// Gives up all that waits, for this reason.
-    pub(crate) fn fail_queued(&mut self, error: &TaskError) {
-        self.queued = 0;
+    /// Gives up all that waits, for this reason: how many that were.
+    pub(crate) fn fail_queued(&mut self, error: &TaskError) -> usize {
+        let count = std::mem::take(&mut self.queued);
         for source in std::mem::take(&mut self.sources) {
             self.settle(Piece {
                 first: source.first,
@@ -247,5 +251,6 @@ impl Batch {
                 what: What::Failed(error.clone()),
             });
         }
+        count
     }
 }

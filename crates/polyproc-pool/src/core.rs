@@ -95,7 +95,12 @@ pub(crate) struct Core {
     /// How often in a row it has refused one.
     refusals: u32,
     pub(crate) died: u64,
+    /// How many tasks were submitted, and of how many it is known what became of them.
+    entered: u64,
     pub(crate) tasks: u64,
+    /// Tells who waits until fewer tasks are under way, and how many they are.
+    pub(crate) room: Arc<Condvar>,
+    pub(crate) wait_for_room: usize,
     /// Tells who waits for the workers' end.
     pub(crate) ended: Arc<Condvar>,
 }
@@ -120,7 +125,10 @@ impl Core {
             respite: None,
             refusals: 0,
             died: 0,
+            entered: 0,
             tasks: 0,
+            room: Arc::default(),
+            wait_for_room: 0,
             ended: Arc::default(),
         }
     }
@@ -158,6 +166,7 @@ impl Core {
     /// Enters tasks, and gives them to workers that take them.
     pub(crate) fn enter(&mut self, id: BatchId, source: Source) {
         let refusal = self.refusal();
+        self.entered += source.count as u64;
         let batch = self.batch(id);
         batch.entered += source.count;
         let refusal = match &batch.function {
@@ -180,6 +189,7 @@ impl Core {
 
     /// Enters a task that failed before it could be sent.
     pub(crate) fn enter_failed(&mut self, id: BatchId, index: usize, error: TaskError) {
+        self.entered += 1;
         self.batch(id).entered += 1;
         self.settle(id, Piece { first: index, count: 1, what: What::Failed(error) });
     }
@@ -192,11 +202,23 @@ impl Core {
 
     /// Enters what became of tasks.
     fn settle(&mut self, id: BatchId, piece: Piece) {
-        self.tasks += piece.count as u64;
+        self.count_settled(piece.count);
         if let Some(batch) = self.batches.get_mut(&id) {
             batch.settle(piece);
             self.finish_batch(id);
         }
+    }
+
+    fn count_settled(&mut self, count: usize) {
+        self.tasks += count as u64;
+        if self.wait_for_room > 0 {
+            self.room.notify_all();
+        }
+    }
+
+    /// How many tasks were submitted and are not done.
+    pub(crate) fn under_way(&self) -> usize {
+        (self.entered - self.tasks) as usize
     }
 
     /// If all is done, and nobody will fetch the results: does what is to be done with them.
@@ -274,7 +296,8 @@ impl Core {
     fn drop_queued(&mut self, id: BatchId, error: &TaskError) {
         self.turns.retain(|turn| *turn != id);
         if let Some(batch) = self.batches.get_mut(&id) {
-            batch.fail_queued(error);
+            let count = batch.fail_queued(error);
+            self.count_settled(count);
             self.finish_batch(id);
         }
     }

@@ -71,6 +71,13 @@ impl Submitted {
         submitted.is_kept = true;
         let hub = Arc::clone(&submitted.hub);
         let mut state = hub.lock();
+        if let Some(most) = state.core.settings.max_in_flight.filter(|_| !is_awaited) {
+            let room = Arc::clone(&state.core.room);
+            state.core.wait_for_room += 1;
+            let has_room = |core: &mut Core| core.under_way() < most || core.refusal().is_some();
+            (state, _) = hub.wait(state, &room, None, has_room);
+            state.core.wait_for_room -= 1;
+        }
         match appended {
             Appended::Plain => state.core.enter(submitted.id, Source::new(bytes, Vec::new(), 0, 1)),
             Appended::Handles(descriptors) => {
@@ -118,6 +125,17 @@ impl Submitted {
     /// Waits until all is done, or the deadline: whether it is.
     pub(crate) fn is_done(&self, deadline: Option<Instant>) -> bool {
         self.is_inherited() || self.wait_for(deadline, true).1
+    }
+
+    /// Waits until fewer tasks than this are under way: how many fewer.
+    fn wait_for_room(&self, most: usize) -> usize {
+        let mut state = self.hub.lock();
+        state.core.batch(self.id).waiting += 1;
+        let has_room = |core: &mut Core| core.batch(self.id).under_way() < most;
+        (state, _) = self.hub.wait(state, &self.news, None, has_room);
+        let batch = state.core.batch(self.id);
+        batch.waiting -= 1;
+        most - batch.under_way()
     }
 
     fn wait_for(&self, deadline: Option<Instant>, all: bool) -> (crate::hub::Guard<'_>, bool) {
@@ -192,7 +210,7 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
                 let pace = state.core.pace(self.submitted.id);
                 let batch = state.core.batch(self.submitted.id);
                 let is_open = is_open && !batch.is_cancelled && batch.function.is_ok();
-                let (queued, under_way) = (batch.queued, batch.entered - batch.settled);
+                let (queued, under_way) = (batch.queued, batch.under_way());
                 // As many as keep them at work until this is called again.
                 let share = workers * chunk.max(pace);
                 let room = match (self.max_in_flight, yielded) {
@@ -221,10 +239,13 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
         }
     }
 
-    /// Pulls all there is.
+    /// Pulls all there is. If there is a limit to how much may be under way, it waits for what is.
     pub(crate) fn feed_all(&mut self) {
         while !self.is_over {
-            self.pull(usize::MAX);
+            let room = self.max_in_flight.map_or(usize::MAX, |most| self.submitted.wait_for_room(most));
+            self.pull(room);
+            // Most inputs know, so that nobody waits for room for nothing.
+            self.is_over |= self.input.size_hint().1 == Some(0);
         }
         self.submitted.is_kept = true;
         let mut state = self.submitted.hub.lock();
