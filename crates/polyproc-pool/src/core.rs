@@ -10,6 +10,8 @@
 mod dispatch;
 mod lives;
 mod reports;
+#[cfg(test)]
+mod tests;
 
 use crate::batch::{Batch, BatchId, Callback, Piece, Source, What};
 use crate::crew::{Recipe, Worker};
@@ -57,14 +59,16 @@ pub(crate) enum Phase {
 
 /// A job is divided into so many units, each of which may still go to another worker.
 const UNITS: usize = 8;
-/// So many workers in a row may die before they are ready.
+/// So many workers in a row may die before they are ready, or before they begin what they have next.
 const DEATHS: u32 = 3;
 /// How long a worker may be at something before another takes over what it has not begun.
 const PATIENCE: Duration = Duration::from_millis(1);
 /// No job has more tasks: what an iterator yields is sent in rows of fewer.
 const CHUNK_MOST: usize = 4096;
-/// How long after the system refused a worker it is asked again.
-const RESPITE: Duration = Duration::from_millis(100);
+/// How long after the system refused a worker it is asked again: the first time, and the longest.
+const RESPITE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// After so many refusals in a row what waits fails if there is no worker at all: half a second, and then some.
+const REFUSALS: u32 = 5;
 
 pub(crate) struct Core {
     pub(crate) settings: Settings,
@@ -90,8 +94,15 @@ pub(crate) struct Core {
     deaths: u32,
     /// When the system is asked for a worker again.
     pub(crate) respite: Option<Instant>,
+    /// How often in a row it has refused one.
+    refusals: u32,
     pub(crate) died: u64,
+    /// How many tasks were submitted, and of how many it is known what became of them.
+    entered: u64,
     pub(crate) tasks: u64,
+    /// Tells who waits until fewer tasks are under way, and how many they are.
+    pub(crate) room: Arc<Condvar>,
+    pub(crate) wait_for_room: usize,
     /// Tells who waits for the workers' end.
     pub(crate) ended: Arc<Condvar>,
 }
@@ -115,8 +126,12 @@ impl Core {
             states: Vec::new(),
             deaths: 0,
             respite: None,
+            refusals: 0,
             died: 0,
+            entered: 0,
             tasks: 0,
+            room: Arc::default(),
+            wait_for_room: 0,
             ended: Arc::default(),
         }
     }
@@ -159,6 +174,7 @@ impl Core {
     /// Enters tasks, and gives them to workers that take them.
     pub(crate) fn enter(&mut self, id: BatchId, source: Source) {
         let refusal = self.refusal();
+        self.entered += source.count as u64;
         let batch = self.batch(id);
         batch.entered += source.count;
         let refusal = match &batch.function {
@@ -181,6 +197,7 @@ impl Core {
 
     /// Enters a task that failed before it could be sent.
     pub(crate) fn enter_failed(&mut self, id: BatchId, index: usize, error: TaskError) {
+        self.entered += 1;
         self.batch(id).entered += 1;
         self.settle(id, Piece { first: index, count: 1, what: What::Failed(error) });
     }
@@ -193,11 +210,23 @@ impl Core {
 
     /// Enters what became of tasks.
     fn settle(&mut self, id: BatchId, piece: Piece) {
-        self.tasks += piece.count as u64;
+        self.count_settled(piece.count);
         if let Some(batch) = self.batches.get_mut(&id) {
             batch.settle(piece);
             self.finish_batch(id);
         }
+    }
+
+    fn count_settled(&mut self, count: usize) {
+        self.tasks += count as u64;
+        if self.wait_for_room > 0 {
+            self.room.notify_all();
+        }
+    }
+
+    /// How many tasks were submitted and are not done.
+    pub(crate) fn under_way(&self) -> usize {
+        (self.entered - self.tasks) as usize
     }
 
     /// If all is done, and nobody will fetch the results: does what is to be done with them.
@@ -275,7 +304,8 @@ impl Core {
     fn drop_queued(&mut self, id: BatchId, error: &TaskError) {
         self.turns.retain(|turn| *turn != id);
         if let Some(batch) = self.batches.get_mut(&id) {
-            batch.fail_queued(error);
+            let count = batch.fail_queued(error);
+            self.count_settled(count);
             self.finish_batch(id);
         }
     }

@@ -146,6 +146,8 @@ pub(crate) struct Worker {
     slabs: [Slab; SLABS + OUTS],
     /// Which slabs of the shelf it was told of.
     shelf: [u64; PLACES],
+    /// How many slabs it was told of.
+    slabs_sent: u64,
     /// How long the last results were, if they were long.
     pub(crate) long: usize,
     under_way: usize,
@@ -162,7 +164,9 @@ pub(crate) struct Worker {
     /// Whether something that it has said was lost.
     pub(crate) is_lost: bool,
     /// Whether it was killed, and so gets nothing more.
-    is_doomed: bool,
+    pub(crate) is_doomed: bool,
+    /// Whether it gets nothing more, because there are too many, and ends after what it is at.
+    pub(crate) is_leaving: bool,
     /// Whether its line was full the last time: of orders that were revoked, and that it has still to pass by.
     pub(crate) is_clogged: bool,
     /// What it was at for too long, and was killed for.
@@ -203,6 +207,7 @@ impl Worker {
             jobs: VecDeque::new(),
             slabs: Default::default(),
             shelf: [0; PLACES],
+            slabs_sent: 0,
             long: 0,
             under_way: 0,
             order: Vec::new(),
@@ -213,6 +218,7 @@ impl Worker {
             is_gone: false,
             is_lost: false,
             is_doomed: false,
+            is_leaving: false,
             is_clogged: false,
             timed_out: None,
             seen: None,
@@ -230,6 +236,7 @@ impl Worker {
         if self.stage != Stage::Ready
             || self.is_gone
             || self.is_doomed
+            || self.is_leaving
             || self.jobs.len() >= JOBS
             || self.under_way >= INLINE_UNDER_WAY
         {
@@ -240,7 +247,8 @@ impl Worker {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.stage == Stage::Ready && !self.is_gone && !self.is_doomed && self.jobs.is_empty()
+        let is_fed = self.stage == Stage::Ready && !self.is_gone && !self.is_doomed && !self.is_leaving;
+        is_fed && self.jobs.is_empty()
     }
 
     /// Gives it a job: the items, which take so many bytes. They come back if it does not take them.
@@ -254,9 +262,10 @@ impl Worker {
         expected: Option<f64>,
     ) -> Result<(), (Source, Refusal)> {
         let bytes = &items.bytes[items.at..items.at + length];
-        let slab = if let Some((lent, length)) = &items.lent {
+        let slabs_before = self.slabs_sent;
+        let slab = if let Some(lent) = &items.lent {
             match self.take_lent(lent) {
-                Ok(true) => Some((SLABS + OUTS + lent.place, lent.lease.clone(), *length)),
+                Ok(true) => Some((SLABS + OUTS + lent.place, lent.lease.clone(), lent.length)),
                 Ok(false) => return Err((items, Refusal::NotNow)),
                 Err(error) => return Err((items, Refusal::Never(error.to_string()))),
             }
@@ -294,7 +303,12 @@ impl Worker {
             self.order.extend_from_slice(bytes);
         }
         let descriptors: Vec<_> = items.descriptors.iter().map(AsFd::as_fd).collect();
-        if let Err(error) = self.line.try_send_with(&self.order, &descriptors) {
+        let sent = match self.line.try_send_with(&self.order, &descriptors) {
+            // It may be the slab that it died of, and then it is this job that has to be said to have killed it.
+            Err(SendError::Disconnected(())) if self.slabs_sent > slabs_before => Ok(()),
+            sent => sent,
+        };
+        if let Err(error) = sent {
             let refusal = match error {
                 SendError::Io { error, .. } => Refusal::Never(error.to_string()),
                 SendError::TooLarge { .. } => Refusal::Never(error.to_string()),
@@ -373,7 +387,10 @@ impl Worker {
                 Ok(false)
             }
             // If it is dead, what it is given comes back.
-            _ => Ok(true),
+            _ => {
+                self.slabs_sent += 1;
+                Ok(true)
+            }
         }
     }
 
@@ -436,7 +453,11 @@ impl Worker {
             return None;
         }
         let committed = (self.board.progress().items as usize).max(job.reported).min(job.items.count);
-        Some((committed, self.board.results(committed - job.reported)))
+        let bytes = match committed - job.reported {
+            0 => Vec::new(),
+            count => self.board.results(count),
+        };
+        Some((committed, bytes))
     }
 
     /// Tells it to end when all is done that it has. If its line is full, it is to be told again.

@@ -7,6 +7,7 @@ use crate::hub::Hub;
 use crate::items::{self, Appended, Tag};
 use crate::pile::Pile;
 use crate::progress::Progress;
+use crate::shelf::Lent;
 use polyproc_memory::handover::Descriptor;
 use polyproc_process::SpawnError;
 use polyproc_process::remote::Remote;
@@ -72,6 +73,13 @@ impl Submitted {
         submitted.is_kept = true;
         let hub = Arc::clone(&submitted.hub);
         let mut state = hub.lock();
+        if let Some(most) = state.core.settings.max_in_flight.filter(|_| !is_awaited) {
+            let room = Arc::clone(&state.core.room);
+            state.core.wait_for_room += 1;
+            let has_room = |core: &mut Core| core.under_way() < most || core.refusal().is_some();
+            (state, _) = hub.wait(state, &room, None, has_room);
+            state.core.wait_for_room -= 1;
+        }
         match appended {
             Appended::Plain => state.core.enter(submitted.id, Source::new(bytes, Vec::new(), 0, 1)),
             Appended::Handles(descriptors) => {
@@ -128,6 +136,17 @@ impl Submitted {
         self.is_inherited() || self.wait_for(deadline, true).1
     }
 
+    /// Waits until fewer tasks than this are under way: how many fewer.
+    fn wait_for_room(&self, most: usize) -> usize {
+        let mut state = self.hub.lock();
+        state.core.batch(self.id).waiting += 1;
+        let has_room = |core: &mut Core| core.batch(self.id).under_way() < most;
+        (state, _) = self.hub.wait(state, &self.news, None, has_room);
+        let batch = state.core.batch(self.id);
+        batch.waiting -= 1;
+        most - batch.under_way()
+    }
+
     fn wait_for(&self, deadline: Option<Instant>, all: bool) -> (crate::hub::Guard<'_>, bool) {
         let mut state = self.hub.lock();
         state.core.batch(self.id).waiting += 1;
@@ -163,6 +182,8 @@ pub(crate) struct Feeder<I> {
     max_in_flight: Option<usize>,
     /// How long the last item was, if it was long.
     long: usize,
+    /// How many items the last row had that was full: a worker gets no more at a time.
+    row: usize,
 }
 
 impl<T: Serialize + 'static, I: Iterator<Item = T>> Feeder<I> {
@@ -174,7 +195,8 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>> Feeder<I> {
     ) -> Feeder<I> {
         let submitted = Submitted::new(hub, function, options.chunk);
         let max_in_flight = options.max_in_flight.or(submitted.hub.lock().core.settings.max_in_flight);
-        let mut feeder = Feeder { submitted, input, pulled: 0, is_over: false, max_in_flight, long: 0 };
+        let mut feeder =
+            Feeder { submitted, input, pulled: 0, is_over: false, max_in_flight, long: 0, row: usize::MAX };
         feeder.expect();
         feeder
     }
@@ -204,9 +226,9 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>> Feeder<I> {
                 let pace = state.core.pace(self.submitted.id);
                 let batch = state.core.batch(self.submitted.id);
                 let is_open = is_open && !batch.is_cancelled && batch.function.is_ok();
-                let (queued, under_way) = (batch.queued, batch.entered - batch.settled);
-                // As many as keep them at work until this is called again.
-                let share = workers * chunk.max(pace);
+                let (queued, under_way) = (batch.queued, batch.under_way());
+                // As many as keep them at work until this is called again. More would only need more memory.
+                let share = workers.saturating_mul(chunk.max(pace).min(self.row));
                 let room = match (self.max_in_flight, yielded) {
                     (Some(most), Some(yielded)) => most.saturating_sub(self.pulled - yielded),
                     (Some(most), None) => most.saturating_sub(under_way),
@@ -233,10 +255,13 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>> Feeder<I> {
         }
     }
 
-    /// Pulls all there is.
+    /// Pulls all there is. If there is a limit to how much may be under way, it waits for what is.
     pub(crate) fn feed_all(&mut self) {
         while !self.is_over {
-            self.pull(usize::MAX);
+            let room = self.max_in_flight.map_or(usize::MAX, |most| self.submitted.wait_for_room(most));
+            self.pull(room);
+            // Most inputs know, so that nobody waits for room for nothing.
+            self.is_over |= self.input.size_hint().1 == Some(0);
         }
         self.submitted.is_kept = true;
         let mut state = self.submitted.hub.lock();
@@ -248,7 +273,7 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>> Feeder<I> {
     fn pull(&mut self, most: usize) {
         let mut entries: Vec<Entry> = Vec::new();
         let (pile, lent) = match self.long {
-            0 => (Pile::new(if most > 1 { (BYTES + 512).min(64 * most) } else { 0 }), None),
+            0 => (Pile::new(if most > 1 { (BYTES + 512).min(most.saturating_mul(64)) } else { 0 }), None),
             long => {
                 let core = &mut self.submitted.hub.lock().core;
                 (Pile::reuse(core.memory()), core.lend(long))
@@ -302,13 +327,16 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>> Feeder<I> {
             pulled = row.first + row.count - self.pulled;
             self.is_over = true;
         }
+        if row.pile.len() >= BYTES && row.count > 0 {
+            self.row = row.count;
+        }
         self.long = match lent_bytes.unwrap_or(row.pile.len()) {
             length if length > 2 * BYTES => length,
             _ => 0,
         };
         row.flush(&mut entries, 0);
         if let (Some(lent), Some(length)) = (lent, lent_bytes) {
-            entries.push(Entry::Source(Source::lent(lent, length, self.pulled)));
+            entries.push(Entry::Source(Source::lent(Lent { length, ..lent }, self.pulled)));
         }
         self.pulled += pulled;
         let expected = self.expected();

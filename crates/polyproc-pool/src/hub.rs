@@ -353,8 +353,7 @@ impl Hub {
             state.core.starting -= 1;
             match worker.and_then(|worker| self.watch(worker)) {
                 Ok(worker) => {
-                    state.core.respite = None;
-                    state.core.workers.push(worker);
+                    state.core.welcome(worker);
                     if state.core.refusal().is_some() {
                         // The pool has ended meanwhile, or is about to.
                         if matches!(state.core.phase, Phase::Closed) {

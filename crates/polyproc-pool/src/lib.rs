@@ -49,6 +49,8 @@
 //! | arguments or a result cannot be sent or read | that task's error |
 //! | the initializer fails or panics | the pool is [broken](PoolError::Initializer), with its message |
 //! | workers die before they are ready, three in a row | the pool is [broken](PoolError::WorkersDie) |
+//! | workers die before they begin a task, three in a row: they have too little memory for it, perhaps | [`TaskError::Unbegun`] for that task |
+//! | the system has no room for another worker | it is asked again, less and less often; if there is no worker at all, what waits for more than half a second [fails](TaskError::Broken), and what comes later may be run |
 //! | this process is killed | its workers are killed, too |
 //! | Ctrl-C in a terminal | this process is interrupted, and the workers are not |
 //!
@@ -63,7 +65,8 @@
 //! timeout waits no shorter than it says, on a monotonic clock.
 //!
 //! Input is pulled in the thread that calls `map`, `next` and so on, only as far ahead as the workers soon need. The
-//! `_async` forms pull all of it at once.
+//! `_async` forms pull all of it at once, and keep it in memory, unless [`max_in_flight`](Builder::max_in_flight) bounds what
+//! is under way.
 //!
 //! # What it costs
 //!

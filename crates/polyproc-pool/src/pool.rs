@@ -154,6 +154,9 @@ impl Pool {
     }
 
     /// [`apply`](Pool::apply) without the wait: what goes wrong, the result says.
+    ///
+    /// The arguments lie in memory until a worker takes them, however many there are, unless
+    /// [`max_in_flight`](Builder::max_in_flight) says how many there may be: then this waits until there are fewer.
     pub fn apply_async<F, Args>(&self, function: F, arguments: Args) -> AsyncResult<F::Output>
     where
         F: Function<Args>,
@@ -164,7 +167,8 @@ impl Pool {
         AsyncResult::of_one(Submitted::one(&self.0.hub, function, &arguments, false))
     }
 
-    /// [`map`](Pool::map) without the wait. The input is pulled to its end, at once.
+    /// [`map`](Pool::map) without the wait. The input is pulled to its end, at once, unless
+    /// [`max_in_flight`](Builder::max_in_flight) says how much may be under way.
     pub fn map_async<F, T, R>(
         &self,
         function: F,
@@ -178,7 +182,7 @@ impl Pool {
         self.batch().map_async(function, input)
     }
 
-    /// [`starmap`](Pool::starmap) without the wait. The input is pulled to its end, at once.
+    /// [`starmap`](Pool::starmap) without the wait. The input is pulled as by [`map_async`](Pool::map_async).
     pub fn starmap_async<F, Args>(
         &self,
         function: F,
@@ -272,7 +276,7 @@ impl Pool {
     }
 
     /// Changes the number of workers. New ones are started soon, by whichever thread attends to the pool; those that are too
-    /// many end when they are idle. Does not block.
+    /// many begin nothing more, and end after the task that they are at. Does not block.
     ///
     /// # Errors
     ///

@@ -23,6 +23,8 @@ pub(crate) struct Lent {
     pub(crate) place: usize,
     pub(crate) number: u64,
     pub(crate) lease: Lease,
+    /// How many bytes the item has that was written there.
+    pub(crate) length: usize,
 }
 
 impl Shelf {
@@ -44,7 +46,7 @@ impl Shelf {
                 place
             }
         };
-        Some(Lent { place, number: self.numbers[place], lease: self.slabs[place].lease()? })
+        Some(Lent { place, number: self.numbers[place], lease: self.slabs[place].lease()?, length: 0 })
     }
 }
 

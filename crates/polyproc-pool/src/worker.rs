@@ -12,7 +12,7 @@ use crate::pile::Pile;
 use crate::wire::{Employment, Job, Kind, Line, Order, Report};
 use calls::{Last, Setup};
 use polyproc_memory::handover;
-use polyproc_pipe::SendError;
+use polyproc_pipe::{RecvError, SendError};
 use polyproc_process::remote::{self, Panic, Remote};
 use polyproc_value::Array;
 use serde::Serialize;
@@ -145,8 +145,12 @@ impl Run {
             self.message.clear();
             let descriptors = match self.line.recv_with(&mut self.message) {
                 Ok(descriptors) => descriptors,
-                // Also if it is out of descriptors: another can have the job.
-                Err(_) => return Err(Gone),
+                Err(RecvError::Disconnected) => return Err(Gone),
+                // Out of descriptors, for instance: another can have the job.
+                Err(error) => {
+                    eprintln!("polyproc: a task cannot be received: {error}");
+                    std::process::exit(74)
+                }
             };
             let (order, length) = {
                 let read = || postcard::take_from_bytes::<Order>(&self.message);
@@ -160,7 +164,12 @@ impl Run {
                 };
                 match read {
                     Ok((order, rest)) => (order, self.message.len() - rest.len()),
-                    Err(_) => return Err(Gone),
+                    Err(_) => {
+                        let why = handover::take_failure();
+                        let why = why.map_or_else(|| "it is nonsense".into(), |why| why.to_string());
+                        eprintln!("polyproc: a task cannot be received: {why}");
+                        std::process::exit(74)
+                    }
                 }
             };
             match order {

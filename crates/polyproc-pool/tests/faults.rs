@@ -3,6 +3,7 @@
 mod common;
 
 use common::{die, signal, spin, state, wait_until, watchdog};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use polyproc_pool::{Pool, PoolError, Retry, TaskError};
 use polyproc_process::{init_for_tests, parent_process};
@@ -405,6 +406,36 @@ fn workers_killed_in_their_initializer_are_replaced_but_not_for_ever() {
         Err(TaskError::Broken(PoolError::WorkersDie { status, .. })) => assert_eq!(status.signal(), Some(9)),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_task_that_no_worker_can_take_is_given_up() {
+    let _watchdog = watchdog();
+    let limit = || setrlimit(Resource::RLIMIT_NOFILE, 40, 40).unwrap();
+    let pool = Pool::builder().workers(2).initializer(limit, ()).build().unwrap();
+    let handles: Vec<_> = (0..60).map(|_| RawValue::new(0u32).unwrap()).collect();
+    let count = |handles: Vec<RawValue<u32>>| handles.len();
+    let many = pool.apply_async(count, (handles.clone(),));
+    let few = pool.map_async(count, (0..20).map(|n| handles[..n % 3].to_vec()));
+    match many.get() {
+        Err(TaskError::Unbegun { pid, status, deaths: 3 }) => assert!(pid != 0 && !status.success()),
+        other => panic!("{other:?}"),
+    }
+    assert!(few.get().unwrap().into_iter().eq((0..20).map(|n| n % 3)));
+    assert_eq!(pool.stats().deaths, 3);
+    // Too little memory, for what comes in a slab of its own.
+    let limit = || {
+        let size = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = size.split(' ').next().unwrap().parse().unwrap();
+        let (_, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
+        setrlimit(Resource::RLIMIT_AS, pages * 4096 + (4 << 20), hard).unwrap();
+    };
+    let pool = Pool::builder().workers(1).initializer(limit, ()).build().unwrap();
+    let length = |bytes: Vec<u8>| bytes.len();
+    let long = pool.apply_async(length, (vec![1; 20 << 20],));
+    let long = long.get();
+    assert!(matches!(long, Err(TaskError::Unbegun { deaths: 3, .. })), "{long:?}");
+    assert_eq!(pool.apply(length, (vec![1; 100],)).unwrap(), 100);
 }
 
 #[test]
