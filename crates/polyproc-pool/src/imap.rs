@@ -90,12 +90,11 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'stati
                 self.progress.advance(1);
                 return Some(result);
             }
-            while let Some(piece) = self.early.remove(&self.reached) {
+            // One after the other: long results need less memory so, and the same again and again.
+            if let Some(piece) = self.early.remove(&self.reached) {
                 self.reached += piece.count;
                 let memory = piece.read(&mut self.ready);
                 self.feeder.submitted.recycle(memory);
-            }
-            if !self.ready.is_empty() {
                 continue;
             }
             if self.is_done {
@@ -139,6 +138,7 @@ impl<I, R> fmt::Debug for Imap<I, R> {
 /// As [`Imap`], but a slow task holds up no other's result. [`indexed`](ImapUnordered::indexed) says whose each is.
 pub struct ImapUnordered<I, R> {
     feeder: Feeder<I>,
+    pieces: VecDeque<Piece>,
     ready: VecDeque<(usize, Result<R, TaskError>)>,
     yielded: usize,
     is_done: bool,
@@ -157,7 +157,8 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'stati
         feeder.feed(Some(0));
         feeder.submitted.hub.attend(feeder.submitted.hub.lock());
         let progress = options.progress.clone();
-        ImapUnordered { feeder, ready: VecDeque::new(), yielded: 0, is_done: false, progress }
+        let (pieces, ready) = (VecDeque::new(), VecDeque::new());
+        ImapUnordered { feeder, pieces, ready, yielded: 0, is_done: false, progress }
     }
 
     /// The results with the indices of their tasks in the input.
@@ -183,6 +184,11 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'stati
                 self.progress.advance(1);
                 return Some((Some(index), result));
             }
+            if let Some(piece) = self.pieces.pop_front() {
+                let memory = piece.read(&mut self.ready);
+                self.feeder.submitted.recycle(memory);
+                continue;
+            }
             if self.is_done {
                 self.progress.end();
                 return None;
@@ -197,10 +203,7 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'stati
             if pieces.is_empty() && !is_done {
                 return Some((None, Err(TaskError::NotReady)));
             }
-            for piece in pieces {
-                let memory = piece.read(&mut self.ready);
-                self.feeder.submitted.recycle(memory);
-            }
+            self.pieces.extend(pieces);
         }
     }
 }

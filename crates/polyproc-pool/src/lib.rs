@@ -73,13 +73,14 @@
 //! Ratios of one run on two virtual CPUs with two workers: `benches/README.md` has more, and how they were taken.
 //!
 //! - A task there and back, hot: about 3 µs; a plain connection does it in 0.8.
-//! - A task among many: 30 to 40 ns, most of it for turning a number into bytes and back, twice. Python's `Pool.map` takes
-//!   four to six times as long, and some hundred times as long with chunks of one. Threads with `rayon` share their memory and take 0.6 ns: what
-//!   takes less than some hundred nanoseconds is not worth the way to another process.
+//! - A task among many: 10 to 24 ns, most of it for turning a number into bytes and back, twice, and for fresh memory.
+//!   Python's `Pool.map` takes nine times as long, and some hundred times as long with chunks of one. Threads with `rayon`
+//!   share their memory and take 0.7 ns: what takes less than some hundred nanoseconds is not worth the way to another process.
 //! - How many tasks a worker gets at a time follows from how long they were measured to take; what it has not begun can be
 //!   taken back, so a slow task holds up no other.
-//! - Arguments or results of more than 16 KiB lie in shared memory that is used again, and are copied three times each way.
-//! - A worker costs a process, about a millisecond to start, 280 KiB of shared memory, more for long items, and five
+//! - Arguments or results of more than 24 KiB lie in shared memory that is used again, and are copied twice each way: into it
+//!   and out of it. Some arguments need a third copy: if many of them wait, or [`apply`](Pool::apply) submits them.
+//! - A worker costs a process, about a millisecond to start, 310 KiB of shared memory, more for long items, and five
 //!   descriptors in this process.
 //! - What is waited for costs a look at each worker at work; with hundreds of workers that is some microseconds each time.
 //!

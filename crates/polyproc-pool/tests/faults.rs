@@ -7,11 +7,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use polyproc_pool::{Pool, PoolError, Retry, TaskError};
 use polyproc_process::{init_for_tests, parent_process};
-use polyproc_value::{Array, RawValue};
+use polyproc_value::{Array, RawArray, RawValue};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 init_for_tests!();
@@ -336,6 +336,46 @@ fn a_worker_killed_while_it_writes_a_long_result() {
             Err(other) => panic!("{other}"),
         }
         assert_eq!(pool.apply(square, (2,)).unwrap(), 4);
+    }
+}
+
+/// How often each task was begun.
+static TRIES: OnceLock<RawArray<u64>> = OnceLock::new();
+
+/// They lie in memory that all workers know and that is used again. Between them are short ones, and those that panic.
+#[test]
+fn long_arguments_outlive_their_workers() {
+    let _watchdog = watchdog();
+    const COUNT: usize = 120;
+    let tries = RawArray::zeroed(COUNT).unwrap();
+    let remember = |tries: RawArray<u64>| TRIES.set(tries).unwrap();
+    let task = |bytes: Vec<u8>| {
+        let number = usize::from(bytes[0]);
+        let tried = TRIES.get().unwrap().fetch_add(number, 1).unwrap();
+        if number % 11 == 3 && tried < 2 {
+            die();
+        }
+        assert_ne!(number % 40, 7, "never");
+        assert!(bytes.iter().all(|byte| usize::from(*byte) == number), "{number} is another's");
+        bytes
+    };
+    let argument = |number: usize| match number % 9 {
+        8 => vec![number as u8; 5],
+        _ => vec![number as u8; 60_000 + 7_919 * number],
+    };
+    let pool = Pool::builder().workers(3).retry(Retry::UpTo(2)).initializer(remember, (tries.clone(),));
+    let pool = pool.build().unwrap();
+    let results: Vec<_> = pool.imap(task, (0..COUNT).map(argument)).collect();
+    assert_eq!(results.len(), COUNT);
+    for (number, result) in results.into_iter().enumerate() {
+        match result {
+            Err(TaskError::Panicked { message, .. }) => {
+                assert!(number % 40 == 7 && message.contains("never"), "{message}");
+            }
+            result => assert!(result.unwrap() == argument(number), "{number}"),
+        }
+        let expected = if number % 11 == 3 { 3 } else { 1 };
+        assert_eq!(tries.load(number), Ok(expected), "{number}");
     }
 }
 
