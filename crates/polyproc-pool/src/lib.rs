@@ -74,7 +74,7 @@
 //!
 //! - A task there and back, hot: about 3 µs; a plain connection does it in 0.8.
 //! - A task among many: 10 to 24 ns, most of it for turning a number into bytes and back, twice, and for fresh memory.
-//!   Python's `Pool.map` takes nine times as long, and some hundred times as long with chunks of one. Threads with `rayon`
+//!   Python's `Pool.map` takes seven to nine times as long, and some hundred times as long with chunks of one. Threads with `rayon`
 //!   share their memory and take 0.7 ns: what takes less than some hundred nanoseconds is not worth the way to another process.
 //! - How many tasks a worker gets at a time follows from how long they were measured to take; what it has not begun can be
 //!   taken back, so a slow task holds up no other.
