@@ -86,8 +86,8 @@
 //! # Limits
 //!
 //! - A single argument or result is at most 1 GiB.
-//! - If this process is killed in [`for_each_chunk`](Pool::for_each_chunk), its workers die a moment after it: whoever takes the
-//!   array's lock meanwhile is told of the death, and may see elements change.
+//! - If this process is killed in [`for_each_chunk`](Pool::for_each_chunk), its workers die a moment after it, and whoever takes
+//!   the array's lock waits for that. For a worker that is stopped (`SIGSTOP`) that may be long.
 //! - A task's `task_timeout` is noticed by looking, at most a tenth of it too late.
 //! - If the program ignores `SIGCHLD`, nobody knows how a worker ended.
 //! - Functions of a shared library cannot be called: `polyproc-process` has its other limits.

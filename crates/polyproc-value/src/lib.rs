@@ -66,7 +66,7 @@
 //! | | a `T` of 1, 2, 4 or 8 bytes | any other |
 //! |---|---|---|
 //! | `Value<T>` | 40 bytes, and the value | 44 bytes, and twice the value |
-//! | `Array<T>` | 40 bytes, and the elements | 48 bytes, and the elements and one more |
+//! | `Array<T>` | 48 bytes, and the elements | 56 bytes, and the elements and one more |
 //! | `RawValue<T>`, `RawArray<T>` | the numbers | |
 //!
 //! An object of its own takes whole pages and one file descriptor. Thousands of them belong into one [`Arena`], where a
@@ -114,7 +114,7 @@ pub use array::{Array, ArrayGuard};
 pub use code::{TypeCode, UnknownTypeCode};
 pub use error::{ArrayError, OutOfRange, Poisoned};
 #[doc(hidden)]
-pub use loan::Loan;
+pub use loan::{Lending, Loan};
 pub use number::{Number, NumberError};
 pub use polyproc_memory::Arena;
 pub use polyproc_mutex::{LockTimeoutError, PoisonCause, PoisonError, TryLockError};
