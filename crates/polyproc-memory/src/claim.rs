@@ -2,7 +2,6 @@
 
 use crate::object::Object;
 use polyproc_sys::atomic::{Ordering, fence};
-use polyproc_sys::thread;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -26,7 +25,8 @@ pub struct Claimant {
 #[derive(Debug)]
 pub struct Claim<'a> {
     claimant: &'a Claimant,
-    forks: u32,
+    /// Whose it is: a forked child has a copy.
+    pid: u32,
 }
 
 impl Object {
@@ -63,14 +63,14 @@ impl Claimant {
     /// The system has no room for a lock.
     pub fn claim(&self) -> io::Result<Claim<'_>> {
         control(&self.file, libc::F_OFD_SETLK, &mut lock(libc::F_RDLCK, self.place))?;
-        Ok(Claim { claimant: self, forks: thread::forks() })
+        Ok(Claim { claimant: self, pid: std::process::id() })
     }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         // In a forked child it is the parent's to let go.
-        if self.forks == thread::forks() {
+        if self.pid == std::process::id() {
             // Pairs with the one in `is_claimed`: all that was written under the claim comes before its end.
             fence(Ordering::SeqCst);
             // It cannot fail: it takes away a whole lock.

@@ -60,6 +60,8 @@ pub(crate) enum Phase {
 const UNITS: usize = 8;
 /// So many workers in a row may die before they are ready, or before they begin what they have next.
 const DEATHS: u32 = 3;
+/// A task that may take so long is begun by a worker after ten times as long, and this at least: else the worker stands still.
+const STANDSTILL: Duration = Duration::from_secs(1);
 /// How long a worker may be at something before another takes over what it has not begun.
 const PATIENCE: Duration = Duration::from_millis(1);
 /// No job has more tasks: what an iterator yields is sent in rows of fewer.

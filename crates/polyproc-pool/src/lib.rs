@@ -45,7 +45,8 @@
 //! | it panics | [`TaskError::Panicked`] with message, place and calls; the worker goes on |
 //! | its worker is killed, crashes, or calls `exit` | [`TaskError::WorkerDied`] with pid and status, for exactly the task that it was at, at once; or another try, see [`Retry`] |
 //! | an idle worker is killed | nothing: another has its place |
-//! | a worker is stopped (`SIGSTOP`) | what it has not begun goes to others; the task that it is at waits, or its [timeout](Builder::task_timeout) kills it |
+//! | a worker is stopped (`SIGSTOP`) | what it has not begun goes to others that are idle; the task that it is at waits, or its [timeout](Builder::task_timeout) kills it; with a timeout, a worker that begins nothing for ten times as long, a second at least, is killed, too |
+//! | a child that a task has forked returns from the task | that child ends there |
 //! | arguments or a result cannot be sent or read | that task's error |
 //! | the initializer fails or panics | the pool is [broken](PoolError::Initializer), with its message |
 //! | workers die before they are ready, three in a row | the pool is [broken](PoolError::WorkersDie) |

@@ -13,6 +13,7 @@ use calls::{Last, Setup};
 use polyproc_memory::handover;
 use polyproc_pipe::{RecvError, SendError};
 use polyproc_process::remote::{self, Panic, Remote};
+use polyproc_sys::thread;
 use polyproc_value::Array;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,6 +25,8 @@ use std::time::{Duration, Instant};
 pub(crate) fn work(employment: Employment) {
     // From a terminal, Ctrl-C comes to all; what becomes of the pool is the parent's to say.
     remote::shrug_off_interrupts();
+    // From here on forks are counted.
+    thread::current();
     let Employment { line, board, initializer, state, farewell } = employment;
     let mut run = Run {
         line,
@@ -46,6 +49,7 @@ pub(crate) fn work(employment: Employment) {
         epoch: 0,
         unit: 1,
         next_unit: 1,
+        forks: thread::forks(),
     };
     let prepared = prepare(initializer, state);
     let greeting = match prepared {
@@ -125,6 +129,8 @@ pub(crate) struct Run {
     /// How many items are begun at a time, and before which of them the next are.
     unit: u32,
     next_unit: u32,
+    /// How often this process and its forebears were forked: once more in a child that a task has forked.
+    forks: u32,
 }
 
 impl Run {
@@ -308,6 +314,10 @@ impl Run {
     /// Commits the result that begins at `start`.
     #[inline(always)]
     fn settle(&mut self, start: usize, descriptors: &[handover::Descriptor]) -> Result<(), Gone> {
+        if self.forks != thread::forks() {
+            // A child that the task has forked, and that should have ended there: line and board are its parent's.
+            return Err(Gone);
+        }
         self.index += 1;
         if !descriptors.is_empty() {
             return self.send_alone(start, descriptors);

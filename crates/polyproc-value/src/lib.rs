@@ -50,7 +50,8 @@
 //! | between `lock()` and the end of its guard | as the dead left it | free, poisoned |
 //! | anything of `RawValue`, `RawArray` | as it was, or as it is after | none |
 //!
-//! Free means at once: the kernel releases what a dead thread held. While an object is poisoned, `get`, `set`, `update`
+//! Free means at once: the kernel releases what a dead thread held. The exception is an array that its dead holder had lent to
+//! the workers of a pool (`for_each_chunk`): it is free when the last of them is gone, too. While an object is poisoned, `get`, `set`, `update`
 //! and their kin fail with [`Poisoned`], which says who died, and `lock()` returns the guard in its error: repair the data,
 //! and call `clear_poison()`. A panic under a guard poisons as a death does. A panic in the closure of `update` changes
 //! nothing and poisons nothing.
