@@ -136,7 +136,7 @@ impl<T: Pod> Loan<T> {
     ///
     /// There is no such range, the loan is over, or the system refuses what it takes to claim the array.
     pub fn with<R>(&mut self, range: Range<usize>, f: impl FnOnce(&mut [T]) -> R) -> io::Result<R> {
-        let range = span(range, self.table.len()).map_err(|error| io::Error::other(error))?;
+        let range = span(range, self.table.len()).map_err(io::Error::other)?;
         let claimant = match self.claimant.take() {
             Some(claimant) => claimant,
             None => self.table.object().claimant()?,
