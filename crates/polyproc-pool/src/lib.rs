@@ -50,7 +50,7 @@
 //! | arguments or a result cannot be sent or read | that task's error |
 //! | the initializer fails or panics | the pool is [broken](PoolError::Initializer), with its message |
 //! | workers die before they are ready, three in a row | the pool is [broken](PoolError::WorkersDie) |
-//! | workers die before they begin a task, three in a row: they have too little memory for it, perhaps | [`TaskError::Unbegun`] for that task |
+//! | workers die before they begin a task, ten of them: they have too little memory for it, perhaps | [`TaskError::Unbegun`] for that task |
 //! | the system has no room for another worker | it is asked again, less and less often; if there is no worker at all, what waits for more than half a second [fails](TaskError::Broken), and what comes later may be run |
 //! | this process is killed | its workers are killed, too |
 //! | Ctrl-C in a terminal | this process is interrupted, and the workers are not |

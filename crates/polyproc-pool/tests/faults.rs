@@ -418,11 +418,11 @@ fn a_task_that_no_worker_can_take_is_given_up() {
     let many = pool.apply_async(count, (handles.clone(),));
     let few = pool.map_async(count, (0..20).map(|n| handles[..n % 3].to_vec()));
     match many.get() {
-        Err(TaskError::Unbegun { pid, status, deaths: 3 }) => assert!(pid != 0 && !status.success()),
+        Err(TaskError::Unbegun { pid, status, deaths: 10 }) => assert!(pid != 0 && !status.success()),
         other => panic!("{other:?}"),
     }
     assert!(few.get().unwrap().into_iter().eq((0..20).map(|n| n % 3)));
-    assert_eq!(pool.stats().deaths, 3);
+    assert!(pool.stats().deaths >= 10);
     // Too little memory, for what comes in a slab of its own.
     let limit = || {
         let size = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -434,7 +434,7 @@ fn a_task_that_no_worker_can_take_is_given_up() {
     let length = |bytes: Vec<u8>| bytes.len();
     let long = pool.apply_async(length, (vec![1; 20 << 20],));
     let long = long.get();
-    assert!(matches!(long, Err(TaskError::Unbegun { deaths: 3, .. })), "{long:?}");
+    assert!(matches!(long, Err(TaskError::Unbegun { deaths: 10, .. })), "{long:?}");
     assert_eq!(pool.apply(length, (vec![1; 100],)).unwrap(), 100);
 }
 

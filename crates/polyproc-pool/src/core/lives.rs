@@ -1,6 +1,6 @@
 //! The workers' lives: who is missing, who is told to end, what a death leaves, and who takes too long.
 
-use super::{Core, DEATHS, PATIENCE, Phase, REFUSALS, RESPITE, Retry, STANDSTILL};
+use super::{Core, DEATHS, PATIENCE, Phase, REFUSALS, RESPITE, Retry, SHUNNED, STANDSTILL};
 use crate::batch::{BatchId, Piece, Source, What};
 use crate::crew::{Assigned, Stage, Worker};
 use crate::error::{PoolError, TaskError};
@@ -156,7 +156,7 @@ impl Core {
                     let (id, mut items) = (job.batch, job.items.after(job.reported));
                     if is_shunning && worker.jobs.is_empty() && items.count > 0 {
                         items.shunned += 1;
-                        if items.shunned >= DEATHS {
+                        if items.shunned >= SHUNNED {
                             let (first, deaths) = (items.first, items.shunned);
                             self.put_back(id, items.after(1));
                             let what = What::Failed(TaskError::Unbegun { pid, status, deaths });
