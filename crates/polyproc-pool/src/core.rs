@@ -59,8 +59,13 @@ pub(crate) enum Phase {
 
 /// A job is divided into so many units, each of which may still go to another worker.
 const UNITS: usize = 8;
-/// So many workers in a row may die before they are ready, or before they begin what they have next.
+/// So many workers in a row may die before they are ready.
 const DEATHS: u32 = 3;
+/// So many may die before they begin a task that they have next. More, because somebody may kill them who has nothing to do
+/// with it.
+const SHUNNED: u32 = 10;
+/// A task that may take so long is begun by a worker after ten times as long, and this at least: else the worker stands still.
+const STANDSTILL: Duration = Duration::from_secs(1);
 /// How long a worker may be at something before another takes over what it has not begun.
 const PATIENCE: Duration = Duration::from_millis(1);
 /// No job has more tasks: what an iterator yields is sent in rows of fewer.

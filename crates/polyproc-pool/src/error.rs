@@ -33,7 +33,7 @@ pub enum TaskError {
         /// How often the task was tried.
         attempt: u32,
     },
-    /// Several workers in a row died when this task was next, and none of them began it: it may be what they cannot take, for
+    /// Ten workers died when this task was next, and none of them began it: it may be what they cannot take, for
     /// instance because they have too little memory or too few descriptors left for it. It was not run.
     Unbegun {
         /// The last one's process id.

@@ -45,11 +45,12 @@
 //! | it panics | [`TaskError::Panicked`] with message, place and calls; the worker goes on |
 //! | its worker is killed, crashes, or calls `exit` | [`TaskError::WorkerDied`] with pid and status, for exactly the task that it was at, at once; or another try, see [`Retry`] |
 //! | an idle worker is killed | nothing: another has its place |
-//! | a worker is stopped (`SIGSTOP`) | what it has not begun goes to others; the task that it is at waits, or its [timeout](Builder::task_timeout) kills it |
+//! | a worker is stopped (`SIGSTOP`) | what it has not begun goes to others that are idle; the task that it is at waits, or its [timeout](Builder::task_timeout) kills it; with a timeout, a worker that begins nothing for ten times as long, a second at least, is killed, too |
+//! | a child that a task has forked returns from the task | that child ends there |
 //! | arguments or a result cannot be sent or read | that task's error |
 //! | the initializer fails or panics | the pool is [broken](PoolError::Initializer), with its message |
 //! | workers die before they are ready, three in a row | the pool is [broken](PoolError::WorkersDie) |
-//! | workers die before they begin a task, three in a row: they have too little memory for it, perhaps | [`TaskError::Unbegun`] for that task |
+//! | workers die before they begin a task, ten of them: they have too little memory for it, perhaps | [`TaskError::Unbegun`] for that task |
 //! | the system has no room for another worker | it is asked again, less and less often; if there is no worker at all, what waits for more than half a second [fails](TaskError::Broken), and what comes later may be run |
 //! | this process is killed | its workers are killed, too |
 //! | Ctrl-C in a terminal | this process is interrupted, and the workers are not |
@@ -87,8 +88,8 @@
 //! # Limits
 //!
 //! - A single argument or result is at most 1 GiB.
-//! - If this process is killed in [`for_each_chunk`](Pool::for_each_chunk), its workers die a moment after it: whoever takes the
-//!   array's lock meanwhile is told of the death, and may see elements change.
+//! - If this process is killed in [`for_each_chunk`](Pool::for_each_chunk), its workers die a moment after it, and whoever takes
+//!   the array's lock waits for that. For a worker that is stopped (`SIGSTOP`) that may be long.
 //! - A task's `task_timeout` is noticed by looking, at most a tenth of it too late.
 //! - If the program ignores `SIGCHLD`, nobody knows how a worker ended.
 //! - Functions of a shared library cannot be called: `polyproc-process` has its other limits.

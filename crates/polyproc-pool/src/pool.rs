@@ -201,7 +201,8 @@ impl Pool {
     /// nothing to do for a second, or another function: the next pass is faster than the first.
     ///
     /// The array's lock is held by this thread all the time, so nobody else sees it half-way. If this process is killed, the
-    /// lock tells whoever takes it next; the workers die a moment later.
+    /// lock tells whoever takes it next, who has it when no worker is at the array any more: they die a moment after their
+    /// pool; one that is stopped (`SIGSTOP`), when it is continued or killed.
     ///
     /// # Errors
     ///
@@ -239,9 +240,9 @@ impl Pool {
     {
         assert!(len > 0, "a part has one element at least");
         let count = array.len();
-        let loan = array.lend();
-        let parts =
-            (0..count).step_by(len).map(|start| (loan.clone(), start, count.min(start.saturating_add(len))));
+        let lending = array.lend();
+        let part = |start: usize| (lending.loan(), start, count.min(start.saturating_add(len)));
+        let parts = (0..count).step_by(len).map(part);
         let function = Remote::new::<ForEachChunk<T>, F>(function);
         map::<_, ()>(&self.0.hub, function, &Options::default(), parts).map(drop)
     }

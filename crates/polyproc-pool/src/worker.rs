@@ -14,6 +14,7 @@ use calls::{Last, Setup};
 use polyproc_memory::handover;
 use polyproc_pipe::{RecvError, SendError};
 use polyproc_process::remote::{self, Panic, Remote};
+use polyproc_sys::thread;
 use polyproc_value::Array;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +26,8 @@ use std::time::{Duration, Instant};
 pub(crate) fn work(employment: Employment) {
     // From a terminal, Ctrl-C comes to all; what becomes of the pool is the parent's to say.
     remote::shrug_off_interrupts();
+    // From here on forks are counted.
+    thread::current();
     let Employment { line, board, initializer, state, farewell } = employment;
     let mut run = Run {
         line,
@@ -49,6 +52,7 @@ pub(crate) fn work(employment: Employment) {
         epoch: 0,
         unit: 1,
         next_unit: 1,
+        forks: thread::forks(),
     };
     let prepared = prepare(initializer, state);
     let greeting = match prepared {
@@ -132,6 +136,8 @@ pub(crate) struct Run {
     /// How many items are begun at a time, and before which of them the next are.
     unit: u32,
     next_unit: u32,
+    /// How often this process and its forebears were forked: once more in a child that a task has forked.
+    forks: u32,
 }
 
 impl Run {
@@ -269,6 +275,7 @@ impl Run {
                 Ok(())
             });
             let done = done.unwrap_or_else(|panic| {
+                self.is_no_fork()?;
                 self.results.truncate(self.started);
                 let _ = self.results.append_slowly(Tag::Panicked, &panic);
                 self.settle()
@@ -295,6 +302,7 @@ impl Run {
     /// Enters what the function returned.
     #[inline(always)]
     fn enter<R: Serialize + 'static>(&mut self, result: &R) -> Result<(), Gone> {
+        self.is_no_fork()?;
         if self.out.is_some() && self.put_out(result) {
             self.index += 1;
             return Ok(());
@@ -322,8 +330,16 @@ impl Run {
 
     #[cold]
     fn enter_text(&mut self, tag: Tag, text: &str) -> Result<(), Gone> {
+        self.is_no_fork()?;
         self.results.append_text(tag, text);
         self.settle()
+    }
+
+    /// A child that the task has forked, and that should have ended there, is to end here: line and board are its parent's, and
+    /// so are the slabs.
+    #[inline(always)]
+    fn is_no_fork(&self) -> Result<(), Gone> {
+        if self.forks == thread::forks() { Ok(()) } else { Err(Gone) }
     }
 
     /// Reads the next item if it lies in a slab, or if descriptors came with it: then it is the only one.

@@ -1,6 +1,6 @@
 //! The workers' lives: who is missing, who is told to end, what a death leaves, and who takes too long.
 
-use super::{Core, DEATHS, PATIENCE, Phase, REFUSALS, RESPITE, Retry};
+use super::{Core, DEATHS, PATIENCE, Phase, REFUSALS, RESPITE, Retry, SHUNNED, STANDSTILL};
 use crate::batch::{BatchId, Piece, Source, What};
 use crate::crew::{Assigned, Stage, Worker};
 use crate::error::{PoolError, TaskError};
@@ -156,7 +156,7 @@ impl Core {
                     let (id, mut items) = (job.batch, job.items.after(job.reported));
                     if is_shunning && worker.jobs.is_empty() && items.count > 0 {
                         items.shunned += 1;
-                        if items.shunned >= DEATHS {
+                        if items.shunned >= SHUNNED {
                             let (first, deaths) = (items.first, items.shunned);
                             self.put_back(id, items.after(1));
                             let what = What::Failed(TaskError::Unbegun { pid, status, deaths });
@@ -255,11 +255,23 @@ impl Core {
                 }
                 let now = Instant::now();
                 let position = worker.position();
-                if position != worker.seen || position.is_none() {
+                if position != worker.seen {
                     (worker.seen, worker.since) = (position, now);
                 }
+                let most = match position {
+                    Some(_) => limit,
+                    None => limit.saturating_mul(10).max(STANDSTILL),
+                };
                 // Without an end if that is beyond all times.
-                let Some(end) = worker.since.checked_add(limit) else { continue };
+                let Some(end) = worker.since.checked_add(most) else { continue };
+                if position.is_none() && now >= end {
+                    // It is stopped, perhaps. Others can have what it has, unless it has begun just now.
+                    revoked.extend(worker.revoke());
+                    if worker.jobs.is_empty() {
+                        worker.kill();
+                        continue;
+                    }
+                }
                 if let Some(position) = position
                     && now >= end
                 {

@@ -160,9 +160,15 @@ impl<F: Fn(&mut [T]), T: Pod> Adapter<F> for ForEachChunk<T> {
     type Context = Run;
 
     fn run(function: F, run: &mut Run) {
-        let mut last = None;
-        run.each(|_, (loan, start, end): (Loan<T>, usize, usize)| {
-            loan.with(start..end, |part| function(part)).expect("the pool names parts that there are");
+        let mut last =
+            run.lent.take().and_then(|(_, last)| last.downcast::<Loan<T>>().ok()).map(|last| *last);
+        run.each(|_, (mut loan, start, end): (Loan<T>, usize, usize)| {
+            if let Some(last) = last.take() {
+                loan.follow(last);
+            }
+            if let Err(why) = loan.with(start..end, |part| function(part)) {
+                panic!("cannot work on the array: {why}");
+            }
             last = Some(loan);
         });
         if let (Some(loan), Some(function)) = (last, run.function) {
