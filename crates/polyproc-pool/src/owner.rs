@@ -75,8 +75,7 @@ impl Owner {
             Phase::Terminated => return Err(PoolError::Terminated),
             Phase::Open | Phase::Closed => {}
         }
-        state.core.wanted = workers;
-        state.core.release_workers();
+        state.core.resize(workers);
         self.hub.attend(state);
         Ok(())
     }

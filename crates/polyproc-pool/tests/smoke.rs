@@ -334,6 +334,29 @@ fn the_number_of_workers_can_change() {
     pool.join().unwrap();
 }
 
+/// Also of those that would never be idle. What they are at is done, and what they had next is done by others.
+#[test]
+fn a_pool_under_load_shrinks_as_soon_as_tasks_end() {
+    let _watchdog = watchdog();
+    let pool = Pool::new(4).unwrap();
+    let task = |n: u64| {
+        std::thread::sleep(Duration::from_millis(3));
+        n
+    };
+    let result = pool.map_async(task, 0..400);
+    let begun = || pool.stats().tasks;
+    wait_until("all are at work", || pool.stats().workers.iter().all(|worker| worker.tasks > 0));
+    let before = begun();
+    pool.resize(1).unwrap();
+    wait_until("one is left", || pool.stats().workers.len() == 1);
+    assert!(begun() - before < 50, "{} of {before}", begun());
+    pool.resize(3).unwrap();
+    pool.resize(2).unwrap();
+    wait_until("two are at work", || pool.stats().workers.iter().filter(|one| one.tasks > 0).count() == 2);
+    assert!(result.get().unwrap().into_iter().eq(0..400));
+    assert_eq!(pool.stats().deaths, 0);
+}
+
 #[test]
 fn a_state_lives_in_its_worker_and_comes_back() {
     let _watchdog = watchdog();
