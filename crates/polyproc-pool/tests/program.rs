@@ -30,6 +30,9 @@ fn main() {
 }
 
 fn test() {
+    // A shell has its background jobs ignore it, and so would the programs.
+    // SAFETY: the default disposition runs no code of this program.
+    unsafe { nix::sys::signal::signal(Signal::SIGINT, SigHandler::SigDfl) }.unwrap();
     let tests: [(&str, fn()); 5] = [
         ("a_killed_program_leaves_no_worker", a_killed_program_leaves_no_worker),
         (
