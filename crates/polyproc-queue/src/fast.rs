@@ -34,13 +34,18 @@ impl RawQueue {
         if let Err(refusal) = unsafe { side.lock_until(Deadline::PAST) } {
             return self.put_later(message, deadline, refusal);
         }
-        if self.put_usual(message, self.header().news.is_occupied()) {
+        let news = &self.header().news;
+        let herald = if news.is_occupied() { Some(news.raise()) } else { None };
+        if self.put_usual(message, false) {
             // SAFETY: locked above.
             unsafe { side.unlock() };
+            if let Some(herald) = herald {
+                herald.wake(1);
+            }
             return Ok(());
         }
         // SAFETY: locked above, and left to it.
-        self.put_otherwise(message, deadline, unsafe { Producer::new(self) })
+        self.put_otherwise(message, deadline, unsafe { Producer::with(self, herald) })
     }
 
     /// As the only producer. `false`, and nothing was done, if anything is not as usual.

@@ -42,9 +42,21 @@ impl<'a> Producer<'a> {
     /// The calling thread has just taken the producers' lock, and leaves it to the `Producer` to release it.
     #[inline(always)]
     pub(crate) unsafe fn new(queue: &'a RawQueue) -> Producer<'a> {
+        let news = &queue.header().news;
+        let herald = if news.is_occupied() { Some(news.raise()) } else { None };
+        // SAFETY: the caller's.
+        unsafe { Producer::with(queue, herald) }
+    }
+
+    /// The same, with a herald raised if somebody sleeps.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Producer::new).
+    #[inline(always)]
+    pub(crate) unsafe fn with(queue: &'a RawQueue, herald: Option<Herald<'a>>) -> Producer<'a> {
         let header = queue.header();
         let (tail, number) = header.put.0.get();
-        let herald = if header.news.is_occupied() { Some(header.news.raise()) } else { None };
         Producer { queue, header, tail, number, fresh: 0, herald, due: 0 }
     }
 
@@ -264,10 +276,7 @@ impl<'a> Producer<'a> {
             return;
         }
         self.header.put.0.set(self.tail, self.number);
-        if let Some(herald) = &mut self.herald {
-            herald.announce();
-            self.due += self.fresh;
-        }
+        self.due = self.due.saturating_add(self.fresh);
         self.fresh = 0;
     }
 }

@@ -219,6 +219,17 @@ impl RawQueue {
         header.claims.iter().filter(is_dead).count() as u64
     }
 
+    /// Where it ends, if there is nothing to get. Asks nobody.
+    pub(crate) fn empty_at(&self) -> Option<u64> {
+        let header = self.header();
+        if header.consumers.claims.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        // What was taken first: it never overtakes what was put. So if they are the same, it was empty at the second look.
+        let head = header.taken.0.mark.position.load(Ordering::Acquire);
+        (header.put.0.position.load(Ordering::SeqCst) == head).then_some(head)
+    }
+
     /// Whether it looks as if a dead consumer had not said all that is free.
     pub(crate) fn has_left_room(&self) -> bool {
         let header = self.header();
@@ -267,10 +278,8 @@ impl RawQueue {
             unsafe { self.producing().unlock() };
             return Err(refusal);
         }
-        let (mut news, mut room) = (header.news.raise(), header.room.raise());
+        let (news, room) = (header.news.raise(), header.room.raise());
         header.settings.0.closed.store(1, Ordering::SeqCst);
-        news.announce();
-        room.announce();
         // SAFETY: locked above.
         unsafe { self.consuming().unlock() };
         // SAFETY: locked above.
@@ -324,9 +333,6 @@ impl RawQueue {
             }
             header.done.0.store(done.wrapping_add(1), Ordering::SeqCst);
             herald = herald.filter(|_| done.wrapping_add(1) == put);
-            if let Some(herald) = &mut herald {
-                herald.announce();
-            }
         }
         // SAFETY: locked above.
         unsafe { self.consuming().unlock() };

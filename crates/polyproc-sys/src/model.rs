@@ -135,6 +135,19 @@ pub fn in_sandbox(sandbox: bool) {
     *SANDBOX.lock().unwrap() = sandbox;
 }
 
+/// Not the checker's, as above.
+static LAST_FIRST: Mutex<bool> = Mutex::new(false);
+
+/// Whether who came last to a futex is woken first, as the kernel does if that thread has the higher priority.
+pub fn wake_the_last_first(last_first: bool) {
+    *LAST_FIRST.lock().unwrap() = last_first;
+}
+
+/// What [`wake_the_last_first`] was told.
+pub fn wakes_the_last_first() -> bool {
+    *LAST_FIRST.lock().unwrap()
+}
+
 /// A point at which the thread may vanish.
 pub(crate) fn step() {
     let vanishes = RECORD.with(|record| match record.fuel.get() {
@@ -154,6 +167,8 @@ pub(crate) fn step() {
 fn bury(record: &Record) {
     let pending = record.pending.replace(core::ptr::null());
     for word in record.list.take().into_iter().rev() {
+        // SAFETY: the caller of `run` keeps the locks of the thread alive.
+        unsafe { &*word }.linked.store(false, core::sync::atomic::Ordering::Relaxed);
         if word != pending {
             // SAFETY: the caller of `run` keeps the locks of the thread alive.
             unsafe { &*word }.release_for_the_dead(record.tid.get(), false);
@@ -274,6 +289,8 @@ pub mod futex {
     pub struct Futex {
         word: AtomicU32,
         queue: Mutex<VecDeque<Arc<Sleeper>>>,
+        /// Not the checker's: whether its links are in use.
+        pub(super) linked: std::sync::atomic::AtomicBool,
     }
 
     /// A thread asleep, on one word or several.
@@ -338,7 +355,7 @@ pub mod futex {
     #[allow(missing_docs, clippy::missing_errors_doc)]
     impl Futex {
         pub fn new(value: u32) -> Futex {
-            Futex { word: AtomicU32::new(value), queue: Mutex::new(VecDeque::new()) }
+            Futex { word: AtomicU32::new(value), queue: Mutex::new(VecDeque::new()), linked: false.into() }
         }
         pub fn load(&self, ordering: Ordering) -> u32 {
             self.word.load(ordering)
@@ -430,10 +447,11 @@ pub mod futex {
         }
     }
 
-    /// Wakes the first in the queue.
+    /// Wakes the first in the queue, or the last.
     fn wake(queue: &mut VecDeque<Arc<Sleeper>>, count: u32) -> u32 {
         let woken = queue.len().min(count as usize);
-        for sleeper in queue.drain(..woken) {
+        let first = if *super::LAST_FIRST.lock().unwrap() { queue.len() - woken } else { 0 };
+        for sleeper in queue.drain(first..first + woken) {
             *sleeper.woken.lock().unwrap() = true;
             sleeper.bell.notify_all();
         }
@@ -510,10 +528,16 @@ pub mod robust {
         }
         pub unsafe fn link(self, word: &Futex, _: &Node) {
             step();
+            // One set of links: in one thread's list at a time.
+            assert!(
+                !word.linked.swap(true, core::sync::atomic::Ordering::Relaxed),
+                "it is in a list already"
+            );
             RECORD.with(|record| record.list.borrow_mut().push(word));
         }
         pub unsafe fn unlink(self, word: &Futex, _: &Node) {
             step();
+            word.linked.store(false, core::sync::atomic::Ordering::Relaxed);
             RECORD.with(|record| record.list.borrow_mut().retain(|other| !core::ptr::eq(*other, word)));
         }
         pub fn holds(self, word: &Futex, _: &Node) -> bool {
