@@ -272,7 +272,8 @@ impl<'a> Consumer<'a> {
     /// So many messages have gone, or something else has made room: who sleeps for it is woken when the lock is released.
     #[inline(always)]
     fn announce(&mut self, fresh: u32) {
-        if self.herald.is_some() {
+        if let Some(herald) = &mut self.herald {
+            herald.announce();
             // Where bytes are what there is too little of, one message may make room for several, or for none.
             self.due = if self.queue.most == 0 { u32::MAX } else { self.due.saturating_add(fresh) };
         }

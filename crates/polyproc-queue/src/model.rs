@@ -105,6 +105,9 @@ impl Stage {
             herald = Some(ManuallyDrop::new(self.room.raise()));
         }
         self.publish(count);
+        if let Some(herald) = &mut herald {
+            herald.announce();
+        }
         // SAFETY: locked above.
         unsafe { side.unlock() };
         if let Some(herald) = herald {

@@ -278,8 +278,10 @@ impl RawQueue {
             unsafe { self.producing().unlock() };
             return Err(refusal);
         }
-        let (news, room) = (header.news.raise(), header.room.raise());
+        let (mut news, mut room) = (header.news.raise(), header.room.raise());
         header.settings.0.closed.store(1, Ordering::SeqCst);
+        news.announce();
+        room.announce();
         // SAFETY: locked above.
         unsafe { self.consuming().unlock() };
         // SAFETY: locked above.
@@ -333,6 +335,9 @@ impl RawQueue {
             }
             header.done.0.store(done.wrapping_add(1), Ordering::SeqCst);
             herald = herald.filter(|_| done.wrapping_add(1) == put);
+            if let Some(herald) = &mut herald {
+                herald.announce();
+            }
         }
         // SAFETY: locked above.
         unsafe { self.consuming().unlock() };

@@ -7,18 +7,19 @@
 //! | word | values | what |
 //! |---|---|---|
 //! | `door` | 0: nobody is asleep | what all sleep on; robust |
-//! | | [`NUMBER`] + somebody's place, + `ALONE` if that one knows of nobody else | somebody may be asleep; who came last |
+//! | | [`NUMBER`] + somebody's place, + `ALONE` if that one knows of nobody else; or + `TICKET` and a holder's number | somebody may be asleep; who came last |
 //! | | a holder's id + `WAITERS`, + `CAME` if somebody has come since | *raised*: that one is about to publish something and to wake |
 //! | | `OWNER_DIED` + `WAITERS` | it died; the kernel has woken one |
-//! | a herald | a number, or a holder's id + `WAITERS` | robust: raised as the door, where that is raised already |
-//! | `bell` | a number | changes where somebody comes to a door that is raised and marked, and so cannot change |
+//! | a herald | a number, or a holder's id + `WAITERS` | robust: raised, where several sleep |
+//! | `bell` | a number | changes with every holder that raises a herald, and with who comes to a door that is raised and marked |
 //! | place | 0, or a sleeper's id + `WAITERS` | robust: somebody sleeps, or was woken and has not done its work yet |
 //!
-//! A **holder** looks at the door when it has taken its lock. If somebody may sleep, it raises the door, publishes, releases the
-//! lock, wakes as many as it has news for, and lowers the door: to 0, if it has woken everybody. First the lock: whoever is woken
-//! may take the CPU at once, and would soon find it held. So the next holder may come while the door is up; it raises a herald
-//! instead. One that finds none of [`HERALDS`] free wakes everybody *before* it publishes: they find the lock held, and sleep on
-//! that.
+//! A **holder** looks at the door when it has taken its lock. If somebody may sleep, it raises a herald, publishes, changes the bell
+//! and the door, releases the lock, wakes as many as it has news for, makes the door 0 if there was nobody, and lowers the herald.
+//! First the lock: whoever is woken may take the CPU at once, and would soon find it held. So the next holder may come while
+//! the herald is up, and takes another; one that finds none of [`HERALDS`] free wakes everybody *before* it publishes: they find
+//! the lock held, and sleep on that. If there is one that sleeps **alone**, see below, the holder raises the door itself, which is
+//! all that this one sleeps on.
 //!
 //! A **sleeper** takes a place for the time from before its first sleep until its work is done. It says at the door that it
 //! sleeps, looks at the lock's word, looks for news a last time, and then sleeps: on the door, the bell, the heralds, the
@@ -27,9 +28,9 @@
 //! finds it marked, it rings the bell.
 //!
 //! One who finds itself **alone**, and neither the door raised nor the lock held, sleeps on the door only, and without a timer.
-//! That is the usual case of one who waits for each message: one word, one wake. What its holder does is the other way round:
-//! it lowers the door to 0 and wakes then. So the sleeper, which may run at once, finds nobody at the door, and may be alone
-//! again, while its waker has not come back from the system call.
+//! That is the usual case of one who waits for each message: one word, one wake. Its holder, having published and released the lock,
+//! lowers the door to 0, and wakes then. So the sleeper, which may run at once, finds nobody at the door, and may be alone
+//! again, while its waker has not come back from the system call. If somebody has come meanwhile, it wakes first.
 //!
 //! # Why nobody sleeps for ever
 //!
@@ -39,12 +40,13 @@
 //! - **After it**: the holder sees that the door is not 0.
 //! - **It takes no mutex, because the lock is [its own](crate::biased)**: the sleeper, having come to the door, takes it away. If
 //!   the owner is inside then, the sleeper sleeps on that, too, and its leaving wakes. If not, its next visit takes the mutex.
-//! - **The sleeper has looked for news and does not sleep yet when the holder wakes**: the door, or a herald, is not what it was
+//! - **The sleeper has looked for news and does not sleep yet when the holder wakes**: the door, or the bell, is not what it was
 //!   before the holder published, so it does not begin to. What the door becomes when somebody comes, nobody else makes of it.
 //! - **The holder dies**, from raising to lowering: the kernel wakes one who sleeps on the door. **With a herald**: one who sleeps
 //!   on that. **Having lowered it to 0, before the wake**: the kernel finds it 0 with the operation pending, and wakes one, the
 //!   one that there is. If somebody has come in between, so that it is not 0, that one has woken the other first.
-//! - **The holder finds nobody to wake, and somebody comes before it lowers the door**: it is marked then, and does not become 0.
+//! - **The holder finds nobody to wake, and somebody comes before it makes the door 0**: that has changed, or is marked, and does not
+//!   become 0.
 //! - **A sleeper dies that a wake was spent on**: before it has done its work, it has a place. The kernel releases that and
 //!   wakes one who sleeps on it: one that came later. Those that came before have been woken before, because the kernel wakes
 //!   in the order of arrival. (Real-time threads it wakes before others. So one of those wakes one that sleeps alone when it comes:
@@ -53,15 +55,16 @@
 //!
 //! # Without a timer
 //!
-//! One that sleeps alone relies on no backstop, however many die. All that the others do, they do at the door: they raise it, and
-//! then they or the kernel wake one who sleeps there, which is the first, and it is that; they lower it to 0 only when they have
-//! woken everybody, or are about to with the kernel behind them. Whoever comes to sleep comes to the door, too, and sleeps behind
-//! it.
+//! One that sleeps alone relies on no backstop, however many die. It says so (`alone`) before it comes to the door, and as long as it
+//! does, holders raise the door: then they or the kernel wake one who sleeps there, which is the first, and it is that; they make it
+//! 0 only when they have woken everybody, or are about to with the kernel behind them. Whoever comes to sleep comes to the door,
+//! too, and sleeps behind it.
 //!
 //! More than [`PLACES`] sleepers at once are legal; those without a place look every millisecond.
 
 use crate::biased::Side;
 use crate::robust::{NUMBER, Robust, is_owned};
+use core::cell::Cell;
 use core::mem::ManuallyDrop;
 use polyproc_sys::atomic::{AtomicU32, Ordering, fence, fence_after_rmw};
 use polyproc_sys::deadline::Deadline;
@@ -75,6 +78,8 @@ const NOBODY: u32 = 0;
 const ASLEEP: u32 = NUMBER;
 /// Beside that: who came last knows of nobody else.
 const ALONE: u32 = 1 << 28;
+/// Beside that: a holder's number, from the bell.
+const TICKET: u32 = 1 << 27;
 /// In a raised door: somebody has come since.
 const CAME: u32 = OWNER_DIED;
 
@@ -100,9 +105,9 @@ const SLICE: Duration = Duration::from_millis(1);
 #[repr(C)]
 pub(crate) struct Waitroom {
     door: Robust,
-    /// Raised where the door is.
+    /// Raised where several sleep.
     heralds: [Robust; HERALDS],
-    /// Changed where the door cannot be.
+    /// What all sleep on but who sleeps alone.
     bell: Futex,
     /// So many places were ever used.
     used: AtomicU32,
@@ -149,16 +154,20 @@ impl Waitroom {
         let current = thread::current();
         #[cfg(any(polyproc_loom, polyproc_shuttle))]
         if crate::model::is_without(crate::model::Part::Herald) {
-            return Herald { room: self, current, raised: None };
+            return Herald { room: self, current, raised: None, door: NOBODY };
         }
-        let raised = match self.door.seize(current) {
+        // Acquire: who sees one at the door sees whether it is alone.
+        let is_for_one =
+            self.door.word.load(Ordering::Acquire) != NOBODY && self.alone.load(Ordering::Relaxed) != 0;
+        let door = if is_for_one { self.door.seize(current) } else { None };
+        let raised = match door {
             Some(seen) => Some((&self.door, seen)),
             None => self.heralds.iter().find_map(|herald| Some((herald, herald.seize(current)?))),
         };
         if raised.is_none() {
             self.call_all();
         }
-        Herald { room: self, current, raised }
+        Herald { room: self, current, raised, door: NOBODY }
     }
 
     /// As one who was woken: wakes so many more.
@@ -213,7 +222,7 @@ impl Waitroom {
             // SAFETY: claimed just now.
             unsafe { self.places[index].give_back(current, false) };
         }
-        Sleeper { room: self, place, current }
+        Sleeper { room: self, place, current, known: Cell::new(false) }
     }
 
     /// The places of living others.
@@ -236,9 +245,33 @@ pub(crate) struct Herald<'a> {
     current: Current,
     /// The door or another, and what it was. `None` if everybody was woken instead.
     raised: Option<(&'a Robust, u32)>,
+    /// What was made of the door, if it is another that is raised.
+    door: u32,
 }
 
 impl Herald<'_> {
+    /// As the holder that has published: whoever has looked for news and is not asleep yet looks again.
+    pub(crate) fn announce(&mut self) {
+        let room = self.room;
+        if self.raised.is_some_and(|(raised, _)| self.is_door(raised)) {
+            return; // It was changed before.
+        }
+        // Those who rely on the door alone have seen what was published, or sleep on the lock.
+        let ticket = TICKET | (room.bell.fetch_add(1, Ordering::SeqCst).wrapping_add(1) & (TICKET - 1));
+        let mut door = room.door.word.load(Ordering::SeqCst);
+        while door != NOBODY && !is_owned(door) {
+            let next = ASLEEP | ticket;
+            match room.door.word.compare_exchange(door, next, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => {
+                    self.door = next;
+                    return;
+                }
+                Err(other) => door = other,
+            }
+        }
+        self.door = NOBODY;
+    }
+
     /// As the one that has published, best when it has released the lock: wakes so many.
     #[cold]
     #[inline(never)]
@@ -257,11 +290,16 @@ impl Herald<'_> {
                 let rest = if word.wake(count) < count { NOBODY } else { ASLEEP };
                 this.lower(door, rest, false);
             }
-            Some((herald, seen)) => {
-                word.wake(count);
-                this.lower(herald, next(seen), false);
+            other => {
+                if word.wake(count) < count && this.door != NOBODY {
+                    // Fails if anybody has come since. Not cleared before the wake: if this thread died there, those whom the
+                    // wake did not reach would be forgotten.
+                    let _ = word.compare_exchange(this.door, NOBODY, Ordering::SeqCst, Ordering::Relaxed);
+                }
+                if let Some((herald, seen)) = other {
+                    this.lower(herald, next(seen), false);
+                }
             }
-            None => _ = word.wake(count),
         }
     }
 
@@ -298,6 +336,8 @@ pub(crate) struct Sleeper<'a> {
     room: &'a Waitroom,
     place: Option<usize>,
     current: Current,
+    /// It has come to the door, or rung the bell: whoever comes to sleep from then on finds its place.
+    known: Cell<bool>,
 }
 
 impl<'r> Sleeper<'r> {
@@ -382,12 +422,16 @@ impl<'r> Sleeper<'r> {
                 room.alone.store(0, Ordering::Relaxed);
             }
             if next == door && is_owned(door) {
+                if self.known.replace(true) {
+                    return (door, bell);
+                }
                 bell = room.bell.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
                 room.neighbours(place, words);
                 return (door, bell);
             }
             // SeqCst: before the look at the lock, and for the news.
             if word.compare_exchange(door, next, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+                self.known.set(true);
                 return (next, bell);
             }
         }
