@@ -333,12 +333,10 @@ impl<'a> Run<'a> {
     #[inline(always)]
     pub(crate) fn messages(&self) -> impl Iterator<Item = &'a [u8]> + use<'a, '_> {
         (0..self.count).map(|nth| {
-            // SAFETY: one begins here, and has so many bytes behind its header. They were written before it was published, and
-            // nobody writes them before it is freed.
-            unsafe {
-                let place = self.start.add(nth * self.need + HEADER as usize);
-                core::slice::from_raw_parts(place.as_ptr(), self.length)
-            }
+            // SAFETY: one begins here, and reaches beyond its header.
+            let place = unsafe { self.start.add(nth * self.need + HEADER as usize) };
+            // SAFETY: so many bytes were written there before it was published, and nobody writes them before it is freed.
+            unsafe { core::slice::from_raw_parts(place.as_ptr(), self.length) }
         })
     }
 }
