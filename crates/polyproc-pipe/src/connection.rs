@@ -217,8 +217,16 @@ impl<S, R, C: Codec<S>> Connection<S, R, C> {
         self.send_by(message, Deadline::NEVER, true)
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_by(&self, message: S, deadline: Deadline, quietly: bool) -> Result<(), SendError<S>> {
+        if C::IS_PLAIN && matches!(C::encode(&message, |bytes| self.end.send_on(bytes, quietly)), Ok(true)) {
+            return Ok(());
+        }
+        self.send_otherwise(message, deadline, quietly)
+    }
+
+    #[inline(never)]
+    fn send_otherwise(&self, message: S, deadline: Deadline, quietly: bool) -> Result<(), SendError<S>> {
         let end = &*self.end;
         let encoded = if is_plain::<S, C>() {
             C::encode(&message, |bytes| end.send(bytes, deadline, quietly))
@@ -290,8 +298,19 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
         self.recv_by(Deadline::at(deadline))
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv_by(&self, deadline: Deadline) -> Result<R, RecvError> {
+        if C::IS_PLAIN
+            && C::element().size() <= BUFFER
+            && let Some(copied) = self.end.recv_ready(C::element().size(), C::copy)
+        {
+            return C::decode(copied).map_err(RecvError::Decode);
+        }
+        self.recv_otherwise(deadline)
+    }
+
+    #[inline(never)]
+    fn recv_otherwise(&self, deadline: Deadline) -> Result<R, RecvError> {
         let size = C::element().size();
         if C::IS_PLAIN
             && size <= BUFFER
