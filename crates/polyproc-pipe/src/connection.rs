@@ -217,16 +217,8 @@ impl<S, R, C: Codec<S>> Connection<S, R, C> {
         self.send_by(message, Deadline::NEVER, true)
     }
 
-    #[inline(always)]
+    #[inline]
     fn send_by(&self, message: S, deadline: Deadline, quietly: bool) -> Result<(), SendError<S>> {
-        if C::IS_PLAIN && matches!(C::encode(&message, |bytes| self.end.send_on(bytes, quietly)), Ok(true)) {
-            return Ok(());
-        }
-        self.send_otherwise(message, deadline, quietly)
-    }
-
-    #[inline(never)]
-    fn send_otherwise(&self, message: S, deadline: Deadline, quietly: bool) -> Result<(), SendError<S>> {
         let end = &*self.end;
         let encoded = if is_plain::<S, C>() {
             C::encode(&message, |bytes| end.send(bytes, deadline, quietly))
@@ -298,19 +290,8 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
         self.recv_by(Deadline::at(deadline))
     }
 
-    #[inline(always)]
+    #[inline]
     fn recv_by(&self, deadline: Deadline) -> Result<R, RecvError> {
-        if C::IS_PLAIN
-            && C::element().size() <= BUFFER
-            && let Some(copied) = self.end.recv_ready(C::element().size(), C::copy)
-        {
-            return C::decode(copied).map_err(RecvError::Decode);
-        }
-        self.recv_otherwise(deadline)
-    }
-
-    #[inline(never)]
-    fn recv_otherwise(&self, deadline: Deadline) -> Result<R, RecvError> {
         let size = C::element().size();
         if C::IS_PLAIN
             && size <= BUFFER

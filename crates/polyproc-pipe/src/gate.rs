@@ -9,7 +9,7 @@
 //!
 //! | `owner` | `shared` | |
 //! |---|---|---|
-//! | `NOBODY` | 0 | nobody has come yet |
+//! | 0 | 0 | nobody has come yet |
 //! | token | 0 | that thread's: it enters with plain stores |
 //! | token | 1 | taken away from it; everybody takes the lock |
 //!
@@ -27,8 +27,6 @@ use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex::Futex;
 use polyproc_sys::thread;
 
-/// The owner of a gate that has none: no thread's token, nor that of one which is not registered.
-const NOBODY: u64 = u64::MAX;
 const FREE: u32 = 0;
 const TAKEN: u32 = 1;
 const CONTENDED: u32 = 2;
@@ -56,7 +54,7 @@ pub(crate) struct Inside<'a, T> {
 impl<T> Gate<T> {
     pub(crate) fn new(value: T) -> Gate<T> {
         Gate {
-            owner: AtomicU64::new(NOBODY),
+            owner: AtomicU64::new(0),
             inside: Futex::new(0),
             shared: Futex::new(0),
             lock: Futex::new(FREE),
@@ -77,8 +75,10 @@ impl<T> Gate<T> {
     /// a codec that uses its own connection.
     #[inline(always)]
     pub(crate) fn enter_owned(&self) -> Option<Inside<'_, T>> {
+        // One who is not registered yet has no token, and a gate that nobody owns no owner.
+        let token = thread::token();
         // Relaxed: only this thread's own token means anything.
-        let is_owner = self.owner.load(Ordering::Relaxed) == thread::token();
+        let is_owner = self.owner.load(Ordering::Relaxed) == token && token != 0;
         (is_owner && self.enter_as_owner()).then(|| self.inside(true))
     }
 
@@ -138,7 +138,7 @@ impl<T> Gate<T> {
         let unlock = self.inside(false);
         if self.shared.load(Ordering::Relaxed) == 0 {
             // The lock is held: nobody else changes these.
-            if self.owner.load(Ordering::Relaxed) == NOBODY && barrier::is_registered() {
+            if self.owner.load(Ordering::Relaxed) == 0 && barrier::is_registered() {
                 self.inside.store(1, Ordering::Relaxed);
                 self.owner.store(thread::current().token(), Ordering::Release);
                 drop(unlock);
@@ -152,7 +152,7 @@ impl<T> Gate<T> {
 
     /// As the holder of the lock, after the gate was declared shared: waits until its former owner is not inside.
     fn take_away(&self, deadline: Deadline) -> Option<()> {
-        if self.inside.load(Ordering::Acquire) == 0 && self.owner.load(Ordering::Relaxed) == NOBODY {
+        if self.inside.load(Ordering::Acquire) == 0 && self.owner.load(Ordering::Relaxed) == 0 {
             return Some(());
         }
         if self.owner.load(Ordering::Relaxed) == thread::current().token() {
@@ -163,7 +163,7 @@ impl<T> Gate<T> {
         loop {
             if self.inside.load(Ordering::Acquire) == 0 {
                 // From now on it is nobody's, and costs no barrier.
-                self.owner.store(NOBODY, Ordering::Relaxed);
+                self.owner.store(0, Ordering::Relaxed);
                 return Some(());
             }
             if deadline.has_passed() {

@@ -38,13 +38,7 @@ impl Pulse {
         self.looks_at_the_clock(heard)
     }
 
-    /// Whether a message may be sent without a look.
-    #[inline(always)]
-    pub(crate) fn has_credit(&self) -> bool {
-        self.credit > 0
-    }
-
-    /// So many messages are sent without a look.
+    /// So many more messages will be sent without a look.
     #[inline(always)]
     pub(crate) fn spend(&mut self, messages: u64) {
         self.credit = self.credit.saturating_sub(messages);

@@ -47,61 +47,29 @@ pub(crate) struct Receiving {
 }
 
 impl End {
-    /// Receives one message of so many bytes, as `copy` copies it, if it is there, in a run: else
-    /// [`recv_exact`](End::recv_exact) does it.
-    #[inline(always)]
-    pub(crate) fn recv_ready<T>(&self, length: usize, copy: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        // Nobody owns the gate of an end that is closed, or broken.
-        let mut receiving = self.receiving.enter_owned()?;
-        if !receiving.ring.is_ready(length) && !self.finds_ready(&mut receiving, length) {
-            return None;
-        }
-        let (copied, is_drained) = receiving.ring.take_ready(length, copy);
-        if is_drained {
-            self.drained(&mut receiving);
-        }
-        Some(copied)
-    }
-
-    /// Whether one [is](Receiver::becomes_ready) after none was.
-    #[inline(never)]
-    fn finds_ready(&self, receiving: &mut Receiving, length: usize) -> bool {
-        let is_ready = receiving.ring.becomes_ready(length);
-        if is_ready {
-            // A run that was closed before it was full is over only now.
-            self.taken(receiving);
-        }
-        is_ready
-    }
-
-    /// After the last message of a run was taken that is known.
-    #[inline(never)]
-    fn drained(&self, receiving: &mut Receiving) {
-        if receiving.ring.is_run_over() {
-            self.taken(receiving);
-        }
-    }
-
     /// Receives one message of so many bytes, at most [`BUFFER`](crate::ring::BUFFER), as `copy` copies it, if it is the usual
     /// case: `None` if not, and then [`recv`](End::recv) does it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn recv_exact<T>(
         &self,
         length: usize,
         deadline: Deadline,
         copy: impl FnOnce(&[u8]) -> T,
     ) -> Option<T> {
-        let receiving = match self.receiving.enter_owned() {
-            Some(receiving) => receiving,
-            None => {
-                let receiving = self.receiving.enter(deadline)?;
-                if receiving.is_broken || self.is_closed() {
-                    return None;
-                }
-                receiving
-            }
+        // Nobody owns the gate of an end that is closed, or broken.
+        let Some(mut receiving) = self.receiving.enter_owned() else {
+            let receiving = self.receiving.enter(deadline)?;
+            let is_over = receiving.is_broken || self.is_closed();
+            return if is_over { None } else { self.recv_front(receiving, length, deadline, copy) };
         };
-        self.recv_front(receiving, length, deadline, copy)
+        if !receiving.ring.is_ready(length) {
+            return self.recv_front(receiving, length, deadline, copy);
+        }
+        let (copied, is_over) = receiving.ring.take_ready(length, copy);
+        if is_over {
+            self.taken(&mut receiving);
+        }
+        Some(copied)
     }
 
     #[inline(always)]

@@ -45,50 +45,23 @@ pub(crate) struct Sending {
     pub(crate) has_parked: bool,
 }
 
-impl Sending {
-    /// Sends a message that begins another run, if it is to be one and nobody has to be asked before. Whatever is wrong is found
-    /// again by who sends it otherwise.
-    #[inline(never)]
-    fn begins_run(&mut self, bytes: &[u8]) -> bool {
-        let begins = self.pulse.has_credit()
-            && self.ring.begins_run(bytes.len())
-            && self.ring.begin_run(bytes).is_ok();
-        if begins {
-            self.pulse.spend(1 + self.ring.room_in_run());
-        }
-        begins
-    }
-}
-
 impl End {
-    /// Sends a message that goes on with the open run, or with a next one, if that is all there is to do. `false` if not, and then nothing is sent:
-    /// [`send`](End::send) does it.
+    /// Sends one message, by [`Sender`]. Rings the bell if the receiver sleeps, unless `quietly`.
     #[inline(always)]
-    pub(crate) fn send_on(&self, bytes: &[u8], quietly: bool) -> bool {
+    pub(crate) fn send(&self, bytes: &[u8], deadline: Deadline, quietly: bool) -> Result<(), SendRefusal> {
+        let Some(mut sending) = self.sending.enter_owned() else {
+            return self.send_as_any(bytes, deadline, quietly);
+        };
         // Nobody owns the gate of an end that is closed, or broken.
-        let Some(mut sending) = self.sending.enter_owned() else { return false };
-        if sending.ring.has_news() {
-            return false;
+        if !sending.ring.goes_on(bytes.len()) || sending.ring.has_news() {
+            return self.send_record(sending, bytes, deadline, quietly);
         }
-        if sending.ring.goes_on(bytes.len()) {
-            sending.ring.go_on(bytes);
-        } else if !sending.begins_run(bytes) {
-            return false;
-        }
+        sending.ring.go_on(bytes);
         Inside::light(&sending);
         if sending.ring.has_news() {
             self.hear(&sending, quietly);
         }
-        true
-    }
-
-    /// Sends one message. Rings the bell if the receiver sleeps, unless `quietly`.
-    #[inline(never)]
-    pub(crate) fn send(&self, bytes: &[u8], deadline: Deadline, quietly: bool) -> Result<(), SendRefusal> {
-        match self.sending.enter_owned() {
-            Some(sending) => self.send_record(sending, bytes, deadline, quietly),
-            None => self.send_as_any(bytes, deadline, quietly),
-        }
+        Ok(())
     }
 
     /// As a thread to which the gate does not belong.
@@ -102,8 +75,8 @@ impl End {
         self.send_record(sending, bytes, deadline, quietly)
     }
 
-    /// Sends a message in a record of its own, or in a run.
-    #[inline(always)]
+    /// Sends a message in a record of its own, or the first one of a run.
+    #[inline(never)]
     fn send_record<'a>(
         &'a self,
         mut sending: Inside<'a, Sending>,

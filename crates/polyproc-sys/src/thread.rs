@@ -103,7 +103,7 @@ impl Current {
         self.record().pid.get()
     }
 
-    /// A random number that is this thread's alone, in all processes of all PID namespaces. Neither zero nor all ones.
+    /// A random number other than zero that is this thread's alone, in all processes of all PID namespaces.
     #[inline(always)]
     pub fn token(self) -> u64 {
         self.record().token.get()
@@ -144,14 +144,14 @@ extern "C" fn forget_the_parent() {
     });
 }
 
-/// A random number other than zero and all ones.
+/// A random number other than zero.
 fn random() -> u64 {
     let mut bytes = [0; 8];
     loop {
         // SAFETY: `bytes` is writable for its eight bytes.
         let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
         let number = u64::from_ne_bytes(bytes);
-        if count == 8 && number != 0 && number != u64::MAX {
+        if count == 8 && number != 0 {
             return number;
         }
     }

@@ -181,17 +181,7 @@ impl Receiver {
         }
         // Acquire: pairs with the Release of who publishes it.
         let header = self.place.header(self.head).load(Ordering::Acquire);
-        if header & RUN != 0 {
-            return self.begin_run(header);
-        }
         if header == 0 { Ok(Front::Nothing) } else { self.judge(header) }
-    }
-
-    /// Whether a message of so many bytes is in front, in a run, after none was [ready](Receiver::is_ready). Whatever is wrong
-    /// is found again by [`front`](Receiver::front).
-    #[inline]
-    pub(crate) fn becomes_ready(&mut self, length: usize) -> bool {
-        self.front() == Ok(Front::Whole(length, 0)) && self.is_ready(length)
     }
 
     /// What this header, a private copy, says, if it can be.
@@ -216,6 +206,10 @@ impl Receiver {
         let kind = header & !(LENGTH | COUNT);
         if kind & WRITTEN == 0 {
             return Err(Broken);
+        }
+        if kind & RUN != 0 {
+            self.front = 0;
+            return self.begin_run(header);
         }
         if self.skipped != 0 {
             return Err(Broken);
@@ -247,7 +241,6 @@ impl Receiver {
     }
 
     /// A run is in front whose header was not read before.
-    #[inline]
     fn begin_run(&mut self, header: u64) -> Result<Front, Broken> {
         let (length, count) = (header & LENGTH, (header & COUNT) >> COUNT_SHIFT);
         let is_sane = self.left.is_none()
@@ -316,19 +309,19 @@ impl Receiver {
     }
 
     /// Takes the message in front, of so many bytes, which is [ready](Receiver::is_ready), as `copy` copies it; and whether
-    /// it was the last one that is known. Then the run may be [over](Receiver::is_run_over).
+    /// that moved this side's position.
     #[inline(always)]
     pub(crate) fn take_ready<T>(&mut self, length: usize, copy: impl FnOnce(&[u8]) -> T) -> (T, bool) {
         debug_assert!(self.is_ready(length));
         let mut buffer = Buffer::new();
         // SAFETY: so much room, and the run is in one line.
         unsafe { copy::from_shared(self.run.slot.0, buffer.room(length), length) };
-        let is_drained = self.take_from_run(length);
+        let is_over = self.take_from_run(length);
         // SAFETY: initialised by the copy.
-        (copy(unsafe { buffer.filled(length) }), is_drained)
+        (copy(unsafe { buffer.filled(length) }), is_over)
     }
 
-    /// Whether that was the last one that is known.
+    /// Whether that was the last one of the run.
     #[inline(always)]
     fn take_from_run(&mut self, length: usize) -> bool {
         // SAFETY: one of those that are known to be there was in front.
@@ -337,14 +330,7 @@ impl Receiver {
             return false;
         }
         self.ready_length = NONE;
-        true
-    }
-
-    /// When all that is known of the run in front is taken: leaves it if it is full. Whether that moved this side's position.
-    #[inline(always)]
-    pub(crate) fn is_run_over(&mut self) -> bool {
-        debug_assert!(self.run.header != 0 && self.run.is_drained());
-        let is_over = self.run.room == 0;
+        let is_over = self.run.slot == self.end_of(slots(self.head, length as u64), length as u64);
         if is_over {
             self.leave_run();
         }
@@ -355,11 +341,7 @@ impl Receiver {
     #[inline(always)]
     pub(crate) fn take_exactly<T>(&mut self, length: usize, copy: impl FnOnce(&[u8]) -> T) -> T {
         if self.is_ready(length) {
-            let (copied, is_drained) = self.take_ready(length, copy);
-            if is_drained {
-                self.is_run_over();
-            }
-            return copied;
+            return self.take_ready(length, copy).0;
         }
         debug_assert!(self.front & LENGTH == length as u64);
         let mut buffer = Buffer::new();
@@ -403,9 +385,7 @@ impl Receiver {
             _ => {}
         }
         if is_in_run {
-            if self.take_from_run(length) {
-                self.is_run_over();
-            }
+            self.take_from_run(length);
         } else {
             self.take((skip as usize) + length);
         }

@@ -1,8 +1,8 @@
 //! The sender's side of a [ring](super).
 
 use super::{
-    ABORT, Broken, CLOSED, COUNT_SHIFT, DESCRIPTORS_SHIFT, GROWN, HEADER, LINE, MORE, Place, RUN, RUN_MOST,
-    Spot, WRITTEN, line_end, padded, slots,
+    ABORT, Broken, CLOSED, COUNT, COUNT_SHIFT, DESCRIPTORS_SHIFT, GROWN, HEADER, LINE, MORE, Place, RUN,
+    RUN_MOST, Spot, WRITTEN, line_end, padded, slots,
 };
 use crate::copy;
 use crate::line::Line;
@@ -22,8 +22,6 @@ pub(crate) struct Sender {
     /// The length of messages for which there is room in the open run.
     run_length: usize,
     run: Run,
-    /// The length of the messages of the last run, if that is full and nothing was sent since.
-    full_length: usize,
     /// The length of the last message.
     last_length: usize,
     /// It found no room: more memory would help.
@@ -34,15 +32,13 @@ pub(crate) struct Sender {
 struct Run {
     /// Where its header is.
     at: Spot,
-    /// Where its next message will be.
-    slot: Spot,
     /// What it says; 0 if there is no open run.
     header: u64,
     /// What it will say when the run is full.
     full: u64,
 }
 
-const NO_RUN: Run = Run { at: Spot::NOWHERE, slot: Spot::NOWHERE, header: 0, full: 0 };
+const NO_RUN: Run = Run { at: Spot::NOWHERE, header: 0, full: 0 };
 
 impl Sender {
     pub(crate) fn new(place: Place, tail: u64, head: u64) -> Sender {
@@ -53,7 +49,6 @@ impl Sender {
             notice: 0,
             run_length: NONE,
             run: NO_RUN,
-            full_length: NONE,
             last_length: NONE,
             wants_to_grow: false,
         }
@@ -155,10 +150,11 @@ impl Sender {
     #[inline(always)]
     pub(crate) fn go_on(&mut self, bytes: &[u8]) {
         debug_assert!(self.goes_on(bytes.len()));
+        let count = (self.run.header & COUNT) >> COUNT_SHIFT;
         // SAFETY: the run is not full, so its next message ends in the same line.
-        unsafe { copy::to_shared(bytes, self.run.slot.0) };
+        let slot = unsafe { self.run.at.add(HEADER + count * padded(bytes.len() as u64)) };
         // SAFETY: as above.
-        self.run.slot = unsafe { self.run.slot.add(padded(bytes.len() as u64)) };
+        unsafe { copy::to_shared(bytes, slot.0) };
         self.run.header += 1 << COUNT_SHIFT;
         // SAFETY: the run is in the ring.
         let header = unsafe { self.run.at.header() };
@@ -166,21 +162,8 @@ impl Sender {
         header.store(self.run.header, Ordering::Release);
         if self.run.header == self.run.full {
             self.run.header = 0;
-            self.full_length = core::mem::replace(&mut self.run_length, NONE);
+            self.run_length = NONE;
         }
-    }
-
-    /// Whether a message of this length begins another run, since the last one is full, and there is room for it.
-    #[inline(always)]
-    pub(crate) fn begins_run(&self, length: usize) -> bool {
-        length == self.full_length && self.has_room_for(LINE)
-    }
-
-    /// Sends a message that [begins a run](Sender::begins_run).
-    #[inline(always)]
-    pub(crate) fn begin_run(&mut self, bytes: &[u8]) -> Result<(), Broken> {
-        debug_assert!(self.begins_run(bytes.len()) && self.run.header == 0);
-        self.open_run(slots(self.tail, bytes.len() as u64), bytes)
     }
 
     /// Sends a message for which there is room. In a burst, another one of this length is expected soon.
@@ -206,23 +189,11 @@ impl Sender {
         if slots < 2 {
             return self.write_record(length, bytes);
         }
-        self.open_run(slots, bytes)
-    }
-
-    /// Begins a run of at most so many messages, and at least two, in what is left of the line.
-    #[inline(always)]
-    fn open_run(&mut self, slots: u64, bytes: &[u8]) -> Result<(), Broken> {
-        let (at, length) = (self.tail, bytes.len() as u64);
-        let begin = self.place.spot(at);
-        // SAFETY: the line has room for a header and two messages.
-        let slot = unsafe { begin.add(HEADER) };
-        // SAFETY: as above.
-        unsafe { copy::to_shared(bytes, slot.0) };
+        let at = self.tail;
+        self.place.write(at.wrapping_add(HEADER), bytes);
         let header = WRITTEN | RUN | (1 << COUNT_SHIFT) | length;
         self.publish_record(at, line_end(at), header)?;
-        // SAFETY: as above.
-        let slot = unsafe { slot.add(padded(length)) };
-        self.run = Run { at: begin, slot, header, full: header + ((slots - 1) << COUNT_SHIFT) };
+        self.run = Run { at: self.place.spot(at), header, full: header + ((slots - 1) << COUNT_SHIFT) };
         self.run_length = bytes.len();
         Ok(())
     }
@@ -282,7 +253,6 @@ impl Sender {
         // have its line cross once more.
         self.line().publish(at, end)?;
         self.tail = end;
-        self.full_length = NONE;
         self.place.header(end).store(0, Ordering::Relaxed);
         // Release: the payload first, and the zero behind it. Pairs with the Acquire in the receiver's `front`.
         self.place.header(at).store(WRITTEN | header, Ordering::Release);
