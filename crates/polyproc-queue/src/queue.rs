@@ -7,6 +7,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use polyproc_memory::Object;
 use polyproc_memory::codec::{Codec, EncodeError, Postcard};
+use polyproc_sys::copy;
 use polyproc_sys::deadline::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
@@ -380,7 +381,7 @@ impl<T, C: Codec<T>> Queue<T, C> {
     pub fn get_into(&self, buffer: &mut Vec<u8>) -> Result<usize, GetError> {
         let copy = |bytes: &[u8]| {
             buffer.clear();
-            buffer.extend_from_slice(bytes);
+            copy::append(buffer, bytes);
         };
         match self.raw.owned_front() {
             Some(Ok(front)) => self.raw.take_usual(front, copy),
