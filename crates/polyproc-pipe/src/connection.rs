@@ -126,6 +126,37 @@ impl<S, R, C> Connection<S, R, C> {
         self.end.close()
     }
 
+    /// Closes this end for sending: the other side receives what was sent, and then [`RecvError::Disconnected`](crate::RecvError::Disconnected).
+    /// Receiving goes on, and so does sending in the other direction. To send here is [`SendError::Closed`](crate::SendError::Closed)
+    /// from then on, in another process to which this end is given, too. Done again, it does nothing.
+    ///
+    /// Waits only while another thread, or a task, of this process sends here. It needs no room, and does not matter to an
+    /// end that is closed or whose other end is gone. A process that is killed in it has closed the end for sending, or has
+    /// not; either way the other side hears of the death.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Corrupt`](crate::SendError::Corrupt).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// let (here, there) = polyproc_pipe::pipe::<u32, u32>()?;
+    /// std::thread::spawn(move || {
+    ///     let sum = there.iter().map(Result::unwrap).sum(); // Until nothing more comes.
+    ///     there.send(sum).unwrap();
+    /// });
+    /// for number in 1..=4 {
+    ///     here.send(number)?;
+    /// }
+    /// here.close_send()?;
+    /// assert_eq!(here.recv()?, 10);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn close_send(&self) -> Result<(), crate::SendError<()>> {
+        self.end.close_sending().map_err(|refusal| crate::SendError::new((), refusal))
+    }
+
     /// Whether [`close`](Connection::close) was called in this process.
     pub fn is_closed(&self) -> bool {
         self.end.is_closed()
