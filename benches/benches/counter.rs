@@ -7,8 +7,8 @@
 //! pinned: there are more than CPUs, and the scheduler is part of the job.
 
 use polyproc::{Mutex, Value};
-use polyproc_benches::{Processes, Table, nanos, pin_to, scaled, time_each};
-use std::hint::black_box;
+use polyproc_benches::results::note_versions;
+use polyproc_benches::{Processes, Table, nanos, pin_to, scaled, time_each, turns, work};
 use std::process::Command;
 use std::time::Instant;
 
@@ -97,22 +97,10 @@ print(seconds / (4 * each) * 1e9)
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
 
-/// Turns of a busy loop that take so many nanoseconds.
-fn turns(nanos: u64) -> u64 {
-    const MANY: u64 = 1_000_000;
-    // The fastest of some: what is measured while others run would make the sections too short.
-    let fastest = (0..7).map(|_| time_each(1, || work(MANY))).fold(f64::INFINITY, f64::min);
-    (nanos as f64 * MANY as f64 / fastest) as u64
-}
-
-/// A busy loop in registers, in which each turn waits for the one before; the same code for everybody.
-#[inline(never)]
-fn work(turns: u64) {
-    let mut number = black_box(1u64);
-    for _ in 0..turns {
-        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-    }
-    black_box(number);
+/// As in `Python 3.11.7`.
+fn python_version() -> String {
+    let output = Command::new("python3").arg("--version").output().expect("python3");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// Sections that take a while, one after another, of which each process has its part: the time of one, with what it takes to
@@ -127,6 +115,7 @@ fn sections() {
             let parking_lot = parking_lot::Mutex::new(0u64);
             let all = each * count as u64;
             Table::new(title)
+                .series(&format!("critical sections of {name}"), "processes", count as u64)
                 .subject("limit: one process, no lock", || time_each(all, || work(turns)))
                 .subject("parking_lot::Mutex, threads", || {
                     threads(count, each, Place::Anywhere, || {
@@ -182,9 +171,13 @@ fn main() {
             .subject("std::sync::Mutex, threads", || {
                 threads(count, scaled(EACH), place, || *std.lock().unwrap() += 1)
             });
+        if let Anywhere = place {
+            table = table.series("counter", "processes", count as u64);
+        }
         if count == 4 {
             match python() {
                 Some(_) => {
+                    note_versions(&python_version());
                     table = table
                         .subject("Python Value with get_lock(), processes", || python().expect("python3"));
                 }

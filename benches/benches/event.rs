@@ -2,7 +2,7 @@
 //! take for it; and what set, clear and a look cost when nobody waits.
 
 use polyproc_benches::{
-    Processes, Samples, Table, is_test, median, nanos, pin_to, scaled, spreads, time_each,
+    Events, Processes, Samples, Table, is_test, median, nanos, pin_to, scaled, spreads, time_each,
 };
 use polyproc_event::{Arena, Event};
 use polyproc_memory::{Kind, Object, Shape};
@@ -248,22 +248,26 @@ fn main() {
     let none = Duration::ZERO;
     if several {
         let count = scaled(200_000);
-        let lines = each_trip(Pair::<Line>::new().get(), [0, 1], count, none);
-        let ours = each_trip(&events(), [0, 1], count, none);
+        let lines = Events::of(|| each_trip(Pair::<Line>::new().get(), [0, 1], count, none));
+        let ours = Events::of(|| each_trip(&events(), [0, 1], count, none));
         let title = "each round trip, two CPUs, both awake";
-        spreads(title, &[("limit: two cache lines, spinning", &lines), ("polyproc Event", &ours)]);
+        spreads(
+            title,
+            "a tenth as many",
+            &[("limit: two cache lines, spinning", lines), ("polyproc Event", ours)],
+        );
     }
     let count = scaled(50_000);
-    let words = each_trip(Pair::<Word>::new().get(), [0, 0], count, none);
-    let ours = each_trip(&events(), [0, 0], count, none);
+    let words = Events::of(|| each_trip(Pair::<Word>::new().get(), [0, 0], count, none));
+    let ours = Events::of(|| each_trip(&events(), [0, 0], count, none));
     let title = "each round trip, one CPU, so that each side sleeps";
-    spreads(title, &[("limit: two futexes", &words), ("polyproc Event", &ours)]);
+    spreads(title, "a tenth as many", &[("limit: two futexes", words), ("polyproc Event", ours)]);
     if several {
         let (count, pause) = (if is_test() { 20 } else { 2_000 }, Duration::from_micros(200));
-        let words = each_trip(Pair::<Word>::new().get(), [0, 1], count, pause);
-        let ours = each_trip(&events(), [0, 1], count, pause);
+        let words = Events::of(|| each_trip(Pair::<Word>::new().get(), [0, 1], count, pause));
+        let ours = Events::of(|| each_trip(&events(), [0, 1], count, pause));
         let title = "each round trip, two CPUs, asleep for 200 us in between";
-        spreads(title, &[("limit: two futexes", &words), ("polyproc Event", &ours)]);
+        spreads(title, "a tenth as many", &[("limit: two futexes", words), ("polyproc Event", ours)]);
     }
 
     pin_to(1);

@@ -1,8 +1,9 @@
 //! Connections, beside what they are made of: a spinning cache line, a ring by hand, `pipe(2)`.
 
-use polyproc_benches::{Processes, Ring, Table, is_test, median, nanos, pin_to, scaled};
+use polyproc_benches::{Events, Processes, Ring, Samples, Table, is_test, nanos, pin_to, scaled, spreads};
 use polyproc_pipe::{Bytes, Connection, Raw, RecvError, pipe_with_capacity};
-use std::hint::black_box;
+use std::cell::Cell;
+use std::hint::{black_box, spin_loop};
 use std::time::{Duration, Instant};
 
 /// Two processes, pinned to these CPUs: nanoseconds a message.
@@ -217,40 +218,149 @@ fn there_and_back(title: &'static str, cpus: [usize; 2], count: u64, is_hot: boo
 /// How soon a sleeping receiver hears that the other side was killed.
 fn deaths() {
     let count = if is_test() { 10 } else { 1_000 };
-    let mut took: Vec<f64> = (0..count)
-        .map(|_| {
-            let (here, there) = Connection::<u64, u64, Raw>::pair().unwrap();
-            // SAFETY: this program has one thread here.
-            let pid = unsafe { libc::fork() };
-            assert!(pid >= 0);
-            if pid == 0 {
-                here.close().unwrap();
-                there.send(1).unwrap();
-                let _ = there.recv();
-                // SAFETY: ends the child.
-                unsafe { libc::_exit(0) };
+    let death = || {
+        let (here, there) = Connection::<u64, u64, Raw>::pair().unwrap();
+        // SAFETY: this program has one thread here.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0);
+        if pid == 0 {
+            here.close().unwrap();
+            there.send(1).unwrap();
+            let _ = there.recv();
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(0) };
+        }
+        drop(there);
+        assert_eq!(here.recv().unwrap(), 1);
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(1));
+            let begin = Instant::now();
+            // SAFETY: a child that is not reaped yet.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+            begin
+        });
+        assert!(matches!(here.recv(), Err(RecvError::Disconnected)));
+        let end = Instant::now();
+        let begin = killer.join().unwrap();
+        // SAFETY: the same child.
+        assert_eq!(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }, pid);
+        nanos(end - begin)
+    };
+    let took = Events::of(|| (0..count).map(|_| death()).collect());
+    let title = "from a peer's kill to Disconnected, asleep";
+    spreads(title, "nothing", &[("polyproc Connection", took)]);
+}
+
+/// One end of a way there and back: sends a number, and waits for one.
+trait Ends {
+    fn send(&mut self, number: u64);
+    fn receive(&mut self) -> u64;
+}
+
+impl Ends for Connection<u64, u64, Raw> {
+    fn send(&mut self, number: u64) {
+        Connection::send(self, number).unwrap();
+    }
+
+    fn receive(&mut self) -> u64 {
+        self.recv().unwrap()
+    }
+}
+
+impl Ends for (Numbers, Numbers) {
+    fn send(&mut self, number: u64) {
+        self.0.put(number);
+    }
+
+    fn receive(&mut self) -> u64 {
+        self.1.get()
+    }
+}
+
+impl Ends for (Ring<8>, Ring<8>) {
+    fn send(&mut self, number: u64) {
+        self.0.put(&message(number));
+    }
+
+    fn receive(&mut self) -> u64 {
+        let mut got = [0; 8];
+        self.1.get(&mut got);
+        u64::from_le_bytes(got)
+    }
+}
+
+/// Every round trip by itself, after a tenth as many. `pause` is how long the other side waits with its answer, which does
+/// not count: long enough for the first to have fallen asleep, or nothing.
+fn each_trip<E: Ends>(ends: [E; 2], cpus: [usize; 2], count: u64, pause: Duration) -> Vec<f64> {
+    let warm = count / 10;
+    let samples = Samples::new(count as usize);
+    let ends = ends.map(|end| Cell::new(Some(end)));
+    Processes::fork(2, |index| {
+        pin_to(cpus[index]);
+        let mut end = ends[index].take().unwrap();
+        for trip in 0..count + warm {
+            if index == 0 {
+                let start = Instant::now();
+                end.send(trip);
+                assert_eq!(end.receive(), trip);
+                let time = start.elapsed().saturating_sub(pause);
+                if trip >= warm {
+                    samples.note((trip - warm) as usize, time.as_nanos() as u64);
+                }
+            } else {
+                let number = end.receive();
+                let taken = Instant::now();
+                while !pause.is_zero() && taken.elapsed() < pause {
+                    spin_loop();
+                }
+                end.send(number);
             }
-            drop(there);
-            assert_eq!(here.recv().unwrap(), 1);
-            let killer = std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(1));
-                let begin = Instant::now();
-                // SAFETY: a child that is not reaped yet.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
-                begin
-            });
-            assert!(matches!(here.recv(), Err(RecvError::Disconnected)));
-            let end = Instant::now();
-            let begin = killer.join().unwrap();
-            // SAFETY: the same child.
-            assert_eq!(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }, pid);
-            nanos(end - begin)
-        })
-        .collect();
-    took.sort_by(f64::total_cmp);
-    println!("\nkilled peer to Disconnected, asleep, {count} kills");
-    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize] / 1e3;
-    println!("p50 {:.0} us, p99 {:.0} us, max {:.0} us", median(&took) / 1e3, at(0.99), at(1.0));
+        }
+        0
+    })
+    .run();
+    let times = samples.nanos();
+    assert!(times.iter().all(|time| *time > 0.0), "a trip was not timed");
+    times
+}
+
+/// How single round trips are spread.
+fn each() {
+    let ours = || {
+        let (here, there) = Connection::<u64, u64, Raw>::pair().unwrap();
+        [here, there]
+    };
+    let pipes = || {
+        let ((reader, there), (back, writer)) =
+            (std::io::pipe().expect("a pipe"), std::io::pipe().expect("a pipe"));
+        // A number goes into one pipe and comes out of the other.
+        let twin = |reader: &std::io::PipeReader, writer: &std::io::PipeWriter| {
+            Numbers(reader.try_clone().expect("a descriptor"), writer.try_clone().expect("a descriptor"))
+        };
+        let (to, fro) = (twin(&reader, &there), twin(&back, &writer));
+        [(twin(&reader, &there), twin(&back, &writer)), (fro, to)]
+    };
+    let rings = || {
+        let (there, back) = (Ring::<8>::new(64), Ring::<8>::new(64));
+        [(there.clone(), back.clone()), (back, there)]
+    };
+    let none = Duration::ZERO;
+    let count = scaled(200_000);
+    let limit = Events::of(|| each_trip(rings(), [0, 1], count, none));
+    let own = Events::of(|| each_trip(ours(), [0, 1], count, none));
+    let title = "each 8 bytes there and back, two CPUs, both awake";
+    let warm_up = "a tenth as many";
+    spreads(title, warm_up, &[("limit: two spinning cache lines", limit), ("polyproc Connection", own)]);
+    let count = scaled(50_000);
+    let pipe = Events::of(|| each_trip(pipes(), [0, 0], count, none));
+    let own = Events::of(|| each_trip(ours(), [0, 0], count, none));
+    let title = "each 8 bytes there and back, one CPU, so that each side sleeps";
+    spreads(title, warm_up, &[("pipe(2)", pipe), ("polyproc Connection", own)]);
+    let (count, pause) = (if is_test() { 20 } else { 2_000 }, Duration::from_micros(200));
+    let pipe = Events::of(|| each_trip(pipes(), [0, 1], count, pause));
+    let own = Events::of(|| each_trip(ours(), [0, 1], count, pause));
+    let title = "each 8 bytes there and back, two CPUs, asleep for 200 us in between";
+    spreads(title, warm_up, &[("pipe(2)", pipe), ("polyproc Connection", own)]);
 }
 
 fn main() {
@@ -271,6 +381,9 @@ fn main() {
     if wanted("asleep") {
         there_and_back("8 bytes there and back, asleep, one CPU", [0, 0], 100_000, false);
         there_and_back("8 bytes there and back, asleep, two CPUs (200 us between)", [0, 1], 2_000, false);
+    }
+    if wanted("each") {
+        each();
     }
     if wanted("deaths") {
         deaths();

@@ -3,7 +3,7 @@
 //! Two workers, as many as the reference machine has CPUs; the process that submits is a third, and works, too. Nobody is
 //! pinned. Each subject checks all results.
 
-use polyproc::{Pool, Process, pipe};
+use polyproc::{Bytes, Connection, Pool, Process, pipe};
 use polyproc_benches::{Table, cpu_count, is_test, nanos, scaled, time_each};
 use rayon::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -42,14 +42,72 @@ fn threads() -> rayon::ThreadPool {
     rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads")
 }
 
+/// A message of numbers, as bytes.
+type Line = Connection<Vec<u8>, Vec<u8>, Bytes>;
+
+/// The numbers behind each other's heels, as they lie in memory.
+fn numbers(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    bytes.chunks_exact(8).map(|chunk| u64::from_ne_bytes(chunk.try_into().expect("eight")))
+}
+
+/// What squares numbers by hand: two processes, and a connection with each.
+struct ByHand(Vec<(Line, Process<()>)>);
+
+impl ByHand {
+    /// About as many as the pool sends at a time.
+    const CHUNK: u64 = 2_700;
+
+    fn new() -> ByHand {
+        let square_all = |there: Line| {
+            while let Ok(bytes) = there.recv() {
+                let squares: Vec<u8> = numbers(&bytes).flat_map(|n| square(n).to_ne_bytes()).collect();
+                there.send(squares).expect("somebody there");
+            }
+        };
+        let start = |_| {
+            let (here, there) = Line::pair().expect("a connection");
+            (here, Process::spawn(square_all, (there,)).expect("a process"))
+        };
+        ByHand([0, 1].map(start).into())
+    }
+
+    /// As the pool: the next ones go out before the first come back, two for each process at a time.
+    fn map(&self, count: u64) -> Vec<u64> {
+        let mut squares = Vec::with_capacity(count as usize);
+        let mut take = |turn: usize| squares.extend(numbers(&self.0[turn % 2].0.recv().expect("squares")));
+        let mut taken = 0;
+        for (turn, first) in (0..count).step_by(Self::CHUNK as usize).enumerate() {
+            if turn >= 4 {
+                take(taken);
+                taken += 1;
+            }
+            let chunk = first..count.min(first + Self::CHUNK);
+            let bytes = chunk.flat_map(u64::to_ne_bytes).collect();
+            self.0[turn % 2].0.send(bytes).expect("somebody there");
+        }
+        (taken..count.div_ceil(Self::CHUNK) as usize).for_each(take);
+        squares
+    }
+}
+
+impl Drop for ByHand {
+    fn drop(&mut self) {
+        for (line, process) in self.0.drain(..) {
+            drop(line);
+            process.join().expect("its end");
+        }
+    }
+}
+
 fn small() {
     let count = scaled(100_000).max(1_000);
-    let (pool, threads) = (Pool::new(2).expect("a pool"), threads());
+    let (pool, threads, by_hand) = (Pool::new(2).expect("a pool"), threads(), ByHand::new());
     Table::new("map of a square over 100,000 numbers, 2 workers, an item")
         .subject("rayon par_iter, threads", || {
             each(count, || threads.install(|| (0..count).into_par_iter().map(square).collect()))
         })
         .subject("polyproc Pool::map", || each(count, || pool.map(square, 0..count).expect("squares")))
+        .subject("limit: by hand, over connections of bytes", || each(count, || by_hand.map(count)))
         .subject("one process, a loop", || each(count, || (0..count).map(|n| square(black_box(n))).collect()))
         .run();
 }

@@ -1,7 +1,7 @@
 //! A lock's holder is killed: how long until the process that waits for the lock has it?
 
 use polyproc::{Mutex, PoisonCause};
-use polyproc_benches::{is_test, pin_to, spreads};
+use polyproc_benches::{Events, is_test, pin_to, spreads};
 use polyproc_memory::{Kind, Object, Shape};
 use polyproc_sys::atomic::{AtomicU64, Ordering};
 use polyproc_sys::deadline::Deadline;
@@ -62,6 +62,12 @@ fn reap(pid: libc::pid_t) -> i32 {
 
 fn main() {
     let rounds: u32 = if is_test() { 3 } else { 1000 };
+    let times = Events::of(|| kills(rounds));
+    spreads("a killed holder's lock reaches the waiter", "nothing", &[("polyproc Mutex", times)]);
+}
+
+/// From each kill to the lock in the hands of who waits for it.
+fn kills(rounds: u32) -> Vec<f64> {
     let layout = Layout::new::<Signals>();
     let shape =
         Shape { kind: Kind::new("bench"), code: 0, element: layout, count: 1, payload: layout, lock: false };
@@ -71,8 +77,8 @@ fn main() {
     let mutex = Mutex::new(0u32).expect("a mutex");
     let epoch = Instant::now();
 
+    pin_to(1);
     let waiter = fork(|| {
-        pin_to(1);
         for round in 1..=rounds {
             Signals::hear(&signals.held, round);
             Signals::tell(&signals.waiting, round);
@@ -106,6 +112,5 @@ fn main() {
         times.push((signals.at.load(Ordering::SeqCst) - killed) as f64);
     }
     assert_eq!(reap(waiter), 0, "the waiter failed");
-
-    spreads("a killed holder's lock reaches the waiter", &[("polyproc Mutex", &times)]);
+    times
 }

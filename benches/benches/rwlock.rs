@@ -1,7 +1,9 @@
 //! Reading and writing: uncontended, beside readers, in mixes, and how long a writer waits among busy readers.
 
 use polyproc::Mutex;
-use polyproc_benches::{Processes, Table, is_test, median, nanos, pin_to, rounds, scaled, time_each};
+use polyproc_benches::{
+    Events, Processes, Samples, Table, is_test, nanos, pin_to, rounds, scaled, spreads, time_each,
+};
 use polyproc_rwlock::RwLock;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -112,13 +114,13 @@ fn mixes() {
     }
 }
 
-/// How long one writer waits at the most while four readers read in tight loops.
+/// How long one writer waits while four readers read in tight loops.
 fn starvation() {
-    let writes = if is_test() { 5 } else { 2_000 };
-    let (mut longest, mut typical) = (Vec::new(), Vec::new());
-    for _ in 0..rounds() {
+    let writes: u64 = if is_test() { 5 } else { 2_000 };
+    let round = || {
         let lock = RwLock::new([0u64; 2]).expect("a lock");
-        let timed = Processes::fork(CROWD + 1, |index| {
+        let samples = Samples::new(writes as usize);
+        Processes::fork(CROWD + 1, |index| {
             if index != 0 {
                 // The writer is done when the number says so.
                 loop {
@@ -129,29 +131,21 @@ fn starvation() {
                     }
                 }
             }
-            let mut waits = Vec::new();
-            for _ in 0..writes {
+            for write in 0..writes {
                 let start = Instant::now();
                 let mut guard = lock.write().unwrap();
-                waits.push(nanos(start.elapsed()));
+                samples.note(write as usize, start.elapsed().as_nanos() as u64);
                 guard.iter_mut().for_each(|number| *number += 1);
                 drop(guard);
                 std::thread::sleep(Duration::from_micros(20));
             }
-            let worst = waits.iter().copied().fold(0.0, f64::max);
-            ((worst as u64) << 24) | (median(&waits) as u64).min((1 << 24) - 1)
+            0
         })
         .run();
-        longest.push((timed.figures[0] >> 24) as f64 / 1e6);
-        typical.push((timed.figures[0] & ((1 << 24) - 1)) as f64 / 1e3);
-    }
-    let worst = longest.iter().copied().fold(0.0, f64::max);
-    println!(
-        "\n4 readers in tight loops, 1 writer, {writes} writes: it waits {:.1} us typically; at the most {:.1} ms in the \
-         median round, {worst:.1} ms in the worst",
-        median(&typical),
-        median(&longest)
-    );
+        samples.nanos()
+    };
+    let waits = Events::of(|| (0..rounds()).flat_map(|_| round()).collect());
+    spreads("a write among 4 readers in tight loops", "nothing", &[("polyproc RwLock", waits)]);
 }
 
 fn main() {

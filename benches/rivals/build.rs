@@ -3,8 +3,27 @@
 use std::path::Path;
 use std::process::Command;
 
+#[path = "../versions.rs"]
+mod versions;
+
+/// Those whose versions belong to the results; some only with a feature of their name.
+const RIVALS: [&str; 12] = [
+    "crossbeam-channel",
+    "parking_lot",
+    "iceoryx2",
+    "interprocess",
+    "ipc-channel",
+    "ipmpsc",
+    "kanal",
+    "procspawn",
+    "raw_sync",
+    "rayon",
+    "shaq",
+    "shmem-ipc",
+];
+
 fn main() {
-    for path in ["build.rs", "boost", "/usr/include/boost"] {
+    for path in ["build.rs", "../versions.rs", "Cargo.lock", "boost", "/usr/include/boost"] {
         println!("cargo::rerun-if-changed={path}");
     }
     println!("cargo::rerun-if-env-changed=CXX");
@@ -21,6 +40,13 @@ fn main() {
         }
         Err(error) => format!("{compiler}: {error}"),
     };
+    let lock = std::fs::read_to_string("Cargo.lock").unwrap_or_default();
+    let built = |name: &&str| {
+        let feature = name.to_uppercase().replace('-', "_");
+        RIVALS[..2].contains(name) || std::env::var_os(format!("CARGO_FEATURE_{feature}")).is_some()
+    };
+    let names: Vec<&str> = RIVALS.into_iter().filter(built).collect();
+    println!("cargo::rustc-env=POLYPROC_RIVALS={}", versions::versions(&lock, "polyproc-rivals", &names));
     println!("cargo::rustc-env=POLYPROC_BOOST={}", program.display());
     println!("cargo::rustc-env=POLYPROC_BOOST_MISSING={missing}");
 }

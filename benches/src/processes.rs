@@ -25,6 +25,8 @@ struct Shared {
     begun: [AtomicU64; MOST],
     ended: [AtomicU64; MOST],
     figures: [AtomicU64; MOST],
+    /// The CPU that each was pinned to in the end, counted from 1; 0 is any.
+    pins: [AtomicU64; MOST],
 }
 
 /// A set of processes that each run the same function.
@@ -136,6 +138,8 @@ impl Processes {
         shared.begun[index].store(start, Ordering::SeqCst);
         shared.ended[index].store(self.now(), Ordering::SeqCst);
         shared.figures[index].store(figure, Ordering::SeqCst);
+        let pin = crate::cpu::own_pin().map_or(0, |cpu| cpu as u64 + 1);
+        shared.pins[index].store(pin, Ordering::SeqCst);
         // What it holds may still be needed by the others.
         shared.over.fetch_add(1, Ordering::SeqCst);
         shared.over.wake_all();
@@ -183,6 +187,9 @@ impl Processes {
         let load = |values: &[AtomicU64]| -> Vec<u64> {
             values[..count].iter().map(|value| value.load(Ordering::SeqCst)).collect()
         };
+        for pin in load(&shared.pins) {
+            crate::cpu::note_pin(pin.checked_sub(1).map(|cpu| cpu as usize));
+        }
         let (begun, ended) = (load(&shared.begun), load(&shared.ended));
         let total = ended.iter().max().unwrap() - begun.iter().min().unwrap();
         let each = begun.iter().zip(&ended).map(|(begun, ended)| Duration::from_nanos(ended - begun));

@@ -5,8 +5,10 @@
 //! under `--test` measure nothing, and are kept only in a folder that is named.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One run of one table.
@@ -24,8 +26,39 @@ pub struct Run {
     /// Who got how much of what all wanted.
     #[serde(default)]
     pub shares: Vec<Share>,
+    /// How it was measured.
+    #[serde(default)]
+    pub how: How,
+    /// What it is one figure of, if there are several.
+    #[serde(default)]
+    pub series: Option<Series>,
+    /// What is measured beside ours, in which version.
+    #[serde(default)]
+    pub versions: BTreeMap<String, String>,
     /// Where and when.
     pub machine: Machine,
+}
+
+/// How something was measured.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct How {
+    /// How many rounds counted.
+    pub rounds: usize,
+    /// What went before them.
+    pub warm_up: String,
+    /// Whether it was shortened: fewer rounds, and fewer repetitions in each.
+    pub is_quick: bool,
+}
+
+/// Tables that differ by a number, of which a curve is drawn.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Series {
+    /// What all of them measure.
+    pub name: String,
+    /// What the number counts: `processes`, `bytes` or `pairs`.
+    pub axis: String,
+    /// The number.
+    pub at: u64,
 }
 
 /// One subject's times of an operation, in nanoseconds.
@@ -43,6 +76,9 @@ pub struct Row {
     pub ratio: f64,
     /// The largest of these ratios.
     pub worst_ratio: f64,
+    /// Where its processes or threads ran.
+    #[serde(default)]
+    pub pinned: String,
 }
 
 /// How the times of many single events are spread, in nanoseconds.
@@ -60,6 +96,9 @@ pub struct Spread {
     pub p999_ns: f64,
     /// None took longer.
     pub max_ns: f64,
+    /// Where its processes or threads ran.
+    #[serde(default)]
+    pub pinned: String,
 }
 
 /// How evenly something is shared, and how long one waits for it.
@@ -75,8 +114,14 @@ pub struct Share {
     pub longest_ns: f64,
     /// The longest wait of anybody in any round.
     pub worst_longest_ns: f64,
+    /// The longest wait of anybody in each round.
+    #[serde(default)]
+    pub longest_rounds_ns: Vec<f64>,
     /// How long one had it each time, and did not: nanoseconds a turn of all together, the median of the rounds.
     pub turn_ns: f64,
+    /// Where its processes or threads ran.
+    #[serde(default)]
+    pub pinned: String,
 }
 
 /// Where and when a run was made, and of what.
@@ -90,6 +135,9 @@ pub struct Machine {
     pub kernel: String,
     /// The compiler.
     pub rustc: String,
+    /// The C library.
+    #[serde(default)]
+    pub libc: String,
     /// The commit, with `+` if files differ from it; `unknown` without git.
     pub commit: String,
     /// The end of the run, in Greenwich, as in `2026-11-24 09:30:00.250`.
@@ -113,11 +161,55 @@ impl Machine {
             cpus: crate::cpu_count(),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             rustc: env!("POLYPROC_RUSTC").to_owned(),
+            libc: libc_version(),
             commit: commit().unwrap_or_else(|| "unknown".to_owned()),
             time: format!("{} {}", date(millis / DAY), time_of_day(millis % DAY)),
             load: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
         }
     }
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Machine { cpu, cpus, kernel, rustc, libc, commit, time, load } = self;
+        write!(
+            f,
+            "{time}: {cpus} CPUs ({cpu}), Linux {kernel}, {libc}, {rustc}, commit {commit}, load {load}"
+        )
+    }
+}
+
+#[cfg(target_env = "gnu")]
+fn libc_version() -> String {
+    // SAFETY: asks for nothing.
+    let version = unsafe { libc::gnu_get_libc_version() };
+    // SAFETY: a string that lives for ever.
+    let version = unsafe { core::ffi::CStr::from_ptr(version) };
+    format!("glibc {}", version.to_string_lossy())
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn libc_version() -> String {
+    "unknown".to_owned()
+}
+
+/// What is measured beside ours, in which version.
+static VERSIONS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+
+/// Notes versions of what is measured beside ours, as in `kanal 0.1.1, rayon 1.12.0`: they are part of every result from now on.
+pub fn note_versions(list: &str) {
+    let mut versions = VERSIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    let pairs = list.split(", ").filter_map(|entry| entry.rsplit_once(' '));
+    versions.extend(pairs.map(|(name, version)| (name.to_owned(), version.to_owned())));
+}
+
+/// All that were noted.
+pub(crate) fn versions() -> BTreeMap<String, String> {
+    let mut versions = VERSIONS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for (name, version) in env!("POLYPROC_VERSIONS").split(", ").filter_map(|entry| entry.rsplit_once(' ')) {
+        versions.entry(name.to_owned()).or_insert_with(|| version.to_owned());
+    }
+    versions
 }
 
 /// The commit of the sources, if git tells.
@@ -258,6 +350,25 @@ mod tests {
     }
 
     #[test]
+    fn versions_are_noted() {
+        note_versions("faster-fifo 1.5.2, Python 3.11.7");
+        let versions = versions();
+        assert_eq!(versions["Python"], "3.11.7");
+        for name in ["crossbeam-channel", "parking_lot", "rayon"] {
+            assert!(versions[name].starts_with(|c: char| c.is_ascii_digit()), "{versions:?}");
+        }
+        assert!(Machine::here().to_string().contains("Linux"));
+    }
+
+    #[test]
+    fn results_of_earlier_times_can_be_read() {
+        let old = r#"[{"title":"t","area":"a","rows":[],"machine":{"cpu":"c","cpus":2,"kernel":"k","rustc":"r","commit":"0",
+            "time":"2026-11-24 09:30:00.250","load":"0.1"}}]"#;
+        let runs: Vec<Run> = serde_json::from_str(old).unwrap();
+        assert_eq!((runs[0].how.rounds, runs[0].series.is_none()), (0, true));
+    }
+
+    #[test]
     fn titles_become_names_of_files() {
         assert_eq!(slug("counter, 4 x 1000 increments, pinned"), "counter-4-x-1000-increments-pinned");
         assert_eq!(slug("is it set?"), "is-it-set");
@@ -278,6 +389,7 @@ mod tests {
             least_ns: 1.5,
             ratio: 1.0,
             worst_ratio: 1.0,
+            pinned: "CPU 0".to_owned(),
         };
         let run = Run {
             title: "8 bytes".to_owned(),
@@ -285,6 +397,9 @@ mod tests {
             rows: vec![row],
             spreads: Vec::new(),
             shares: Vec::new(),
+            how: How { rounds: 3, warm_up: "none".to_owned(), is_quick: false },
+            series: None,
+            versions: versions(),
             machine: Machine::here(),
         };
         run.save(&folder).unwrap();

@@ -39,7 +39,7 @@ fn main() -> polyproc::Result<()> {
     let mut replies = 0;
     while replies < 3 || open[1] {
         let waiting: Vec<usize> = (0..servers.len()).filter(|server| open[*server]).collect();
-        let connections: Vec<_> = waiting.iter().map(|server| (&servers[*server].1).into()).collect();
+        let connections: Vec<_> = waiting.iter().map(|server| &servers[*server].1).collect();
         for ready in wait(&connections, None)? {
             let server = waiting[ready];
             match servers[server].1.recv() {

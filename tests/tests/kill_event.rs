@@ -8,6 +8,7 @@ use polyproc_event::Event;
 use polyproc_mutex::Mutex;
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::deadline::BACKSTOP;
+use polyproc_testing::wait_until;
 use polyproc_tests::child::{Child, Ending};
 use polyproc_tests::kill::{Operation, Outcome, When, is_full};
 use polyproc_tests::shared::{Cues, Shared};
@@ -435,9 +436,9 @@ fn a_handler_sets_in_the_middle_of_a_lock_operation() {
             }
         });
         assert_eq!(rival.wait(LONG), Some(Ending::Exited(0)), "{:?}", rival.complaint());
+        wait_until("the handler has set the event", || passed.load(Ordering::Relaxed) > 0);
         std::thread::sleep(Duration::from_micros(round * 13));
         victim.kill();
-        assert!(passed.load(Ordering::Relaxed) > 0, "the handler ran");
         let before = passed.load(Ordering::Relaxed);
         // The lock is free, poisoned or not, and the event works.
         drop(mutex.lock_timeout(Duration::from_millis(50)).map_err(|error| match error {
@@ -445,11 +446,7 @@ fn a_handler_sets_in_the_middle_of_a_lock_operation() {
             other => panic!("{other}"),
         }));
         event.set();
-        let start = Instant::now();
-        while passed.load(Ordering::Relaxed) == before {
-            assert!(start.elapsed() < LONG, "the waiter is stranded");
-            std::thread::yield_now();
-        }
+        wait_until("the waiter goes on", || passed.load(Ordering::Relaxed) != before);
         waiter.kill();
     }
 }

@@ -1,5 +1,6 @@
-//! A lock: alone, and as the guard of a counter that 1 to 16 processes increment.
+//! A lock: alone, and as the guard of a counter that 1 to 16 processes increment, at once, or after 100 ns or 1 µs of work.
 
+use polyproc_benches::{time_each, turns, work};
 #[cfg(feature = "iceoryx2")]
 use polyproc_rivals::adapters::iceoryx2;
 #[cfg(feature = "raw_sync")]
@@ -10,10 +11,28 @@ use polyproc_rivals::{Rivals, finish, rival};
 
 fn main() {
     uncontended();
-    for among in [1, 2, 4, 8, 16] {
-        counter(among);
+    for section in [
+        Section { nanos: 0, name: "", count: 2_000_000 },
+        Section { nanos: 100, name: "sections of 100 ns, ", count: 200_000 },
+        Section { nanos: 1000, name: "sections of 1 us, ", count: 40_000 },
+    ] {
+        let turns = if section.nanos == 0 { 0 } else { turns(section.nanos) };
+        for among in [1, 2, 4, 8, 16] {
+            counter(section, turns, among);
+        }
     }
     finish();
+}
+
+/// What is done under the lock.
+#[derive(Clone, Copy)]
+struct Section {
+    /// Nanoseconds of work, before the increment.
+    nanos: u64,
+    /// As part of a title.
+    name: &'static str,
+    /// Increments of all together.
+    count: u64,
 }
 
 fn uncontended() {
@@ -56,37 +75,42 @@ fn uncontended() {
     table.run();
 }
 
-fn counter(among: usize) {
-    /// Increments of all together.
-    const COUNT: u64 = 2_000_000;
-    let each = COUNT / among as u64;
+fn counter(section: Section, turns: u64, among: usize) {
+    let Section { nanos, name, count } = section;
+    let each = count / among as u64;
     let scaled = polyproc_benches::scaled(each);
     let pinned = if among == 2 { ", two CPUs" } else { "" };
-    let mut table = Rivals::new(format!("counter, {among} processes{pinned}"))
-        .ours("polyproc Mutex", || processes(ours::mutex(), among, each))
-        .ours("polyproc Value::update", || processes(ours::value(), among, each))
-        .rival("parking_lot::Mutex, threads", || threads(parking_lot::Mutex::new(0), among, each))
-        .rival("std::sync::Mutex, threads", || threads(std::sync::Mutex::new(0), among, each))
-        .rival("pthread, plain", || processes(posix::Pthread::new(false), among, each))
-        .rival("pthread, robust", || processes(posix::Pthread::new(true), among, each))
-        .rival("POSIX semaphore", || processes(posix::Semaphore::new(1), among, each));
-    table = rival!(table, "raw_sync", "raw_sync Mutex", || processes(RawSync::new(), among, each));
+    let series = format!("counter, {name}").trim_end_matches(", ").to_owned().leak();
+    let mut table = Rivals::new(format!("counter, {name}{among} processes{pinned}"))
+        .series(series, "processes", among as u64)
+        .ours("polyproc Mutex", || processes(ours::mutex(), among, each, turns))
+        .ours("polyproc Value::update", || processes(ours::value(), among, each, turns))
+        .rival("parking_lot::Mutex, threads", || threads(parking_lot::Mutex::new(0), among, each, turns))
+        .rival("std::sync::Mutex, threads", || threads(std::sync::Mutex::new(0), among, each, turns))
+        .rival("pthread, plain", || processes(posix::Pthread::new(false), among, each, turns))
+        .rival("pthread, robust", || processes(posix::Pthread::new(true), among, each, turns))
+        .rival("POSIX semaphore", || processes(posix::Semaphore::new(1), among, each, turns));
+    if turns > 0 {
+        table = table.rival("limit: one process, no lock", || time_each(scaled, || work(turns)));
+    }
+    table = rival!(table, "raw_sync", "raw_sync Mutex", || processes(RawSync::new(), among, each, turns));
     table = rival!(table, "iceoryx2", "iceoryx2 building block, default", || {
-        processes(iceoryx2::Block::new(false), among, each)
+        processes(iceoryx2::Block::new(false), among, each, turns)
     });
     table = rival!(table, "iceoryx2", "iceoryx2 building block, robust", || {
-        processes(iceoryx2::Block::new(true), among, each)
+        processes(iceoryx2::Block::new(true), among, each, turns)
     });
     if boost::is_there() {
-        table = table.rival("Boost interprocess_mutex", || boost::run("counter", &[among as u64, scaled]));
+        let numbers = [among as u64, scaled, nanos];
+        table = table.rival("Boost interprocess_mutex", move || boost::run("counter", &numbers));
     }
-    if python::is_there() {
-        let fewer = (scaled / 25).max(20);
+    // 100 ns are no more than a few of Python's steps.
+    if python::is_there() && nanos != 100 {
+        let fewer = (scaled / if nanos == 0 { 25 } else { 4 }).max(20);
+        let numbers = [among as u64, fewer, nanos];
         table = table
-            .rival("Python Lock", move || python::run("lock.py", "lock", &[among as u64, fewer]))
-            .rival("Python Value with get_lock()", move || {
-                python::run("lock.py", "value", &[among as u64, fewer])
-            });
+            .rival("Python Lock", move || python::run("lock.py", "lock", &numbers))
+            .rival("Python Value with get_lock()", move || python::run("lock.py", "value", &numbers));
     }
     table.run();
 }

@@ -61,6 +61,7 @@ fn title(size: &str) -> String {
 fn small<const N: usize>(size: &str, counts: Counts) {
     let fast = counts.fast;
     let mut table = Rivals::new(title(size))
+        .series("messages, one producer, one consumer, two CPUs", "bytes", N as u64)
         .ours("polyproc Queue", move || {
             let queue = ours::Plain::<N>::new();
             ends(fast, (queue.clone(), queue))
@@ -85,6 +86,7 @@ fn small<const N: usize>(size: &str, counts: Counts) {
 fn large<const N: usize>(size: &str, counts: Counts) {
     let fast = counts.fast;
     let mut table = Rivals::new(title(size))
+        .series("messages, one producer, one consumer, two CPUs", "bytes", N as u64)
         .ours("polyproc Queue", move || {
             let queue = ours::Kept::<N>::new();
             ends(fast, (queue.clone(), queue.clone()))
@@ -175,6 +177,7 @@ fn many_to_many(pairs: usize, counts: Counts) {
     let Counts { fast, slow, python } = counts;
     let mut table =
         Rivals::new(format!("messages of 64 bytes, {pairs} producers, {pairs} consumers, any CPU"))
+            .series("messages of 64 bytes from many to many, any CPU", "pairs", pairs as u64)
             .ours("polyproc Queue", move || {
                 let queue = ours::Plain::<64>::bounded(SLOTS as u64);
                 many(pairs, fast, || queue.clone(), || queue.clone())

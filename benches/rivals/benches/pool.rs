@@ -71,11 +71,19 @@ fn main() {
     let count = few(500);
     let payloads = table(
         "500 payloads of 1 MiB there and back, 2 workers, a payload",
-        move || pool::payloads::<Pool>(count),
+        move || pool::payloads::<Pool>(count, false),
         "large",
-        &[count],
+        &[count, 0],
     );
-    others!(payloads, payloads, count).run();
+    others!(payloads, payloads, count, false).run();
+
+    let kept = table(
+        "500 payloads of 1 MiB there and back, all kept, 2 workers, a payload",
+        move || pool::payloads::<Pool>(count, true),
+        "large",
+        &[count, 1],
+    );
+    others!(kept, payloads, count, true).run();
 
     let count = if is_test() { 1 } else { 10 };
     others!(

@@ -1,4 +1,4 @@
-//! Eight bytes, or a token, there and back: awake on two CPUs, asleep on one, and asleep on two.
+//! Eight bytes, or a token, there and back: awake on two CPUs, asleep on one, and asleep on two; all together, and each by itself.
 
 use polyproc::Event;
 #[cfg(feature = "iceoryx2")]
@@ -150,7 +150,7 @@ fn messages(place: Place) {
             table = table.rival(name, move || python::run("channel.py", subject, &numbers));
         }
     }
-    table.run();
+    table.run_and_each();
 }
 
 fn tokens(place: Place) {
@@ -214,5 +214,5 @@ fn tokens(place: Place) {
         let numbers = [(fewer / 5).max(10), cpus[1] as u64, pause.as_micros() as u64];
         table = table.rival("Python Event", move || python::run("channel.py", "event_trip", &numbers));
     }
-    table.run();
+    table.run_and_each();
 }

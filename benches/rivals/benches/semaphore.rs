@@ -1,7 +1,7 @@
 //! A permit of a semaphore: alone, and four processes at two permits.
 
 use polyproc::Semaphore;
-use polyproc_benches::{Processes, nanos, pin_to, scaled, time_each};
+use polyproc_benches::{Processes, nanos, pin_to, pinned_to, scaled, time_each};
 use polyproc_rivals::adapters::{boost, posix, python};
 use polyproc_rivals::{Rivals, finish};
 use std::hint::black_box;
@@ -31,19 +31,19 @@ fn crowd(turn: impl Fn(u64)) -> f64 {
 fn main() {
     let count = scaled(3_000_000);
     let fewer = (count / 25).max(100);
-    pin_to(1);
     let (ours, posix) = (Semaphore::new(3).expect("memory"), posix::Semaphore::new(3));
     let mut table = Rivals::new("acquire and give back, alone")
         .ours("polyproc Semaphore", || {
-            let time = time_each(count, || drop(black_box(&ours).acquire()));
+            let time = pinned_to(1, || time_each(count, || drop(black_box(&ours).acquire())));
             assert_eq!(ours.available(), 3);
             time
         })
         .rival("POSIX semaphore", || {
-            let time = time_each(count, || {
+            let turn = || {
                 black_box(&posix).acquire();
                 black_box(&posix).release();
-            });
+            };
+            let time = pinned_to(1, || time_each(count, turn));
             assert_eq!(posix.available(), 3);
             time
         });

@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <new>
+#include <set>
 #include <type_traits>
 #include <utility>
 
@@ -29,6 +30,34 @@ inline std::uint64_t now() {
     timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return std::uint64_t(time.tv_sec) * 1000000000u + std::uint64_t(time.tv_nsec);
+}
+
+// The CPU that the process is pinned to, or none.
+constexpr std::uint64_t anywhere = 1000000;
+
+inline std::uint64_t own_pin() {
+    cpu_set_t own;
+    check(sched_getaffinity(0, sizeof own, &own) == 0, "sched_getaffinity");
+    if (CPU_COUNT(&own) > 1) return anywhere;
+    std::uint64_t cpu = 0;
+    while (!CPU_ISSET(cpu, &own)) ++cpu;
+    return cpu;
+}
+
+// Where those who took part were pinned, to be printed below the figure.
+inline std::set<std::uint64_t> pins;
+
+inline void print_pins() {
+    if (pins.empty()) pins.insert(own_pin());
+    std::printf("pinned");
+    for (const std::uint64_t cpu : pins) {
+        if (cpu == anywhere) {
+            std::printf(" -");
+        } else {
+            std::printf(" %lu", static_cast<unsigned long>(cpu));
+        }
+    }
+    std::printf("\n");
 }
 
 // Pins the process to one of its CPUs; it is not pinned yet.
@@ -58,6 +87,13 @@ T* shared(Arguments&&... arguments) {
     }
 }
 
+// So many numbers, all nought, that processes forked later share.
+inline std::uint64_t* shared_numbers(std::uint64_t count) {
+    void* at = mmap(nullptr, count * 8, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    check(at != MAP_FAILED, "mmap");
+    return static_cast<std::uint64_t*>(at);
+}
+
 // Nanoseconds of one of so many repetitions.
 template <class F>
 double each(std::uint64_t count, F f) {
@@ -73,7 +109,7 @@ std::uint64_t together(std::uint64_t count, F prepare) {
     // A hang ends the program, and each of its processes.
     constexpr unsigned longest = 60;
     struct Times {
-        std::atomic<std::uint64_t> ready, begun[most], ended[most];
+        std::atomic<std::uint64_t> ready, begun[most], ended[most], pinned[most];
     };
     check(count <= most, "too many processes");
     Times& times = *shared<Times>();
@@ -90,6 +126,7 @@ std::uint64_t together(std::uint64_t count, F prepare) {
         times.begun[index] = now();
         run();
         times.ended[index] = now();
+        times.pinned[index] = own_pin();
         std::_Exit(0);
     }
     bool is_good = true;
@@ -98,6 +135,7 @@ std::uint64_t together(std::uint64_t count, F prepare) {
         is_good = waitpid(pids[index], &status, 0) == pids[index] && status == 0 && is_good;
     }
     check(is_good, "a process failed");
+    for (std::uint64_t index = 0; index < count; ++index) pins.insert(times.pinned[index]);
     std::uint64_t begun = times.begun[0], ended = times.ended[0];
     for (std::uint64_t index = 1; index < count; ++index) {
         if (times.begun[index] < begun) begun = times.begun[index];

@@ -5,7 +5,7 @@ Messages are `bytes`; a message has its number at its beginning and at its end.
 
 import time
 
-from together import CONTEXT, main, pin_to, together
+from together import CONTEXT, EACH, NOTES, main, pin_to, together
 
 
 def message(size, number):
@@ -118,8 +118,18 @@ def channel(make):
     return run
 
 
+def be_busy(nanos):
+    end = time.monotonic_ns() + nanos
+    while time.monotonic_ns() < end:
+        pass
+
+
 def trips(there, back):
+    """If each trip is timed, the pause is a busy one, and is no part of its time."""
+
     def run(count, cpu, pause):
+        times = CONTEXT.RawArray("Q", count)
+
         def prepare(index):
             pin_to(cpu if index else 0)
 
@@ -134,10 +144,24 @@ def trips(there, back):
                         there.put_number(number)
                         back.get_checked(number)
 
+            def each(count):
+                for number in range(count):
+                    start = time.monotonic_ns()
+                    if index:
+                        there.get_checked(number)
+                        be_busy(pause * 1000)
+                        back.put_number(number)
+                    else:
+                        there.put_number(number)
+                        back.get_checked(number)
+                        times[number] = max(time.monotonic_ns() - start - pause * 1000, 1)
+
             trips(max(count // 10, 8))
-            return lambda: trips(count)
+            return lambda: each(count) if EACH else trips(count)
 
         total, _ = together(2, prepare)
+        if EACH:
+            NOTES.extend(times)
         return total / count
 
     return run

@@ -1,22 +1,45 @@
-"""Locks and semaphores, alone and by several."""
+"""Locks and semaphores, alone and by several, at once or after some work under the lock; and who gets a lock how often."""
 
-from together import CONTEXT, each, main, pin_to, together
+import time
+
+from together import CONTEXT, NOTES, each, main, pin_to, together
 
 
-def increment_under_lock(lock, number):
+def work(turns):
+    for _ in range(turns):
+        pass
+
+
+def turns_of(nanos):
+    """Turns of work that take so many nanoseconds, as the fastest of some tries says."""
+    many = 100_000
+    return nanos * many // int(min(each(1, lambda: work(many)) for _ in range(5))) if nanos else 0
+
+
+def increment_under_lock(lock, number, turns=0):
     def increment():
         with lock:
             number.value += 1
 
-    return increment
+    def work_and_add():
+        with lock:
+            work(turns)
+            number.value += 1
+
+    return work_and_add if turns else increment
 
 
-def increment_value(value):
+def increment_value(value, turns=0):
     def increment():
         with value.get_lock():
             value.value += 1
 
-    return increment
+    def work_and_add():
+        with value.get_lock():
+            work(turns)
+            value.value += 1
+
+    return work_and_add if turns else increment
 
 
 def alone(make):
@@ -31,8 +54,8 @@ def alone(make):
 
 
 def counter(make):
-    def run(among, count):
-        increment, number = make()
+    def run(among, count, nanos=0):
+        increment, number = make(turns_of(nanos))
 
         def prepare(index):
             if among == 2:
@@ -51,14 +74,40 @@ def counter(make):
     return run
 
 
-def lock():
+def lock(turns=0):
     number = CONTEXT.RawValue("Q", 0)
-    return increment_under_lock(CONTEXT.Lock(), number), number
+    return increment_under_lock(CONTEXT.Lock(), number, turns), number
 
 
-def value():
+def value(turns=0):
     number = CONTEXT.Value("Q", 0)
-    return increment_value(number), number
+    return increment_value(number, turns), number
+
+
+def fairness(among, micros):
+    """Notes how many turns each has had, and its longest wait."""
+    increment, number = lock()
+
+    def prepare(index):
+        def run():
+            before = time.monotonic_ns()
+            end = before + micros * 1000
+            count = longest = 0
+            while before < end:
+                increment()
+                after = time.monotonic_ns()
+                longest = max(longest, after - before)
+                count += 1
+                before = after
+            return count, longest
+
+        return run
+
+    time_of_all, seen = together(among, prepare)
+    total = sum(count for count, _ in seen)
+    assert number.value == total, "increments were lost"
+    NOTES.extend(f"{count} {longest}" for count, longest in seen)
+    return time_of_all / total
 
 
 def semaphore_alone(count):
@@ -99,6 +148,7 @@ main(
         "value_alone": alone(value),
         "lock": counter(lock),
         "value": counter(value),
+        "fairness": fairness,
         "semaphore_alone": semaphore_alone,
         "semaphore": semaphore,
     }

@@ -59,12 +59,15 @@ def doze_all(pool, count):
     return total / count
 
 
-def large(pool, count):
+def large(pool, count, are_kept):
+    kept = []
     start = time.monotonic_ns()
     payloads = (bytes([number % 256]) * LARGE for number in range(count))
     for number, result in enumerate(pool.imap(add, payloads)):
         expected = (number + 1) % 256
         assert (len(result), result[0], result[-1]) == (LARGE, expected, expected)
+        if are_kept:
+            kept.append(result)
     return (time.monotonic_ns() - start) / count
 
 

@@ -4,9 +4,10 @@
 //! to many, the sum of what was got must be the sum of what was put. A tenth as many messages pass before the time counts:
 //! they touch all memory, and make all connections.
 
-use polyproc_benches::{Processes, Timed, nanos, pin_to};
+use crate::each;
+use polyproc_benches::{Processes, Samples, Timed, nanos, pin_to};
 use std::cell::Cell;
-use std::hint::black_box;
+use std::hint::{black_box, spin_loop};
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
@@ -156,6 +157,9 @@ pub fn one_way_threads<const N: usize, P: Put<N> + Send, G: Get<N> + Send>(
 }
 
 /// Nanoseconds a message there and back, by two processes on these CPUs; the second waits for `pause` before it answers.
+///
+/// If [`each`] is wanted, the pause is a busy one, and is not part of the times of single trips: what is left is the way of a
+/// message to one who sleeps, and the way back to another.
 pub fn round_trip<P: Put<8>, G: Get<8>>(
     count: u64,
     cpus: [usize; 2],
@@ -164,17 +168,20 @@ pub fn round_trip<P: Put<8>, G: Get<8>>(
     second: impl FnOnce() -> (P, G),
 ) -> f64 {
     let (first, second) = (Cell::new(Some(first)), Cell::new(Some(second)));
+    let samples = each::samples(count);
     let timed = Processes::prepared(2, |index| {
         pin_to(cpus[index]);
         let (mut put, mut get) = match index {
             0 => first.take().unwrap()(),
             _ => second.take().unwrap()(),
         };
-        let mut run = move |count| trips(index, count, pause, &mut put, &mut get);
-        run(warm(count));
-        move || run(count)
-    });
-    checked(&timed.run(), count)
+        let samples = samples.as_ref();
+        trips(index, warm(count), pause, &mut put, &mut get);
+        move || trips_or_each(index, count, pause, &mut put, &mut get, samples)
+    })
+    .run();
+    each::keep(samples);
+    checked(&timed, count)
 }
 
 /// The same between threads.
@@ -185,13 +192,15 @@ pub fn round_trip_threads<P: Put<8> + Send, G: Get<8> + Send>(
     ends: [(P, G); 2],
 ) -> f64 {
     let ends = ends.map(|ends| Mutex::new(Some(ends)));
+    let samples = each::samples(count);
     let timed = threads(2, |index| {
         pin_to(cpus[index]);
         let (mut put, mut get) = ends[index].lock().unwrap().take().unwrap();
-        let mut run = move |count| trips(index, count, pause, &mut put, &mut get);
-        run(warm(count));
-        move || run(count)
+        let samples = samples.as_ref();
+        trips(index, warm(count), pause, &mut put, &mut get);
+        move || trips_or_each(index, count, pause, &mut put, &mut get, samples)
     });
+    each::keep(samples);
     checked(&timed, count)
 }
 
@@ -212,6 +221,47 @@ fn trips(index: usize, count: u64, pause: Duration, put: &mut impl Put<8>, get: 
         }
     }
     count
+}
+
+/// The trips, each timed by itself if there is room for the times.
+fn trips_or_each(
+    index: usize,
+    count: u64,
+    pause: Duration,
+    put: &mut impl Put<8>,
+    get: &mut impl Get<8>,
+    samples: Option<&Samples>,
+) -> u64 {
+    let Some(samples) = samples else { return trips(index, count, pause, put, get) };
+    let mut buffer = [0; 8];
+    for number in 0..count {
+        let start = Instant::now();
+        if index == 0 {
+            put.put(&number.to_le_bytes());
+        }
+        let got = get.get(&mut buffer, |bytes| u64::from_le_bytes(*bytes));
+        assert_eq!(got, number, "not the message that was due");
+        if index == 0 {
+            samples.note(number as usize, without(start, pause));
+        } else {
+            be_busy(pause);
+            put.put(&got.to_le_bytes());
+        }
+    }
+    count
+}
+
+/// Does nothing for some time, awake.
+pub(crate) fn be_busy(pause: Duration) {
+    let start = Instant::now();
+    while !pause.is_zero() && start.elapsed() < pause {
+        spin_loop();
+    }
+}
+
+/// Nanoseconds since then, less a pause.
+pub(crate) fn without(start: Instant, pause: Duration) -> u64 {
+    start.elapsed().saturating_sub(pause).as_nanos() as u64
 }
 
 /// Nanoseconds a message from `pairs` processes to as many, on any CPU.

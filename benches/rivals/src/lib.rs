@@ -1,20 +1,21 @@
 //! polyproc beside what else there is: in the same rounds of one run, checked by the same rules.
 //!
-//! A subject, such as one way of a message, is a file of its own ([`lock`], [`channel`], [`token`], [`pool`],
-//! [`kills`]), and knows nobody. Who is
-//! measured is a family of [`adapters`]. A bench puts both together in a [`Rivals`] table, ours first: it is the reference.
+//! A subject, such as one way of a message, is a file of its own ([`lock`], [`rwlock`], [`channel`], [`token`], [`pool`],
+//! [`kills`]), and knows nobody. Who is measured is a family of [`adapters`]. A bench puts both together in a [`Rivals`] table, ours first: it is the reference.
 
 pub mod adapters;
 pub mod channel;
+pub mod each;
 pub mod kills;
 pub mod lock;
 pub mod pool;
+pub mod rwlock;
 mod shared;
 mod table;
 pub mod token;
 
 pub use shared::Shared;
-pub use table::{Rivals, chosen, finish, skip};
+pub use table::{Fairness, Rivals, chosen, finish, skip};
 
 /// Adds a rival to a table, or says that it is skipped, because this was built without the feature.
 #[macro_export]

@@ -1,23 +1,31 @@
-//! Subject: a counter that is incremented under a lock, alone and by several.
+//! Subject: a counter that is incremented under a lock, alone and by several, at once or after some work; and who gets it how
+//! often.
 
-use polyproc_benches::{Processes, nanos, pin_to, scaled, time_each};
+use polyproc_benches::fairness::{Seen, by_processes, by_threads, total};
+use polyproc_benches::{Processes, nanos, pin_to, pinned_to, scaled, time_each, work};
 use std::hint::black_box;
 use std::sync::Barrier;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A number and its lock.
 pub trait Counter {
+    /// Locks, works, adds one, unlocks.
+    fn work_and_add(&self, work: impl FnOnce());
+
     /// Locks, adds one, unlocks.
-    fn increment(&self);
+    #[inline(always)]
+    fn increment(&self) {
+        self.work_and_add(|| ());
+    }
+
     /// What it is.
     fn total(&self) -> u64;
 }
 
 /// Nanoseconds an increment that nobody disturbs.
 pub fn alone(counter: &impl Counter, count: u64) -> f64 {
-    pin_to(1);
     let (count, before) = (scaled(count), counter.total());
-    let time = time_each(count, || black_box(counter).increment());
+    let time = pinned_to(1, || time_each(count, || black_box(counter).increment()));
     assert_eq!(counter.total() - before, count, "increments were lost");
     time
 }
@@ -29,14 +37,14 @@ fn place(index: usize, among: usize) {
     }
 }
 
-/// Nanoseconds an increment of `among` processes that increment `each` times.
-pub fn processes(counter: impl Counter, among: usize, each: u64) -> f64 {
+/// Nanoseconds an increment of `among` processes that increment `each` times, after so many turns of work under the lock.
+pub fn processes(counter: impl Counter, among: usize, each: u64, turns: u64) -> f64 {
     let each = scaled(each);
     let counter = &counter;
     let timed = Processes::prepared(among, |index| {
         place(index, among);
         move || {
-            (0..each).for_each(|_| counter.increment());
+            add(counter, each, turns);
             each
         }
     })
@@ -46,8 +54,18 @@ pub fn processes(counter: impl Counter, among: usize, each: u64) -> f64 {
     nanos(timed.total) / all as f64
 }
 
+/// `count` increments: two loops, because even the question whether to work takes time.
+#[inline(always)]
+fn add(counter: &impl Counter, count: u64, turns: u64) {
+    if turns == 0 {
+        (0..count).for_each(|_| counter.increment());
+    } else {
+        (0..count).for_each(|_| counter.work_and_add(|| work(turns)));
+    }
+}
+
 /// The same by threads.
-pub fn threads(counter: impl Counter + Sync, among: usize, each: u64) -> f64 {
+pub fn threads(counter: impl Counter + Sync, among: usize, each: u64, turns: u64) -> f64 {
     let each = scaled(each);
     let start = Barrier::new(among);
     let times: Vec<_> = std::thread::scope(|scope| {
@@ -57,7 +75,7 @@ pub fn threads(counter: impl Counter + Sync, among: usize, each: u64) -> f64 {
                 place(index, among);
                 start.wait();
                 let begun = Instant::now();
-                (0..each).for_each(|_| counter.increment());
+                add(counter, each, turns);
                 (begun, Instant::now())
             })
         };
@@ -70,6 +88,20 @@ pub fn threads(counter: impl Counter + Sync, among: usize, each: u64) -> f64 {
     nanos(times.iter().map(|(_, ended)| *ended).max().unwrap() - begun) / all as f64
 }
 
+/// What processes see that want to increment for some time.
+pub fn shared_by_processes(counter: impl Counter, among: usize, period: Duration) -> Vec<Seen> {
+    let seen = by_processes(among, period, || counter.increment());
+    assert_eq!(counter.total(), total(&seen), "increments were lost");
+    seen
+}
+
+/// What threads see.
+pub fn shared_by_threads(counter: impl Counter + Sync, among: usize, period: Duration) -> Vec<Seen> {
+    let seen = by_threads(among, period, || counter.increment());
+    assert_eq!(counter.total(), total(&seen), "increments were lost");
+    seen
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,11 +112,12 @@ mod tests {
     struct Unlocked(Shared<std::sync::atomic::AtomicU64>);
 
     impl Counter for Unlocked {
-        fn increment(&self) {
+        fn work_and_add(&self, work: impl FnOnce()) {
             use std::sync::atomic::Ordering::Relaxed;
             // SAFETY: mapped as long as `self` lives, and only used as an atomic.
             let number = unsafe { &*self.0.at() };
             let seen = number.load(Relaxed);
+            work();
             // Long enough for others to come.
             std::thread::yield_now();
             number.store(seen + 1, Relaxed);
@@ -99,6 +132,9 @@ mod tests {
     #[test]
     fn who_loses_increments_fails() {
         assert!(alone(&Unlocked(Shared::new()), 1000) > 0.0);
-        assert!(catch_unwind(|| processes(Unlocked(Shared::new()), 4, 10_000)).is_err());
+        assert!(catch_unwind(|| processes(Unlocked(Shared::new()), 4, 10_000, 0)).is_err());
+        assert!(catch_unwind(|| processes(Unlocked(Shared::new()), 4, 10_000, 10)).is_err());
+        let period = Duration::from_millis(20);
+        assert!(catch_unwind(|| shared_by_processes(Unlocked(Shared::new()), 4, period)).is_err());
     }
 }

@@ -17,8 +17,9 @@ pub trait Pool: Sized {
     fn apply(&mut self, number: u64) -> u64;
     /// Has so many tasks [`doze`], each by itself: the sum of what they return.
     fn doze(&mut self, count: u64) -> u64;
-    /// Has [`add_one`] done to so many payloads, made by [`payload`]: the results, in order.
-    fn large(&mut self, count: u64) -> Vec<Vec<u8>>;
+    /// Has [`add_one`] done to so many payloads, made by [`payload`], and hands on the results, in order: one after the other
+    /// if it can.
+    fn large(&mut self, count: u64, take: &mut dyn FnMut(Vec<u8>));
     /// Ends all workers, and waits for them.
     fn close(self);
 }
@@ -86,17 +87,27 @@ pub fn naps<P: Pool>(count: u64) -> f64 {
     nanos(time) / count as f64
 }
 
-/// Nanoseconds a large payload there and back.
-pub fn payloads<P: Pool>(count: u64) -> f64 {
+/// Nanoseconds a large payload there and back. Each is looked at, as in Python, and dropped; or they are all kept, and compared
+/// in the end.
+pub fn payloads<P: Pool>(count: u64, are_kept: bool) -> f64 {
     let mut pool = ready::<P>(2);
+    let (mut number, mut kept) = (0, Vec::new());
     let start = Instant::now();
-    let results = pool.large(count);
+    pool.large(count, &mut |result| {
+        let expected = (number as u8).wrapping_add(1);
+        assert!(result.len() == LARGE && result[0] == expected && result[LARGE - 1] == expected);
+        // The whole of a few.
+        assert!(number % 100 != 0 || result == add_one(payload(number)), "not the payload that was due");
+        number += 1;
+        if are_kept {
+            kept.push(result);
+        }
+    });
     let time = start.elapsed();
     pool.close();
-    assert_eq!(results.len() as u64, count);
-    for (number, result) in (0..).zip(&results) {
-        let expected = add_one(payload(number));
-        assert!(*result == expected, "not the payload that was due");
+    assert_eq!(number, count);
+    for (number, result) in (0..).zip(&kept) {
+        assert!(*result == add_one(payload(number)), "not the payload that was due");
     }
     nanos(time) / count as f64
 }

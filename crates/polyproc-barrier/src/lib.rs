@@ -71,12 +71,14 @@
 //! # Limits
 //!
 //! Every process that a handle was given to can write to the barrier, and is trusted to keep to the rules. Neither waits
-//! nor `abort` and `reset` are for signal handlers. A thread that waits holds one of the 2,048 locks that it may hold. There are at most [`MAX_PARTIES`] parties. In processes of different PID namespaces, threads can
-//! have equal ids; the kernel may then take a seat of one for that of the other if it dies in the instant in which both
-//! want the same seat, and break a round without a death.
+//! nor `abort` and `reset` are for signal handlers. A thread that waits holds one of the 2,048 locks that it may hold.
+//! There are at most [`MAX_PARTIES`] parties. In processes of different PID namespaces, threads can have equal ids; the
+//! kernel may then take a seat of one for that of the other if it dies in the instant in which both want the same seat,
+//! and break a round without a death.
 
 #![deny(unsafe_code)]
 
+mod ending;
 mod error;
 mod raw;
 mod seat;

@@ -1,5 +1,13 @@
 //! The barrier's protocol.
 //!
+//! | page | has |
+//! |---|---|
+//! | here | the state, arriving, waiting, leading |
+//! | [`ending`](crate::ending) | how a round ends, is broken and begun anew |
+//! | [`seat`](crate::seat) | a party's seat |
+//! | [`watch`](crate::watch) | how the parties watch over each other |
+//! | [`word`](crate::word) | the bits of the state and of a seat's note |
+//!
 //! # The state
 //!
 //! One word: the number of the round (18 bits), whether it is `BROKEN`, whether there are `SLEEPERS`, and a count.
@@ -23,12 +31,6 @@
 //! can be broken.
 //!
 //! A seat has a *note*: the round that its party has come to, stored before the party counts itself.
-//!
-//! | seat's word | meaning | next |
-//! |---|---|---|
-//! | `FREE` | nobody sits here | tid by compare-and-swap |
-//! | tid + `WAITERS` | somebody does | `FREE` by itself; `OWNER_DIED` + `WAITERS` by the kernel |
-//! | `OWNER_DIED` + `WAITERS` | who sat here died | tid by who tidies up |
 //!
 //! **A death breaks the round** if the note of the dead seat is of the round that the state is in. Before a waiter
 //! sleeps, and when it has slept, it looks at all seats; so does the last to come, before it completes the round. One
@@ -55,13 +57,6 @@
 //! So whoever has slept looks for dead seats before it goes on, even if its round is complete. A seat that it finds taken
 //! over is in the hands of one who wakes all, or dies.
 //!
-//! # Reset
-//!
-//! A slow waiter may look at the state only when a reset has made it g + 1, and must not take that for completion. So a reset
-//! breaks the round first, if it is not broken; then no more parties can count themselves. Then it writes the verdict into
-//! the notes of all parties of the round, and only then begins the next. Who finds another round looks into its own note.
-//! A reset that is killed on the way leaves the barrier broken.
-//!
 //! # Left to the backstop
 //!
 //! - A thread that is *stopped* between ending a round and waking its sleepers keeps them asleep until
@@ -75,7 +70,7 @@
 use crate::error::{BrokenCause, WaitError};
 use crate::seat::Seat;
 use crate::watch::MAX_SLEEP;
-use crate::word::{BROKEN, COUNT, MAX_PARTIES, SLEEPERS, arrived, cause_in, next_round, round_of, verdict};
+use crate::word::{BROKEN, COUNT, MAX_PARTIES, SLEEPERS, arrived, next_round, round_of};
 use core::any::Any;
 use core::fmt;
 use polyproc_sys::atomic::{AtomicU32, Ordering};
@@ -355,31 +350,6 @@ impl RawBarrier {
         }
     }
 
-    /// How this party's round ended, if it has.
-    #[inline(always)]
-    fn end_of(&self, round: u32, seat: &Seat, state: u32) -> Option<Result<(), BrokenCause>> {
-        let same = round_of(state) == round;
-        if same && state & BROKEN == 0 {
-            return None;
-        }
-        if same && let Some(cause) = self.cause_of(state) {
-            return Some(Err(cause));
-        }
-        // Relaxed: who began another round passed the verdicts before.
-        match cause_in(seat.note.load(Ordering::Relaxed), round) {
-            Some(cause) => Some(Err(cause)),
-            None => (!same).then_some(Ok(())),
-        }
-    }
-
-    /// Why the round of this state was broken. `None` if it has been reset since.
-    #[cold]
-    fn cause_of(&self, state: u32) -> Option<BrokenCause> {
-        let seat = self.seats.get((state & COUNT) as usize)?;
-        // Acquire: if this is of a later round, the verdicts of this one are there.
-        cause_in(seat.cause.load(Ordering::Acquire), round_of(state))
-    }
-
     /// As the last to come: runs the action, and lets the others go.
     #[cold]
     #[inline(never)]
@@ -405,74 +375,6 @@ impl RawBarrier {
                     self.state.wake_all();
                 }
                 return Ok(());
-            }
-        }
-    }
-
-    /// Breaks the round, if it is neither over nor broken.
-    #[cold]
-    pub(crate) fn break_round(&self, mine: &Seat, round: u32, cause: BrokenCause) {
-        loop {
-            let state = self.state.load(Ordering::Acquire);
-            if round_of(state) != round || state & BROKEN != 0 {
-                return;
-            }
-            // Release: pairs with the Acquire in `cause_of`. Nobody looks at it before the state points here.
-            mine.cause.store(verdict(round, cause), Ordering::Release);
-            let number = self.seats.iter().position(|seat| core::ptr::eq(seat, mine)).unwrap_or(0) as u32;
-            let broken = (state & !(COUNT | SLEEPERS)) | BROKEN | number;
-            if self.state.compare_exchange(state, broken, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                self.state.wake_all();
-                return;
-            }
-        }
-    }
-
-    /// Breaks the round that there is. Returns why it is broken.
-    #[cold]
-    fn break_as_outsider(&self, cause: BrokenCause) -> Option<BrokenCause> {
-        let current = thread::current();
-        let seat = self.take_outsider_seat(current);
-        let cause = loop {
-            let state = self.state.load(Ordering::Acquire);
-            if state & BROKEN != 0 {
-                break self.cause_of(state);
-            }
-            self.break_round(seat, round_of(state), cause);
-        };
-        seat.leave(current);
-        cause
-    }
-
-    /// Ends the round for all who wait, and begins the next.
-    fn begin_anew(&self, seat: &Seat, cause: BrokenCause) {
-        let state = self.state.load(Ordering::Acquire);
-        if state & (COUNT | BROKEN) == 0 {
-            return;
-        }
-        let round = round_of(state);
-        self.break_round(seat, round, cause);
-        loop {
-            let state = self.state.load(Ordering::Acquire);
-            // Completed in this moment, or reset by another.
-            if round_of(state) != round {
-                return;
-            }
-            let Some(cause) = self.cause_of(state) else { continue };
-            for party in &self.seats {
-                // Relaxed: all who were counted were acquired with the state, and the next round releases the verdicts.
-                let _ = party.note.compare_exchange(
-                    arrived(round),
-                    verdict(round, cause),
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                );
-            }
-            let next = next_round(state);
-            if self.state.compare_exchange(state, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                // Who broke it may have died before it could.
-                self.state.wake_all();
-                return;
             }
         }
     }

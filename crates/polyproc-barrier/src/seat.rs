@@ -1,4 +1,10 @@
 //! A party's seat: where the kernel writes that it has died.
+//!
+//! | seat's word | meaning | next |
+//! |---|---|---|
+//! | `FREE` | nobody sits here | tid by compare-and-swap |
+//! | tid + `WAITERS` | somebody does | `FREE` by itself; `OWNER_DIED` + `WAITERS` by the kernel |
+//! | `OWNER_DIED` + `WAITERS` | who sat here died | tid by who tidies up |
 
 use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use polyproc_sys::futex::{Futex, OWNER_DIED, WAITERS};
@@ -14,7 +20,7 @@ pub(crate) const FREE: u32 = 0;
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Seat {
-    /// Free, its thread's id with `WAITERS`, or the kernel's `OWNER_DIED` with `WAITERS`.
+    /// Who sits here; see the table above.
     pub(crate) word: Futex,
     /// The process of who sits here.
     pub(crate) pid: AtomicU32,

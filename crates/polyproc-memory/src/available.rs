@@ -52,6 +52,20 @@ pub fn physical_memory() -> u64 {
     bytes
 }
 
+/// How large a region that nobody gave a size had better be at the most, in bytes: half of what a file may have
+/// (`RLIMIT_FSIZE`, `ulimit -f`), and a quarter of what the address space may have (`RLIMIT_AS`, `ulimit -v`). Reads two
+/// numbers each time.
+///
+/// # Examples
+///
+/// ```
+/// assert!(polyproc_memory::modest_region() > 0);
+/// ```
+pub fn modest_region() -> u64 {
+    let [file, addresses] = memfd::size_limits();
+    (file / 2).min(addresses / 4)
+}
+
 /// The lowest limit in files of this name, of the group and those around it. Without a limit there stands `max`, or no
 /// file, or more than there can be.
 ///

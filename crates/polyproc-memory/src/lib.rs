@@ -110,6 +110,8 @@
 
 mod arena;
 mod available;
+#[allow(unsafe_code, reason = "system calls")]
+mod claim;
 mod error;
 mod layout;
 #[allow(unsafe_code, reason = "dereferences the mapping: the headers in it, and the locks")]
@@ -128,7 +130,8 @@ pub mod codec;
 pub mod handover;
 
 pub use arena::Arena;
-pub use available::physical_memory;
+pub use available::{modest_region, physical_memory};
+pub use claim::{Claim, Claimant};
 pub use error::{AttachError, CreateError};
 #[doc(hidden)]
 pub use memfd::without_noexec_seal;

@@ -90,12 +90,10 @@ fn check_size(size: u64) -> io::Result<()> {
     if size > i64::MAX as u64 {
         return Err(CreateError::TooLarge.into());
     }
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is writable and of the type that getrlimit(2) fills.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
-    if result == 0 && size > limit.rlim_cur {
+    let [limit, _] = size_limits();
+    if size > limit {
         // The kernel would answer with a signal that kills.
-        return Err(CreateError::FileSize { requested: size, limit: limit.rlim_cur }.into());
+        return Err(CreateError::FileSize { requested: size, limit }.into());
     }
     Ok(())
 }
@@ -218,10 +216,19 @@ pub(crate) fn physical_memory() -> Option<u64> {
 
 /// The most descriptors that this process may have.
 pub(crate) fn descriptor_limit() -> u64 {
+    limit_of(libc::RLIMIT_NOFILE).unwrap_or(0)
+}
+
+/// The largest file that this process may make, and the most addresses that it may have.
+pub(crate) fn size_limits() -> [u64; 2] {
+    [libc::RLIMIT_FSIZE, libc::RLIMIT_AS].map(|resource| limit_of(resource).unwrap_or(u64::MAX))
+}
+
+fn limit_of(resource: libc::__rlimit_resource_t) -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is writable and of the type that getrlimit(2) fills.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
-    limit.rlim_cur
+    let result = unsafe { libc::getrlimit(resource, &mut limit) };
+    (result == 0).then_some(limit.rlim_cur)
 }
 
 #[cfg(test)]

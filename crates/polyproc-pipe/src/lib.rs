@@ -26,6 +26,11 @@
 //! | [`wait`] | for several connections and processes at once |
 //! | [`Postcard`], [`Raw`], [`Bytes`] | how messages become bytes: serde's types, plain data as it is, byte vectors |
 //!
+//! Besides, [`send_bytes`](Connection::send_bytes) and [`recv_bytes`](Connection::recv_bytes) pass bytes as they are, whatever
+//! the types: `recv_bytes(max)` leaves a longer message where it is.
+//!
+//! [`close_send`](Connection::close_send) ends one direction, while the other goes on.
+//!
 //! Handles of shared memory may be in messages, other connections too: their descriptors travel beside the bytes.
 //!
 //! # How it works
@@ -129,6 +134,8 @@ mod error;
 pub mod fuzz;
 #[allow(unsafe_code, reason = "one thread at a time")]
 mod gate;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+mod known;
 #[cfg_attr(any(polyproc_loom, polyproc_shuttle), allow(dead_code, reason = "the models use a part of it"))]
 mod line;
 #[cfg(any(polyproc_loom, polyproc_shuttle))]

@@ -66,6 +66,15 @@ impl<T, C: Codec<T>> Sender<T, C> {
     pub fn send_timeout(&self, message: T, timeout: Duration) -> Result<(), SendError<T>> {
         self.0.send_timeout(message, timeout)
     }
+
+    /// As [`Connection::send_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`].
+    pub fn send_bytes(&self, bytes: &[u8]) -> Result<(), SendError<()>> {
+        self.0.send_bytes(bytes)
+    }
 }
 
 impl<T, C: Codec<T>> Receiver<T, C> {
@@ -101,8 +110,17 @@ impl<T, C: Codec<T>> Receiver<T, C> {
     /// # Errors
     ///
     /// What poll(2) says.
-    pub fn poll(&self, timeout: Duration) -> io::Result<bool> {
+    pub fn poll(&self, timeout: impl Into<Option<Duration>>) -> io::Result<bool> {
         self.0.poll(timeout)
+    }
+
+    /// As [`Connection::recv_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    pub fn recv_bytes(&self, max: usize) -> Result<Vec<u8>, RecvError> {
+        self.0.recv_bytes(max)
     }
 
     /// As [`Connection::iter`].

@@ -3,7 +3,7 @@
 #![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 
 use polyproc_pipe::{
-    Bytes, Connection, Postcard, Raw, RecvError, SendError, pipe, pipe_with_capacity, simplex, wait,
+    Bytes, Connection, Postcard, Raw, RecvError, SendError, Waitable, pipe, pipe_with_capacity, simplex, wait,
 };
 use polyproc_testing::{Child, Slot, Watchdog, signal, watchdog};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -206,6 +206,31 @@ fn an_end_goes_on_where_it_was() {
     assert!(matches!(here.recv(), Err(RecvError::Disconnected)));
 }
 
+/// Either end: the one that sends no more, and the one that has not heard of that yet.
+#[test]
+fn an_end_that_sends_no_more_is_the_same_elsewhere() {
+    let _alone = alone();
+    let (courier, at_courier) = simplex::<Connection<u64, u64>>().unwrap();
+    let (here, there) = pipe::<u64, u64>().unwrap();
+    here.send(1).unwrap();
+    here.close_send().unwrap();
+    let child = Child::run(|| {
+        let here = at_courier.recv().unwrap();
+        assert!(matches!(here.send(2), Err(SendError::Closed(2))));
+        here.close_send().unwrap();
+        assert_eq!(here.recv().unwrap(), 7);
+        let there = at_courier.recv().unwrap();
+        assert_eq!(there.recv().unwrap(), 1);
+        assert!(matches!(there.recv(), Err(RecvError::Disconnected)));
+        there.send(8).unwrap();
+        assert_eq!(here.recv().unwrap(), 8);
+    });
+    courier.send(here).unwrap();
+    there.send(7).unwrap();
+    courier.send(there).unwrap();
+    child.join();
+}
+
 #[test]
 fn a_pipe_that_is_full_grows_and_goes_on_elsewhere() {
     let _alone = alone();
@@ -267,13 +292,13 @@ fn hundreds_are_waited_for_at_once() {
     drop(others);
     let mut seen = vec![false; ends.len()];
     while seen.contains(&false) {
-        let waitables: Vec<_> = ends.iter().map(Into::into).collect();
+        let waitables: Vec<Waitable<'_>> = ends.iter().map(Into::into).collect();
         for index in wait(&waitables, None).unwrap() {
             assert_eq!(ends[index].try_recv().unwrap(), index as u64);
             assert!(!std::mem::replace(&mut seen[index], true));
         }
     }
-    let waitables: Vec<_> = ends.iter().map(Into::into).collect();
+    let waitables: Vec<_> = ends.iter().collect();
     let begin = Instant::now();
     assert!(wait(&waitables, Some(Duration::from_millis(30))).unwrap().is_empty());
     assert!(begin.elapsed() >= Duration::from_millis(30));
@@ -338,4 +363,25 @@ fn who_passes_by_does_not_take_the_bell_of_who_waits() {
         });
         polyproc_sys::futex::backstop_rescues() - before
     });
+}
+
+/// More than go beside one packet of the socket.
+#[test]
+fn a_message_has_hundreds_of_descriptors() {
+    let _alone = alone();
+    type Ends = Vec<Connection<u64, u64, Raw>>;
+    let (here, there) = pipe::<Ends, ()>().unwrap();
+    let pipes: Vec<_> = (0..150).map(|_| pipe_with_capacity::<u64, u64, Raw>(4096).unwrap()).collect();
+    let (kept, given): (Vec<_>, Ends) = pipes.into_iter().unzip();
+    let child = Child::run(|| {
+        for (n, end) in (0..).zip(there.recv().unwrap()) {
+            end.send(n).unwrap();
+        }
+    });
+    here.send(given).unwrap();
+    for (n, end) in (0..).zip(&kept) {
+        assert_eq!(end.recv().unwrap(), n);
+        assert!(matches!(end.recv(), Err(RecvError::Disconnected)));
+    }
+    child.join();
 }

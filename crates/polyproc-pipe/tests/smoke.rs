@@ -2,7 +2,9 @@
 
 #![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 
-use polyproc_pipe::{Bytes, Connection, Raw, RecvError, SendError, pipe, pipe_with_capacity};
+use polyproc_pipe::{Bytes, Connection, Raw, RecvError, SendError, pipe, pipe_with_capacity, simplex, wait};
+use polyproc_testing::watchdog;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -88,6 +90,64 @@ fn a_message_that_is_too_long_stays_in_front() {
         assert!(matches!(there.recv_bytes(99_999), Err(RecvError::TooLong { length: 100_000, .. })));
         assert_eq!(there.recv_bytes(100_000).unwrap(), vec![5; 100_000]);
     });
+}
+
+#[test]
+fn every_connection_takes_bytes_and_keeps_their_boundaries() {
+    let (here, there) = pipe::<String, u64>().unwrap();
+    for message in [&b""[..], b"\xff\0", b""] {
+        here.send_bytes(message).unwrap();
+    }
+    for message in [&b""[..], b"\xff\0", b""] {
+        assert_eq!(there.recv_bytes(2).unwrap(), message);
+    }
+    // What is not of the type is that message's error, and the next one is as it should be.
+    here.send_bytes(b"\x05no").unwrap();
+    here.send("yes".to_owned()).unwrap();
+    assert!(matches!(there.recv(), Err(RecvError::Decode(_))));
+    assert_eq!(there.recv_bytes(4).unwrap(), b"\x03yes");
+    let (sender, receiver) = simplex::<u8>().unwrap();
+    sender.send_bytes(&[9; 100]).unwrap();
+    assert!(matches!(receiver.recv_bytes(99), Err(RecvError::TooLong { length: 100, max: 99 })));
+    assert_eq!(receiver.recv_bytes(100).unwrap(), [9; 100]);
+}
+
+/// The sender does not ring for somebody who is awake: the descriptor alone would never become readable.
+#[test]
+fn connections_are_waited_for_by_their_descriptors_too() {
+    let (a, at_a) = pipe::<u8, u8>().unwrap();
+    let (b, at_b) = simplex::<u8>().unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let all = [at_a.as_fd(), at_b.as_fd(), null.as_fd()];
+    assert_eq!(wait(&all, Duration::ZERO).unwrap(), [2]);
+    b.send(1).unwrap();
+    assert_eq!(wait(&all[..2], Duration::from_secs(5)).unwrap(), [1]);
+    assert_eq!(wait::<&dyn AsFd>(&[&null, &at_b, &at_a], None).unwrap(), [0, 1]);
+    at_b.recv().unwrap();
+    assert!(wait(&all[..2], Duration::from_millis(5)).unwrap().is_empty());
+    // Another one that has got the same number since.
+    let number = std::os::fd::AsRawFd::as_raw_fd(&at_b.as_fd());
+    drop((b, at_b));
+    let others: Vec<_> = (0..8).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+    assert!(others.iter().any(|other| std::os::fd::AsRawFd::as_raw_fd(other) == number));
+    assert_eq!(wait(&others, None).unwrap().len(), others.len());
+    a.send(1).unwrap();
+    assert_eq!(wait(&[&at_a], None).unwrap(), [0]);
+}
+
+#[test]
+fn a_poll_without_end_sees_the_message_and_the_end() {
+    let (here, there) = pipe::<u8, u8>().unwrap();
+    std::thread::scope(|scope| {
+        let polling = scope.spawn(|| there.poll(None).unwrap());
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!polling.is_finished());
+        here.send(1).unwrap();
+        assert!(polling.join().unwrap());
+    });
+    there.recv().unwrap();
+    drop(here);
+    assert!(there.poll(None).unwrap());
 }
 
 #[test]
@@ -204,4 +264,65 @@ fn what_was_received_does_not_come_back() {
         }
     }
     assert!(received > 1_000, "{received}");
+}
+
+#[test]
+fn one_direction_ends_and_the_other_goes_on() {
+    let _dog = watchdog();
+    let (here, there) = pipe::<u32, u32>().unwrap();
+    for n in 0..3 {
+        here.send(n).unwrap();
+    }
+    here.close_send().unwrap();
+    here.close_send().unwrap();
+    assert!(matches!(here.send(3), Err(SendError::Closed(3))));
+    assert!(matches!(here.try_send(3), Err(SendError::Closed(3))));
+    assert!(matches!(here.send_timeout(3, Duration::from_secs(1)), Err(SendError::Closed(3))));
+    assert!(!here.is_closed());
+    assert_eq!(there.iter().map(Result::unwrap).collect::<Vec<_>>(), [0, 1, 2]);
+    for _ in 0..3 {
+        assert!(matches!(there.recv(), Err(RecvError::Disconnected)));
+        assert!(matches!(there.try_recv(), Err(RecvError::Disconnected)));
+        assert!(matches!(there.recv_timeout(Duration::from_secs(5)), Err(RecvError::Disconnected)));
+        assert!(there.poll(Duration::ZERO).unwrap(), "the end counts");
+        assert!(there.prepare_wait().unwrap());
+        assert_eq!(wait(&[&there], None).unwrap(), [0]);
+    }
+    for n in 0..100_000 {
+        there.send(n).unwrap();
+        assert_eq!(here.recv().unwrap(), n);
+    }
+    drop(there);
+    assert!(matches!(here.recv(), Err(RecvError::Disconnected)));
+    here.close_send().unwrap();
+    here.close().unwrap();
+    here.close_send().unwrap();
+}
+
+/// The end of a direction wakes who sleeps, though the ring is full in the other direction, and in this one.
+#[test]
+fn the_end_of_a_direction_needs_no_room_and_wakes_who_sleeps() {
+    let _dog = watchdog();
+    let (here, there) = pipe_with_capacity::<Vec<u8>, Vec<u8>, Bytes>(4096).unwrap();
+    while here.try_send(vec![1; 100]).is_ok() {}
+    while there.try_send(vec![1; 100]).is_ok() {}
+    here.close_send().unwrap();
+    assert!(there.iter().map(Result::unwrap).all(|message| message == [1; 100]));
+
+    let (here, there) = pipe::<u32, u32>().unwrap();
+    let rescues = polyproc_sys::futex::backstop_rescues();
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        let sleeper = scope.spawn(|| there.recv());
+        let waiter = scope.spawn(|| {
+            let (_own, other) = pipe::<u32, u32>().unwrap();
+            wait(&[&other, &there], None)
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        here.close_send().unwrap();
+        assert!(matches!(sleeper.join().unwrap(), Err(RecvError::Disconnected)));
+        assert_eq!(waiter.join().unwrap().unwrap(), [1]);
+    });
+    assert!(begin.elapsed() >= Duration::from_millis(50));
+    assert_eq!(polyproc_sys::futex::backstop_rescues(), rescues, "somebody was woken by its backstop");
 }

@@ -3,6 +3,7 @@
 use crate::crew::Lease;
 use crate::error::TaskError;
 use crate::items::{self, Tag};
+use crate::shelf::Lent;
 use polyproc_memory::handover::Descriptor;
 use polyproc_process::remote::{Panic, Remote};
 use serde::de::DeserializeOwned;
@@ -28,18 +29,28 @@ pub(crate) struct Source {
     pub(crate) count: usize,
     /// How often the first one was tried.
     pub(crate) tried: u32,
+    /// How many workers died that had it next and were at nothing else.
+    pub(crate) shunned: u32,
+    /// The slab where the only one lies, if it does not lie in the bytes.
+    pub(crate) lent: Option<Arc<Lent>>,
 }
 
 impl Source {
     /// The items of a fresh buffer.
     pub(crate) fn new(bytes: Vec<u8>, descriptors: Vec<Descriptor>, first: usize, count: usize) -> Source {
-        Source { bytes: Arc::new(bytes), descriptors: Arc::new(descriptors), at: 0, first, count, tried: 0 }
+        let (bytes, descriptors) = (Arc::new(bytes), Arc::new(descriptors));
+        Source { bytes, descriptors, at: 0, first, count, tried: 0, shunned: 0, lent: None }
+    }
+
+    /// One item that was written into a slab.
+    pub(crate) fn lent(lent: Lent, index: usize) -> Source {
+        Source { lent: Some(Arc::new(lent)), ..Source::new(Vec::new(), Vec::new(), index, 1) }
     }
 
     /// Takes so many items off the front, one at least, but no more bytes than `limit` if there is more than one. Returns
     /// them, and where they end.
     pub(crate) fn split(&mut self, count: usize, limit: usize) -> (Source, usize) {
-        let most = if self.tried > 0 { 1 } else { count.clamp(1, self.count) };
+        let most = if self.tried + self.shunned > 0 { 1 } else { count.clamp(1, self.count) };
         let (count, length) = items::fit(&self.bytes[self.at..], self.count, most, limit);
         let front = Source { count, ..self.clone() };
         self.skip(count, length);
@@ -52,7 +63,7 @@ impl Source {
         self.first += count;
         self.count -= count;
         if count > 0 {
-            self.tried = 0;
+            (self.tried, self.shunned) = (0, 0);
         }
     }
 
@@ -90,9 +101,14 @@ pub(crate) trait Take<R> {
 }
 
 impl Piece {
+    /// Whether it lies in a slab, which is wanted for other results.
+    pub(crate) fn is_lent(&self) -> bool {
+        matches!(self.what, What::Lent { .. })
+    }
+
     /// Hands on each task's result, with its index. Returns memory that can be used again.
     #[inline]
-    pub(crate) fn read<R: DeserializeOwned>(self, to: &mut impl Take<R>) -> Vec<u8> {
+    pub(crate) fn read<R: DeserializeOwned + 'static>(self, to: &mut impl Take<R>) -> Vec<u8> {
         let end = self.first + self.count;
         match self.what {
             What::Failed(error) => {
@@ -126,7 +142,7 @@ impl Piece {
 }
 
 #[inline]
-fn read_all<R: DeserializeOwned>(bytes: &[u8], indices: Range<usize>, to: &mut impl Take<R>) {
+fn read_all<R: DeserializeOwned + 'static>(bytes: &[u8], indices: Range<usize>, to: &mut impl Take<R>) {
     let (mut rest, mut indices) = (bytes, indices);
     while !indices.is_empty() {
         // A panic ends one, and the next one begins afresh.
@@ -219,6 +235,10 @@ impl Batch {
         }
     }
 
+    pub(crate) fn under_way(&self) -> usize {
+        self.entered - self.settled
+    }
+
     pub(crate) fn is_done(&self) -> bool {
         self.is_complete && self.settled == self.entered
     }
@@ -234,9 +254,9 @@ impl Batch {
         }
     }
 
-    /// Gives up all that waits, for this reason.
-    pub(crate) fn fail_queued(&mut self, error: &TaskError) {
-        self.queued = 0;
+    /// Gives up all that waits, for this reason: how many that were.
+    pub(crate) fn fail_queued(&mut self, error: &TaskError) -> usize {
+        let count = std::mem::take(&mut self.queued);
         for source in std::mem::take(&mut self.sources) {
             self.settle(Piece {
                 first: source.first,
@@ -244,5 +264,6 @@ impl Batch {
                 what: What::Failed(error.clone()),
             });
         }
+        count
     }
 }

@@ -22,9 +22,12 @@ use std::io;
 const GATE: usize = 0;
 const PROGRESS: usize = 8;
 const DATA: usize = 16;
-/// How many bytes of results it holds.
-pub(crate) const CAPACITY: usize = 16 << 10;
+/// How many bytes it has for results: for all of a job that came through the line, if they are numbers.
+const CAPACITY: usize = 48 << 10;
 const WORDS: usize = DATA + CAPACITY / 8;
+
+/// A result lies there behind a word of its own: its first byte, and how many follow, from the next word on.
+const HEAD_SHIFT: u32 = 56;
 
 /// A clone is the same board.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +48,10 @@ impl Progress {
         self.job == job as u32
     }
 }
+
+/// In how many words the results lie that are on the board.
+#[derive(Debug, Default)]
+pub(crate) struct End(usize);
 
 fn pair(high: u32, low: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
@@ -68,16 +75,40 @@ impl Board {
         matches!(begun, Ok(Ok(_)))
     }
 
-    /// The worker commits the results of the first so many items: `results` has those that were not sent, of which all up
-    /// to `from` lie here already, and whose last word is complete, with whatever.
-    #[inline]
-    pub(crate) fn commit(&self, job: u64, items: u32, results: &[u8], from: usize) {
-        let (words, _) = results[from / 8 * 8..].as_chunks::<8>();
-        for (word, bytes) in (DATA + from / 8..).zip(words) {
-            // Within the board: the caller sends what does not fit.
-            let _ = self.0.store_all(word, &[u64::from_le_bytes(*bytes)]);
-        }
+    /// The worker commits the results of the first so many items, of which `new` are the last one's bytes; those before it lie
+    /// here already, and end there. `false` if there is no room.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn commit(&self, job: u64, items: u32, end: &mut End, new: &[u8]) -> bool {
+        let Some((first, rest)) = new.split_first() else { return false };
+        let head = u64::from(*first) << HEAD_SHIFT | rest.len() as u64;
+        let words = match <[u8; 8]>::try_from(rest) {
+            // Most results are one number, and that is read as it was written: another part of it would have to wait until
+            // it has left the CPU's buffers.
+            Ok(number) => {
+                let words = [head, u64::from_le_bytes(number)];
+                self.0.store_all(DATA + end.0, &words).is_ok().then_some(words.len())
+            }
+            Err(_) => self.store_rest(DATA + end.0, head, rest),
+        };
+        let Some(words) = words else { return false };
+        end.0 += words;
         self.count(job, items);
+        true
+    }
+
+    /// How many words it took.
+    fn store_rest(&self, at: usize, head: u64, rest: &[u8]) -> Option<usize> {
+        let words = 1 + rest.len().div_ceil(8);
+        if at + words > WORDS {
+            return None;
+        }
+        let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        for (place, bytes) in (at + 1..).zip(rest.chunks(8)) {
+            let _ = self.0.store_all(place, &[word(bytes)]);
+        }
+        let _ = self.0.store_all(at, &[head]);
+        Some(words)
     }
 
     /// The worker says how many items are committed; the next one is what it is at.
@@ -109,9 +140,21 @@ impl Board {
         }
     }
 
-    /// The committed results that were not sent, of a worker that is dead.
-    pub(crate) fn results(&self) -> Vec<u8> {
-        self.0.to_vec()[DATA..].iter().flat_map(|word| word.to_le_bytes()).collect()
+    /// The first so many committed results that were not sent, of a worker that is dead; fewer if it has scribbled here.
+    pub(crate) fn results(&self, count: usize) -> Vec<u8> {
+        let words = self.0.to_vec();
+        let (mut rest, mut bytes) = (&words[DATA..], Vec::new());
+        for _ in 0..count {
+            let Some((head, behind)) = rest.split_first() else { break };
+            let length = (head & ((1 << HEAD_SHIFT) - 1)) as usize;
+            let Some((item, behind)) = behind.split_at_checked(length.div_ceil(8)) else { break };
+            bytes.push((head >> HEAD_SHIFT) as u8);
+            let end = bytes.len() + length;
+            bytes.extend(item.iter().flat_map(|word| word.to_le_bytes()));
+            bytes.truncate(end);
+            rest = behind;
+        }
+        bytes
     }
 }
 
@@ -158,13 +201,28 @@ mod tests {
     fn what_is_committed_is_found() {
         let board = Board::new().unwrap();
         assert!(board.begin(0, 1));
-        let results = b"one, two, three and more";
-        board.commit(1, 1, b"one, xxx", 0);
-        assert_eq!(&board.results()[..5], b"one, ");
-        board.commit(1, 2, b"one, two, thxxxx", 5);
-        board.commit(1, 3, results, 12);
-        assert_eq!(board.progress(), Progress { job: 1, items: 3 });
-        assert_eq!(&board.results()[..results.len()], results);
-        assert_eq!(board.results().len(), CAPACITY);
+        for step in 1..20 {
+            let (mut end, mut results, mut count) = (End::default(), Vec::new(), 0);
+            for length in (0..).map(|n| 1 + n * step % 71) {
+                let new: Vec<u8> = (0..length).map(|n| (n + count * 7) as u8 | 1).collect();
+                if !board.commit(1, count as u32 + 1, &mut end, &new) {
+                    break;
+                }
+                count += 1;
+                results.extend_from_slice(&new);
+            }
+            assert_eq!(board.progress(), Progress { job: 1, items: count as u32 });
+            assert!(board.results(count) == results, "{step}");
+            assert!(count > CAPACITY / (8 + 72) && end.0 <= CAPACITY / 8);
+        }
+    }
+
+    #[test]
+    fn a_scribbled_board_gives_no_more_than_there_is() {
+        let board = Board::new().unwrap();
+        for head in [u64::MAX, 1 << HEAD_SHIFT, CAPACITY as u64 + 1, CAPACITY as u64 - 8, 0] {
+            (DATA..WORDS).for_each(|word| board.0.store(word, head).unwrap());
+            assert!(board.results(1 << 20).len() <= CAPACITY);
+        }
     }
 }

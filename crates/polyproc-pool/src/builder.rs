@@ -101,6 +101,11 @@ impl Builder {
     /// How many tasks the iterators [`imap`](Pool::imap) and [`imap_unordered`](Pool::imap_unordered) may have pulled from
     /// their input and not yielded: some times what the workers take at once, if nothing is said. For [`map`](Pool::map), how
     /// many may be under way. Zero is one.
+    ///
+    /// For the `_async` forms, too, which have no limit if nothing is said: then whatever is submitted lies in memory until a
+    /// worker takes it, and results until they are fetched. With a limit, [`apply_async`](Pool::apply_async) first waits
+    /// until fewer of the pool's tasks are under way, and [`map_async`](Pool::map_async) returns when no more than so many
+    /// of its own are.
     pub fn max_in_flight(mut self, tasks: usize) -> Builder {
         self.settings.max_in_flight = Some(tasks.max(1));
         self
@@ -142,7 +147,7 @@ impl Builder {
         self.open().map(|owner| StatePool(owner, PhantomData))
     }
 
-    fn ingredient<Args: Serialize>(
+    fn ingredient<Args: Serialize + 'static>(
         &mut self,
         function: Result<Remote, polyproc_process::SpawnError>,
         arguments: &Args,

@@ -10,11 +10,14 @@
 mod dispatch;
 mod lives;
 mod reports;
+#[cfg(test)]
+mod tests;
 
 use crate::batch::{Batch, BatchId, Callback, Piece, Source, What};
 use crate::crew::{Recipe, Worker};
 use crate::error::{PoolError, TaskError};
 use crate::pace::Pace;
+use crate::shelf::{Lent, Shelf};
 use crate::spare::Spare;
 use polyproc_process::remote::Remote;
 use std::collections::{HashMap, VecDeque};
@@ -58,12 +61,19 @@ pub(crate) enum Phase {
 const UNITS: usize = 8;
 /// So many workers in a row may die before they are ready.
 const DEATHS: u32 = 3;
+/// So many may die before they begin a task that they have next. More, because somebody may kill them who has nothing to do
+/// with it.
+const SHUNNED: u32 = 10;
+/// A task that may take so long is begun by a worker after ten times as long, and this at least: else the worker stands still.
+const STANDSTILL: Duration = Duration::from_secs(1);
 /// How long a worker may be at something before another takes over what it has not begun.
 const PATIENCE: Duration = Duration::from_millis(1);
 /// No job has more tasks: what an iterator yields is sent in rows of fewer.
 const CHUNK_MOST: usize = 4096;
-/// How long after the system refused a worker it is asked again.
-const RESPITE: Duration = Duration::from_millis(100);
+/// How long after the system refused a worker it is asked again: the first time, and the longest.
+const RESPITE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// After so many refusals in a row what waits fails if there is no worker at all: half a second, and then some.
+const REFUSALS: u32 = 5;
 
 pub(crate) struct Core {
     pub(crate) settings: Settings,
@@ -80,6 +90,7 @@ pub(crate) struct Core {
     turns: VecDeque<BatchId>,
     pace: Pace,
     spare: Spare,
+    shelf: Shelf,
     /// The way to the thread that calls back, once there is one.
     callbacks: Option<Sender<Box<dyn FnOnce() + Send>>>,
     /// The last states of workers that have ended.
@@ -88,8 +99,15 @@ pub(crate) struct Core {
     deaths: u32,
     /// When the system is asked for a worker again.
     pub(crate) respite: Option<Instant>,
+    /// How often in a row it has refused one.
+    refusals: u32,
     pub(crate) died: u64,
+    /// How many tasks were submitted, and of how many it is known what became of them.
+    entered: u64,
     pub(crate) tasks: u64,
+    /// Tells who waits until fewer tasks are under way, and how many they are.
+    pub(crate) room: Arc<Condvar>,
+    pub(crate) wait_for_room: usize,
     /// Tells who waits for the workers' end.
     pub(crate) ended: Arc<Condvar>,
 }
@@ -108,12 +126,17 @@ impl Core {
             turns: VecDeque::new(),
             pace: Pace::default(),
             spare: Spare::default(),
+            shelf: Shelf::default(),
             callbacks: None,
             states: Vec::new(),
             deaths: 0,
             respite: None,
+            refusals: 0,
             died: 0,
+            entered: 0,
             tasks: 0,
+            room: Arc::default(),
+            wait_for_room: 0,
             ended: Arc::default(),
         }
     }
@@ -121,6 +144,11 @@ impl Core {
     /// Memory for items or results, of some size if there is any.
     pub(crate) fn memory(&mut self) -> Vec<u8> {
         self.spare.take()
+    }
+
+    /// Shared memory for an item of about so many bytes, if there is any.
+    pub(crate) fn lend(&mut self, length: usize) -> Option<Lent> {
+        self.shelf.lend(length)
     }
 
     /// Memory that nobody needs any more, for the next.
@@ -151,6 +179,7 @@ impl Core {
     /// Enters tasks, and gives them to workers that take them.
     pub(crate) fn enter(&mut self, id: BatchId, source: Source) {
         let refusal = self.refusal();
+        self.entered += source.count as u64;
         let batch = self.batch(id);
         batch.entered += source.count;
         let refusal = match &batch.function {
@@ -173,6 +202,7 @@ impl Core {
 
     /// Enters a task that failed before it could be sent.
     pub(crate) fn enter_failed(&mut self, id: BatchId, index: usize, error: TaskError) {
+        self.entered += 1;
         self.batch(id).entered += 1;
         self.settle(id, Piece { first: index, count: 1, what: What::Failed(error) });
     }
@@ -185,11 +215,23 @@ impl Core {
 
     /// Enters what became of tasks.
     fn settle(&mut self, id: BatchId, piece: Piece) {
-        self.tasks += piece.count as u64;
+        self.count_settled(piece.count);
         if let Some(batch) = self.batches.get_mut(&id) {
             batch.settle(piece);
             self.finish_batch(id);
         }
+    }
+
+    fn count_settled(&mut self, count: usize) {
+        self.tasks += count as u64;
+        if self.wait_for_room > 0 {
+            self.room.notify_all();
+        }
+    }
+
+    /// How many tasks were submitted and are not done.
+    pub(crate) fn under_way(&self) -> usize {
+        (self.entered - self.tasks) as usize
     }
 
     /// If all is done, and nobody will fetch the results: does what is to be done with them.
@@ -267,7 +309,8 @@ impl Core {
     fn drop_queued(&mut self, id: BatchId, error: &TaskError) {
         self.turns.retain(|turn| *turn != id);
         if let Some(batch) = self.batches.get_mut(&id) {
-            batch.fail_queued(error);
+            let count = batch.fail_queued(error);
+            self.count_settled(count);
             self.finish_batch(id);
         }
     }

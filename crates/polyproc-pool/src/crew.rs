@@ -2,8 +2,9 @@
 
 use crate::batch::{BatchId, Source};
 use crate::board::Board;
+use crate::shelf::{Lent, PLACES};
 use crate::wire::{Employment, Job, Line, Order};
-use crate::{board, worker};
+use crate::worker;
 use polyproc_memory::handover;
 use polyproc_pipe::{Connection, SendError};
 use polyproc_process::remote::Remote;
@@ -21,7 +22,7 @@ use crate::error::PoolError;
 use crate::items::Parcel;
 
 /// Jobs whose items take no more bytes than this travel in the line itself.
-pub(crate) const INLINE: usize = 16 << 10;
+pub(crate) const INLINE: usize = 24 << 10;
 /// So many bytes of them may be under way to a worker: there is always room for them.
 const INLINE_UNDER_WAY: usize = 2 * INLINE;
 /// How many long jobs a worker has at a time, each in a slab of its own.
@@ -82,20 +83,37 @@ impl Assigned {
 
 /// Memory for the items of a long job, or for its results.
 #[derive(Debug, Default)]
-struct Slab {
+pub(crate) struct Slab {
     memory: Option<Array<u8>>,
     /// Shared by all who use what is in it.
     users: Arc<()>,
 }
 
 impl Slab {
-    fn is_taken(&self) -> bool {
+    /// One for so many bytes, with room for the next, which may be a little longer.
+    pub(crate) fn new(length: usize) -> io::Result<Slab> {
+        Ok(Slab { memory: Some(allocate(length)?), users: Arc::default() })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.memory.as_ref().map_or(0, Array::len)
+    }
+
+    pub(crate) fn fits(&self, length: usize) -> bool {
+        self.memory.is_some() && self.len() >= length
+    }
+
+    pub(crate) fn is_taken(&self) -> bool {
         Arc::strong_count(&self.users) > 1
     }
 
-    fn lease(&self) -> Option<Lease> {
+    pub(crate) fn lease(&self) -> Option<Lease> {
         Some(Lease { memory: self.memory.clone()?, _user: Arc::clone(&self.users) })
     }
+}
+
+fn allocate(length: usize) -> io::Result<Array<u8>> {
+    Array::zeroed((length + length / 4).next_multiple_of(64 << 10))
 }
 
 /// A slab as long as somebody uses what is in it.
@@ -106,6 +124,10 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
+    fn memory(&self) -> &Array<u8> {
+        &self.memory
+    }
+
     /// Does something with the bytes.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut [u8]) -> R) -> R {
         // What somebody left behind who died does no harm: what counts is written anew each time.
@@ -122,6 +144,10 @@ pub(crate) struct Worker {
     pub(crate) jobs: VecDeque<Assigned>,
     /// Those for items, and then those for results.
     slabs: [Slab; SLABS + OUTS],
+    /// Which slabs of the shelf it was told of.
+    shelf: [u64; PLACES],
+    /// How many slabs it was told of.
+    slabs_sent: u64,
     /// How long the last results were, if they were long.
     pub(crate) long: usize,
     under_way: usize,
@@ -138,7 +164,9 @@ pub(crate) struct Worker {
     /// Whether something that it has said was lost.
     pub(crate) is_lost: bool,
     /// Whether it was killed, and so gets nothing more.
-    is_doomed: bool,
+    pub(crate) is_doomed: bool,
+    /// Whether it gets nothing more, because there are too many, and ends after what it is at.
+    pub(crate) is_leaving: bool,
     /// Whether its line was full the last time: of orders that were revoked, and that it has still to pass by.
     pub(crate) is_clogged: bool,
     /// What it was at for too long, and was killed for.
@@ -178,6 +206,8 @@ impl Worker {
             stage: Stage::Starting,
             jobs: VecDeque::new(),
             slabs: Default::default(),
+            shelf: [0; PLACES],
+            slabs_sent: 0,
             long: 0,
             under_way: 0,
             order: Vec::new(),
@@ -188,6 +218,7 @@ impl Worker {
             is_gone: false,
             is_lost: false,
             is_doomed: false,
+            is_leaving: false,
             is_clogged: false,
             timed_out: None,
             seen: None,
@@ -205,6 +236,7 @@ impl Worker {
         if self.stage != Stage::Ready
             || self.is_gone
             || self.is_doomed
+            || self.is_leaving
             || self.jobs.len() >= JOBS
             || self.under_way >= INLINE_UNDER_WAY
         {
@@ -215,7 +247,8 @@ impl Worker {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.stage == Stage::Ready && !self.is_gone && !self.is_doomed && self.jobs.is_empty()
+        let is_fed = self.stage == Stage::Ready && !self.is_gone && !self.is_doomed && !self.is_leaving;
+        is_fed && self.jobs.is_empty()
     }
 
     /// Gives it a job: the items, which take so many bytes. They come back if it does not take them.
@@ -229,13 +262,20 @@ impl Worker {
         expected: Option<f64>,
     ) -> Result<(), (Source, Refusal)> {
         let bytes = &items.bytes[items.at..items.at + length];
-        let slab = if length <= INLINE {
+        let slabs_before = self.slabs_sent;
+        let slab = if let Some(lent) = &items.lent {
+            match self.take_lent(lent) {
+                Ok(true) => Some((SLABS + OUTS + lent.place, lent.lease.clone(), lent.length)),
+                Ok(false) => return Err((items, Refusal::NotNow)),
+                Err(error) => return Err((items, Refusal::Never(error.to_string()))),
+            }
+        } else if length <= INLINE {
             None
         } else {
             match self.take_slab(0..SLABS, length) {
                 Ok(Some((index, slab))) => {
                     slab.with(|place| place[..length].copy_from_slice(bytes));
-                    Some((index, slab))
+                    Some((index, slab, length))
                 }
                 Ok(None) => return Err((items, Refusal::NotNow)),
                 Err(error) => return Err((items, Refusal::Never(error.to_string()))),
@@ -253,7 +293,7 @@ impl Worker {
             number,
             count: items.count as u32,
             unit: unit as u32,
-            slab: slab.as_ref().map(|(index, _)| (*index as u32, length as u64)),
+            slab: slab.as_ref().map(|(index, _, length)| (*index as u32, *length as u64)),
             out: out.as_ref().map(|(index, _)| *index as u32),
         };
         self.order.clear();
@@ -263,7 +303,12 @@ impl Worker {
             self.order.extend_from_slice(bytes);
         }
         let descriptors: Vec<_> = items.descriptors.iter().map(AsFd::as_fd).collect();
-        if let Err(error) = self.line.try_send_with(&self.order, &descriptors) {
+        let sent = match self.line.try_send_with(&self.order, &descriptors) {
+            // It may be the slab that it died of, and then it is this job that has to be said to have killed it.
+            Err(SendError::Disconnected(())) if self.slabs_sent > slabs_before => Ok(()),
+            sent => sent,
+        };
+        if let Err(error) = sent {
             let refusal = match error {
                 SendError::Io { error, .. } => Refusal::Never(error.to_string()),
                 SendError::TooLarge { .. } => Refusal::Never(error.to_string()),
@@ -282,7 +327,7 @@ impl Worker {
             self.seen = None;
             self.since = Instant::now();
         }
-        let (slab, out) = (slab.map(|(_, slab)| slab), out.map(|(_, out)| out));
+        let (slab, out) = (slab.map(|(_, slab, _)| slab), out.map(|(_, out)| out));
         self.jobs.push_back(Assigned {
             number,
             unit,
@@ -301,8 +346,7 @@ impl Worker {
     /// A free slab for so many bytes, and its number; `None` if all are taken, or the worker cannot be told of it now.
     fn take_slab(&mut self, range: Range<usize>, length: usize) -> io::Result<Option<(usize, Lease)>> {
         let slabs = &self.slabs[range.clone()];
-        let fits = |slab: &Slab| slab.memory.as_ref().is_some_and(|memory| memory.len() >= length);
-        let place = slabs.iter().position(|slab| !slab.is_taken() && fits(slab));
+        let place = slabs.iter().position(|slab| !slab.is_taken() && slab.fits(length));
         let index = match place.or_else(|| slabs.iter().position(|slab| !slab.is_taken())) {
             Some(index) => range.start + index,
             None => return Ok(None),
@@ -310,16 +354,28 @@ impl Worker {
         // One that is too large to be kept is dropped by the worker after the job.
         let is_kept = self.slabs[index].memory.as_ref().is_some_and(|memory| memory.len() <= SLAB_KEPT);
         if place.is_none() || !is_kept {
-            let Some(memory) = self.send_slab(index, length)? else { return Ok(None) };
+            let memory = allocate(length)?;
+            if !self.send_slab(index, &memory)? {
+                return Ok(None);
+            }
             self.slabs[index].memory = Some(memory);
         }
         Ok(self.slabs[index].lease().map(|lease| (index, lease)))
     }
 
-    /// `None` if there is no room in the line: the worker would look for the job's bytes in the slab before this one.
-    fn send_slab(&mut self, index: usize, length: usize) -> io::Result<Option<Array<u8>>> {
-        // With room for the next, which may be a little longer.
-        let slab = Array::zeroed((length + length / 4).next_multiple_of(64 << 10))?;
+    /// Tells it of a slab of the shelf, unless it knows it. Whether it does now.
+    fn take_lent(&mut self, lent: &Lent) -> io::Result<bool> {
+        if self.shelf[lent.place] != lent.number {
+            if !self.send_slab(SLABS + OUTS + lent.place, lent.lease.memory())? {
+                return Ok(false);
+            }
+            self.shelf[lent.place] = lent.number;
+        }
+        Ok(true)
+    }
+
+    /// Whether there was room in the line: if not, the worker would look for the job's bytes in the slab before this one.
+    fn send_slab(&mut self, index: usize, slab: &Array<u8>) -> io::Result<bool> {
         let order = Order::Slab(index as u32, slab.clone());
         let (order, descriptors) = handover::send(|| postcard::to_stdvec(&order));
         let order = order.map_err(io::Error::other)?;
@@ -328,10 +384,13 @@ impl Worker {
             Err(SendError::Io { error, .. }) => Err(error),
             Err(SendError::Full(())) => {
                 self.is_clogged = true;
-                Ok(None)
+                Ok(false)
             }
             // If it is dead, what it is given comes back.
-            _ => Ok(Some(slab)),
+            _ => {
+                self.slabs_sent += 1;
+                Ok(true)
+            }
         }
     }
 
@@ -394,8 +453,10 @@ impl Worker {
             return None;
         }
         let committed = (self.board.progress().items as usize).max(job.reported).min(job.items.count);
-        let bytes = if committed > job.reported { self.board.results() } else { Vec::new() };
-        debug_assert!(bytes.len() <= board::CAPACITY);
+        let bytes = match committed - job.reported {
+            0 => Vec::new(),
+            count => self.board.results(count),
+        };
         Some((committed, bytes))
     }
 

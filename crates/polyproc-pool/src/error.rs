@@ -33,6 +33,16 @@ pub enum TaskError {
         /// How often the task was tried.
         attempt: u32,
     },
+    /// Ten workers died when this task was next, and none of them began it: it may be what they cannot take, for
+    /// instance because they have too little memory or too few descriptors left for it. It was not run.
+    Unbegun {
+        /// The last one's process id.
+        pid: u32,
+        /// How the last one ended.
+        status: ExitStatus,
+        /// How many they were.
+        deaths: u32,
+    },
     /// It took longer than the pool's [`task_timeout`](crate::Builder::task_timeout), and its worker was killed for it.
     TimedOut {
         /// The worker's process id.
@@ -46,7 +56,8 @@ pub enum TaskError {
     Terminated,
     /// The pool was closed when it was submitted.
     Closed,
-    /// The pool has no workers and will have none: why.
+    /// The pool has no workers: why. After [`PoolError::Spawn`] and [`PoolError::Io`] it asks the system again, and later
+    /// tasks may be run; otherwise it will have none.
     Broken(PoolError),
     /// Its arguments cannot be serialised, or not be sent: why. It was not run.
     Encode(String),
@@ -68,6 +79,12 @@ impl fmt::Display for TaskError {
             TaskError::Panicked { message, location, .. } => write!(f, "panicked at {location}: {message}"),
             TaskError::WorkerDied { pid, status, attempt } => {
                 write!(f, "the worker {pid} died in the task, attempt {attempt}: {status}")
+            }
+            TaskError::Unbegun { pid, status, deaths } => {
+                write!(
+                    f,
+                    "{deaths} workers died before they began the task, the last one was {pid}: {status}"
+                )
             }
             TaskError::TimedOut { pid, limit } => {
                 write!(f, "the task took longer than {limit:?}, and its worker {pid} was killed")

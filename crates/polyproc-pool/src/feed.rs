@@ -5,7 +5,9 @@ use crate::core::{Core, Settings};
 use crate::error::{PoolError, TaskError};
 use crate::hub::Hub;
 use crate::items::{self, Appended, Tag};
+use crate::pile::Pile;
 use crate::progress::Progress;
+use crate::shelf::Lent;
 use polyproc_memory::handover::Descriptor;
 use polyproc_process::SpawnError;
 use polyproc_process::remote::Remote;
@@ -59,7 +61,7 @@ impl Submitted {
     }
 
     /// A new batch of one task.
-    pub(crate) fn one<T: Serialize>(
+    pub(crate) fn one<T: Serialize + 'static>(
         hub: &Arc<Hub>,
         function: Result<Remote, SpawnError>,
         argument: &T,
@@ -71,6 +73,13 @@ impl Submitted {
         submitted.is_kept = true;
         let hub = Arc::clone(&submitted.hub);
         let mut state = hub.lock();
+        if let Some(most) = state.core.settings.max_in_flight.filter(|_| !is_awaited) {
+            let room = Arc::clone(&state.core.room);
+            state.core.wait_for_room += 1;
+            let has_room = |core: &mut Core| core.under_way() < most || core.refusal().is_some();
+            (state, _) = hub.wait(state, &room, None, has_room);
+            state.core.wait_for_room -= 1;
+        }
         match appended {
             Appended::Plain => state.core.enter(submitted.id, Source::new(bytes, Vec::new(), 0, 1)),
             Appended::Handles(descriptors) => {
@@ -91,6 +100,13 @@ impl Submitted {
         let (mut state, _) = self.wait_for(deadline, false);
         let batch = state.core.batch(self.id);
         (std::mem::take(&mut batch.pieces), batch.is_done())
+    }
+
+    /// Sees to the workers, between two pieces of something that takes a while.
+    pub(crate) fn attend(&self) {
+        let mut state = self.hub.lock();
+        let has_received = state.core.receive();
+        self.hub.stir(state, has_received);
     }
 
     /// Waits until all is done: all that came back.
@@ -120,6 +136,17 @@ impl Submitted {
         self.is_inherited() || self.wait_for(deadline, true).1
     }
 
+    /// Waits until fewer tasks than this are under way: how many fewer.
+    fn wait_for_room(&self, most: usize) -> usize {
+        let mut state = self.hub.lock();
+        state.core.batch(self.id).waiting += 1;
+        let has_room = |core: &mut Core| core.batch(self.id).under_way() < most;
+        (state, _) = self.hub.wait(state, &self.news, None, has_room);
+        let batch = state.core.batch(self.id);
+        batch.waiting -= 1;
+        most - batch.under_way()
+    }
+
     fn wait_for(&self, deadline: Option<Instant>, all: bool) -> (crate::hub::Guard<'_>, bool) {
         let mut state = self.hub.lock();
         state.core.batch(self.id).waiting += 1;
@@ -141,7 +168,7 @@ impl Drop for Submitted {
 }
 
 /// How many bytes of items are made at a time: about what a worker gets at a time.
-const BYTES: usize = 15 << 10;
+const BYTES: usize = 23 << 10;
 /// By default an iterator is this many times ahead of what all workers take at a time.
 const AHEAD: usize = 4;
 
@@ -153,11 +180,13 @@ pub(crate) struct Feeder<I> {
     pub(crate) pulled: usize,
     pub(crate) is_over: bool,
     max_in_flight: Option<usize>,
-    /// Whether the last items were.
-    is_long: bool,
+    /// How long the last item was, if it was long.
+    long: usize,
+    /// How many items the last row had that was full: a worker gets no more at a time.
+    row: usize,
 }
 
-impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
+impl<T: Serialize + 'static, I: Iterator<Item = T>> Feeder<I> {
     pub(crate) fn new(
         hub: &Arc<Hub>,
         function: Result<Remote, SpawnError>,
@@ -167,14 +196,19 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
         let submitted = Submitted::new(hub, function, options.chunk);
         let max_in_flight = options.max_in_flight.or(submitted.hub.lock().core.settings.max_in_flight);
         let mut feeder =
-            Feeder { submitted, input, pulled: 0, is_over: false, max_in_flight, is_long: false };
+            Feeder { submitted, input, pulled: 0, is_over: false, max_in_flight, long: 0, row: usize::MAX };
         feeder.expect();
         feeder
     }
 
+    /// How many will come, as far as is known.
+    pub(crate) fn expected(&self) -> usize {
+        if self.is_over { 0 } else { self.input.size_hint().0 }
+    }
+
     /// Says how many will come.
     fn expect(&mut self) {
-        let expected = if self.is_over { 0 } else { self.input.size_hint().0 };
+        let expected = self.expected();
         self.submitted.hub.lock().core.batch(self.submitted.id).expected = expected;
     }
 
@@ -192,9 +226,9 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
                 let pace = state.core.pace(self.submitted.id);
                 let batch = state.core.batch(self.submitted.id);
                 let is_open = is_open && !batch.is_cancelled && batch.function.is_ok();
-                let (queued, under_way) = (batch.queued, batch.entered - batch.settled);
-                // As many as keep them at work until this is called again.
-                let share = workers * chunk.max(pace);
+                let (queued, under_way) = (batch.queued, batch.under_way());
+                // As many as keep them at work until this is called again. More would only need more memory.
+                let share = workers.saturating_mul(chunk.max(pace).min(self.row));
                 let room = match (self.max_in_flight, yielded) {
                     (Some(most), Some(yielded)) => most.saturating_sub(self.pulled - yielded),
                     (Some(most), None) => most.saturating_sub(under_way),
@@ -221,10 +255,13 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
         }
     }
 
-    /// Pulls all there is.
+    /// Pulls all there is. If there is a limit to how much may be under way, it waits for what is.
     pub(crate) fn feed_all(&mut self) {
         while !self.is_over {
-            self.pull(usize::MAX);
+            let room = self.max_in_flight.map_or(usize::MAX, |most| self.submitted.wait_for_room(most));
+            self.pull(room);
+            // Most inputs know, so that nobody waits for room for nothing.
+            self.is_over |= self.input.size_hint().1 == Some(0);
         }
         self.submitted.is_kept = true;
         let mut state = self.submitted.hub.lock();
@@ -235,26 +272,38 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
     /// Pulls so many, and submits them.
     fn pull(&mut self, most: usize) {
         let mut entries: Vec<Entry> = Vec::new();
-        let mut bytes = if self.is_long { self.submitted.hub.lock().core.memory() } else { Vec::new() };
-        if most > 1 {
-            bytes.reserve(BYTES + 512);
-        }
-        let mut row = Row { bytes, first: self.pulled, count: 0 };
+        let (pile, lent) = match self.long {
+            0 => (Pile::new(if most > 1 { (BYTES + 512).min(most.saturating_mul(64)) } else { 0 }), None),
+            long => {
+                let core = &mut self.submitted.hub.lock().core;
+                (Pile::reuse(core.memory()), core.lend(long))
+            }
+        };
+        let mut row = Row { pile, first: self.pulled, count: 0 };
+        let mut lent_bytes = None;
         let mut pulled = 0;
         let mut made = 0;
         let mut before = 0;
         let panic = catch_unwind(AssertUnwindSafe(|| {
-            while pulled < most && made + row.bytes.len() < BYTES {
+            while pulled < most && made + row.pile.len() < BYTES {
                 let Some(item) = self.input.next() else {
                     self.is_over = true;
                     break;
                 };
                 let index = self.pulled + pulled;
-                before = row.bytes.len();
-                match items::append(&mut row.bytes, Tag::Value, &item) {
+                before = row.pile.len();
+                if let Some(lent) = &lent {
+                    // Long items come one at a time.
+                    lent_bytes = lent.lease.with(|place| items::put_long(place, &item));
+                    if lent_bytes.is_some() {
+                        pulled += 1;
+                        break;
+                    }
+                }
+                match row.pile.append(&item) {
                     Appended::Plain => row.count += 1,
                     Appended::Handles(descriptors) => {
-                        let alone = row.bytes.split_off(before);
+                        let alone = row.pile.split_off(before);
                         made += before + alone.len();
                         row.flush(&mut entries, index + 1);
                         entries.push(Entry::Source(Source::new(alone, descriptors, index, 1)));
@@ -265,20 +314,32 @@ impl<T: Serialize, I: Iterator<Item = T>> Feeder<I> {
                         entries.push(Entry::Failed(index, why));
                     }
                 }
-                before = row.bytes.len();
+                before = row.pile.len();
                 pulled += 1;
+                if lent.is_some() {
+                    break;
+                }
             }
         }));
         if panic.is_err() {
             // The input ends with what it had yielded before, all of which is run.
-            row.bytes.truncate(before.min(row.bytes.len()));
+            row.pile.truncate(before);
             pulled = row.first + row.count - self.pulled;
             self.is_over = true;
         }
-        self.is_long = row.bytes.len() > 2 * BYTES;
+        if row.pile.len() >= BYTES && row.count > 0 {
+            self.row = row.count;
+        }
+        self.long = match lent_bytes.unwrap_or(row.pile.len()) {
+            length if length > 2 * BYTES => length,
+            _ => 0,
+        };
         row.flush(&mut entries, 0);
+        if let (Some(lent), Some(length)) = (lent, lent_bytes) {
+            entries.push(Entry::Source(Source::lent(Lent { length, ..lent }, self.pulled)));
+        }
         self.pulled += pulled;
-        let expected = if self.is_over { 0 } else { self.input.size_hint().0 };
+        let expected = self.expected();
         let mut state = self.submitted.hub.lock();
         // What has come meanwhile makes room for more.
         let has_received = state.core.receive();
@@ -305,7 +366,7 @@ enum Entry {
 
 /// Items without descriptors, one behind the other.
 struct Row {
-    bytes: Vec<u8>,
+    pile: Pile,
     first: usize,
     count: usize,
 }
@@ -315,7 +376,7 @@ impl Row {
     fn flush(&mut self, entries: &mut Vec<Entry>, next: usize) {
         let none: Vec<Descriptor> = Vec::new();
         if self.count > 0 {
-            let bytes = std::mem::take(&mut self.bytes);
+            let bytes = std::mem::take(&mut self.pile).into_bytes();
             entries.push(Entry::Source(Source::new(bytes, none, self.first, self.count)));
         }
         (self.first, self.count) = (next, 0);

@@ -49,8 +49,8 @@ pub(crate) struct State {
     seat: Seat,
     /// Whether whoever has the seat sleeps in epoll.
     is_asleep: bool,
-    /// How often the seat changed hands.
-    changes: u64,
+    /// How often the seat was given up, and the workers were attended to without it.
+    attended: u64,
     /// Who waits for the seat, besides a result.
     queue: Vec<Arc<Condvar>>,
     supervisor: Rest,
@@ -92,7 +92,7 @@ impl Hub {
             core,
             seat: Seat::Free,
             is_asleep: false,
-            changes: 0,
+            attended: 0,
             queue: Vec::new(),
             supervisor: Rest::Brief,
             is_over: false,
@@ -132,7 +132,9 @@ impl Hub {
 
     /// After somebody has received for others, or has begun something, and will be back soon: whoever sleeps may have what
     /// it waits for, or has to look at the clock.
-    pub(crate) fn stir(&self, state: Guard<'_>, has_received: bool) {
+    pub(crate) fn stir(&self, mut state: Guard<'_>, has_received: bool) {
+        // The supervisor is not needed as long as this goes on.
+        state.attended += 1;
         if state.core.settings.timeout.is_some() || has_received && state.is_asleep {
             self.attend(state);
         }
@@ -192,7 +194,7 @@ impl Hub {
     /// Gives up the seat.
     fn leave<'a>(&self, mut state: Guard<'a>) -> Guard<'a> {
         state.seat = Seat::Free;
-        state.changes += 1;
+        state.attended += 1;
         self.offer(&mut state);
         state
     }
@@ -351,8 +353,7 @@ impl Hub {
             state.core.starting -= 1;
             match worker.and_then(|worker| self.watch(worker)) {
                 Ok(worker) => {
-                    state.core.respite = None;
-                    state.core.workers.push(worker);
+                    state.core.welcome(worker);
                     if state.core.refusal().is_some() {
                         // The pool has ended meanwhile, or is about to.
                         if matches!(state.core.phase, Phase::Closed) {
@@ -419,12 +420,12 @@ impl Hub {
             if !state.is_over || !state.queue.is_empty() {
                 let is_busy = state.core.is_busy();
                 state.supervisor = if is_busy { Rest::Brief } else { Rest::Long };
-                let (grace, seen) = (if is_busy { GRACE } else { LONG_GRACE }, state.changes);
+                let (grace, seen) = (if is_busy { GRACE } else { LONG_GRACE }, state.attended);
                 let waited;
                 (state, waited) =
                     self.call.wait_timeout(state, grace).unwrap_or_else(PoisonError::into_inner);
                 state.supervisor = Rest::Brief;
-                if !waited.timed_out() || state.changes != seen || state.seat != Seat::Free {
+                if !waited.timed_out() || state.attended != seen || state.seat != Seat::Free {
                     continue;
                 }
             }

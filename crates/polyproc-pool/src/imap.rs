@@ -50,7 +50,7 @@ pub struct Imap<I, R> {
     progress: Progress,
 }
 
-impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Imap<I, R> {
+impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'static> Imap<I, R> {
     pub(crate) fn new(
         hub: &Arc<Hub>,
         function: Result<Remote, SpawnError>,
@@ -90,12 +90,11 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Imap<I, R> {
                 self.progress.advance(1);
                 return Some(result);
             }
-            while let Some(piece) = self.early.remove(&self.reached) {
+            // One after the other: long results need less memory so, and the same again and again.
+            if let Some(piece) = self.early.remove(&self.reached) {
                 self.reached += piece.count;
                 let memory = piece.read(&mut self.ready);
                 self.feeder.submitted.recycle(memory);
-            }
-            if !self.ready.is_empty() {
                 continue;
             }
             if self.is_done {
@@ -117,7 +116,7 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Imap<I, R> {
     }
 }
 
-impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Iterator for Imap<I, R> {
+impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'static> Iterator for Imap<I, R> {
     type Item = Result<R, TaskError>;
 
     fn next(&mut self) -> Option<Result<R, TaskError>> {
@@ -139,13 +138,14 @@ impl<I, R> fmt::Debug for Imap<I, R> {
 /// As [`Imap`], but a slow task holds up no other's result. [`indexed`](ImapUnordered::indexed) says whose each is.
 pub struct ImapUnordered<I, R> {
     feeder: Feeder<I>,
+    pieces: VecDeque<Piece>,
     ready: VecDeque<(usize, Result<R, TaskError>)>,
     yielded: usize,
     is_done: bool,
     progress: Progress,
 }
 
-impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> ImapUnordered<I, R> {
+impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'static> ImapUnordered<I, R> {
     pub(crate) fn new(
         hub: &Arc<Hub>,
         function: Result<Remote, SpawnError>,
@@ -157,7 +157,8 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> ImapUnordered<I, 
         feeder.feed(Some(0));
         feeder.submitted.hub.attend(feeder.submitted.hub.lock());
         let progress = options.progress.clone();
-        ImapUnordered { feeder, ready: VecDeque::new(), yielded: 0, is_done: false, progress }
+        let (pieces, ready) = (VecDeque::new(), VecDeque::new());
+        ImapUnordered { feeder, pieces, ready, yielded: 0, is_done: false, progress }
     }
 
     /// The results with the indices of their tasks in the input.
@@ -183,6 +184,11 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> ImapUnordered<I, 
                 self.progress.advance(1);
                 return Some((Some(index), result));
             }
+            if let Some(piece) = self.pieces.pop_front() {
+                let memory = piece.read(&mut self.ready);
+                self.feeder.submitted.recycle(memory);
+                continue;
+            }
             if self.is_done {
                 self.progress.end();
                 return None;
@@ -197,15 +203,14 @@ impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> ImapUnordered<I, 
             if pieces.is_empty() && !is_done {
                 return Some((None, Err(TaskError::NotReady)));
             }
-            for piece in pieces {
-                let memory = piece.read(&mut self.ready);
-                self.feeder.submitted.recycle(memory);
-            }
+            self.pieces.extend(pieces);
         }
     }
 }
 
-impl<T: Serialize, I: Iterator<Item = T>, R: DeserializeOwned> Iterator for ImapUnordered<I, R> {
+impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'static> Iterator
+    for ImapUnordered<I, R>
+{
     type Item = Result<R, TaskError>;
 
     fn next(&mut self) -> Option<Result<R, TaskError>> {

@@ -1,9 +1,14 @@
-//! Arguments and results as bytes, many in a row: each behind a word that says how long it is, and what.
+//! Arguments and results as bytes, many in a row: each behind a head that says how long it is, and what.
 //!
 //! So one that cannot be read is the error of that one, and the next is found.
+//!
+//! | head | |
+//! |---|---|
+//! | a byte up to 251 | a value of so many bytes |
+//! | 252 and a tag; four bytes | what the tag says, of so many bytes |
 
+use crate::codec::{self, Error, Room};
 use polyproc_memory::handover::{self, Descriptor};
-use postcard::ser_flavors::Flavor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
@@ -21,69 +26,97 @@ pub(crate) enum Tag {
     Unsendable = 3,
 }
 
-const LENGTH_BITS: u32 = 30;
-const LENGTH_MAX: usize = (1 << LENGTH_BITS) - 1;
+/// The longest value with a head of one byte.
+const SHORT: usize = 251;
+/// In front of all others, with the tag added.
+const LONG: u8 = 252;
+/// The size of their heads.
+const LONG_HEAD: usize = 5;
 /// The longest item: with what is sent in front of it, it is still a message.
-const ITEM_MAX: usize = LENGTH_MAX - (64 << 10);
-/// The size of the word.
-const WORD: usize = 4;
+const ITEM_MAX: usize = (1 << 30) - 1 - (64 << 10);
 
-/// Appends to a vector, which stays whose it is, also after an error.
-struct Tail<'a>(&'a mut Vec<u8>);
-
-impl Flavor for Tail<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.push(byte);
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        // Most are the few bytes of a number, for which a call of `memcpy` costs more than the copy.
-        match bytes.len() {
-            0..4 => bytes.iter().for_each(|byte| self.0.push(*byte)),
-            4..=8 => self.extend_short::<4, 8>(bytes),
-            9..=16 => self.extend_short::<8, 16>(bytes),
-            _ => self.0.extend_from_slice(bytes),
-        }
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
-    }
+/// The longer head.
+fn long_head(tag: Tag, length: usize) -> [u8; LONG_HEAD] {
+    let [a, b, c, d] = (length as u32).to_le_bytes();
+    [LONG + tag as u8, a, b, c, d]
 }
 
-impl Tail<'_> {
-    /// Appends from `N` to twice as many bytes, `TWICE`: the first so many, and the last, which may be the same.
-    #[inline(always)]
-    fn extend_short<const N: usize, const TWICE: usize>(&mut self, bytes: &[u8]) {
-        if let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) {
-            let (start, end) = (self.0.len(), self.0.len() + bytes.len());
-            self.0.extend_from_slice(&[0; TWICE]);
-            self.0[start..start + N].copy_from_slice(first);
-            self.0[end - N..end].copy_from_slice(last);
-            self.0.truncate(end);
-        }
-    }
-}
-
-#[inline]
-fn append_plain<T: Serialize>(buffer: &mut Vec<u8>, tag: Tag, value: &T) -> postcard::Result<()> {
+#[inline(always)]
+fn append_plain<T: Serialize + 'static>(buffer: &mut Vec<u8>, tag: Tag, value: &T) -> Result<(), Error> {
     let start = buffer.len();
-    buffer.extend_from_slice(&[0; WORD]);
-    let result = postcard::serialize_with_flavor(value, Tail(buffer));
-    let length = buffer.len() - start - WORD;
-    if result.is_err() || length > ITEM_MAX {
-        buffer.truncate(start);
-        return result.and(Err(postcard::Error::SerializeBufferFull));
+    buffer.push(0);
+    let result = codec::write(value, buffer);
+    let length = buffer.len() - start - 1;
+    if result.is_ok() && length <= SHORT && tag == Tag::Value {
+        buffer[start] = length as u8;
+        return Ok(());
     }
-    let word = length as u32 | (tag as u32) << LENGTH_BITS;
-    buffer[start..start + WORD].copy_from_slice(&word.to_le_bytes());
+    lengthen(buffer, start, tag, result)
+}
+
+/// Puts the longer head in place of the byte that is there; after an error the buffer is as it was.
+#[cold]
+#[inline(never)]
+fn lengthen(buffer: &mut Vec<u8>, start: usize, tag: Tag, result: Result<(), Error>) -> Result<(), Error> {
+    let length = buffer.len() - start - 1;
+    if let Err(error) = result.and_then(|()| check_length(length)) {
+        buffer.truncate(start);
+        return Err(error);
+    }
+    buffer.splice(start..=start, long_head(tag, length));
     Ok(())
+}
+
+fn check_length(length: usize) -> Result<(), Error> {
+    match length {
+        0..=ITEM_MAX => Ok(()),
+        _ => Err(serde::ser::Error::custom(format_args!("it is longer than {ITEM_MAX} bytes"))),
+    }
+}
+
+/// Puts a value into memory that is there: how many bytes it takes. `None` if it does not fit, has handles in it, or cannot
+/// be written: then it is to be [appended](append) elsewhere, which says why.
+#[inline(always)]
+pub(crate) fn put<T: Serialize + 'static>(place: &mut [u8], value: &T) -> Option<usize> {
+    let (head, body) = place.split_first_mut()?;
+    let mut room = Room::new(body);
+    let result = codec::write(value, &mut room);
+    let length = room.used();
+    if result.is_ok() && length <= SHORT {
+        *head = length as u8;
+        return Some(1 + length);
+    }
+    put_otherwise(place, length, result)
+}
+
+/// Puts the longer head in front of a value, if there is room.
+#[cold]
+#[inline(never)]
+fn put_otherwise(place: &mut [u8], length: usize, result: Result<(), Error>) -> Option<usize> {
+    if result.and_then(|()| check_length(length)).is_err() {
+        // Whoever appends it hears of it again.
+        let _ = handover::take_failure();
+        return None;
+    }
+    let end = LONG_HEAD + length;
+    place.get_mut(..end)?.copy_within(1..=length, LONG_HEAD);
+    place[..LONG_HEAD].copy_from_slice(&long_head(Tag::Value, length));
+    Some(end)
+}
+
+/// [`put`], of a value that is likely to be long: if so, it is not moved.
+#[inline(never)]
+pub(crate) fn put_long<T: Serialize + 'static>(place: &mut [u8], value: &T) -> Option<usize> {
+    let (head, body) = place.split_first_chunk_mut::<LONG_HEAD>()?;
+    let mut room = Room::new(body);
+    let result = codec::write(value, &mut room);
+    let length = room.used();
+    if result.and_then(|()| check_length(length)).is_err() {
+        let _ = handover::take_failure();
+        return None;
+    }
+    *head = long_head(Tag::Value, length);
+    Some(LONG_HEAD + length)
 }
 
 /// What became of a value that was to be appended.
@@ -98,8 +131,8 @@ pub(crate) enum Appended {
 }
 
 /// Appends a value.
-#[inline]
-pub(crate) fn append<T: Serialize>(buffer: &mut Vec<u8>, tag: Tag, value: &T) -> Appended {
+#[inline(always)]
+pub(crate) fn append<T: Serialize + 'static>(buffer: &mut Vec<u8>, tag: Tag, value: &T) -> Appended {
     match append_plain(buffer, tag, value) {
         Ok(()) => Appended::Plain,
         Err(error) => append_handles(buffer, tag, value, error),
@@ -108,14 +141,14 @@ pub(crate) fn append<T: Serialize>(buffer: &mut Vec<u8>, tag: Tag, value: &T) ->
 
 /// Most values have no handles in them, and need no hand-over. This one has, or cannot be serialised at all.
 #[cold]
-fn append_handles<T: Serialize>(
+fn append_handles<T: Serialize + 'static>(
     buffer: &mut Vec<u8>,
     tag: Tag,
     value: &T,
-    error: postcard::Error,
+    error: Error,
 ) -> Appended {
     if handover::take_failure().is_none() {
-        return Appended::Not(explain(error));
+        return Appended::Not(error.to_string());
     }
     match handover::send(|| append_plain(buffer, tag, value)) {
         (Ok(()), descriptors) => Appended::Handles(descriptors),
@@ -126,26 +159,33 @@ fn append_handles<T: Serialize>(
 /// Appends a text, which can always be done.
 #[cold]
 pub(crate) fn append_text(buffer: &mut Vec<u8>, tag: Tag, text: &str) {
-    let _ = append_plain(buffer, tag, &text);
+    let _ = append_plain(buffer, tag, &text.to_owned());
 }
 
 /// What the last handle said, or the format.
 #[cold]
-fn explain(error: postcard::Error) -> String {
-    match error {
-        postcard::Error::SerializeBufferFull => format!("it is longer than {ITEM_MAX} bytes"),
-        error => handover::take_failure().map_or_else(|| error.to_string(), |failure| failure.to_string()),
-    }
+fn explain(error: Error) -> String {
+    handover::take_failure().map_or_else(|| error.to_string(), |failure| failure.to_string())
 }
 
 /// Splits off the next item.
-#[inline]
+#[inline(always)]
 pub(crate) fn next<'a>(bytes: &mut &'a [u8]) -> Option<(Tag, &'a [u8])> {
-    let (word, rest) = bytes.split_first_chunk::<WORD>()?;
-    let word = u32::from_le_bytes(*word);
-    let (item, rest) = rest.split_at_checked(word as usize & LENGTH_MAX)?;
+    let (&head, rest) = bytes.split_first()?;
+    if head >= LONG {
+        return next_long(bytes);
+    }
+    let (item, rest) = rest.split_at_checked(head.into())?;
     *bytes = rest;
-    let tag = match word >> LENGTH_BITS {
+    Some((Tag::Value, item))
+}
+
+#[inline(never)]
+fn next_long<'a>(bytes: &mut &'a [u8]) -> Option<(Tag, &'a [u8])> {
+    let ([head, length @ ..], rest) = bytes.split_first_chunk::<LONG_HEAD>()?;
+    let (item, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    *bytes = rest;
+    let tag = match head - LONG {
         0 => Tag::Value,
         1 => Tag::Panicked,
         2 => Tag::Unreadable,
@@ -181,23 +221,17 @@ pub(crate) fn fit(bytes: &[u8], count: usize, most: usize, limit: usize) -> (usi
 }
 
 /// Reads a value. The error says why there is none.
-#[inline]
-pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Ok(value),
-        Ok((_, rest)) => Err(left_over(rest)),
-        Err(error) => Err(explain(error)),
-    }
+#[inline(always)]
+pub(crate) fn read<T: DeserializeOwned + 'static>(bytes: &[u8]) -> Result<T, String> {
+    codec::read(bytes).map_err(explain)
 }
 
 /// [`read`], of a value with these descriptors.
-pub(crate) fn read_with<T: DeserializeOwned>(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Result<T, String> {
+pub(crate) fn read_with<T: DeserializeOwned + 'static>(
+    bytes: &[u8],
+    descriptors: Vec<OwnedFd>,
+) -> Result<T, String> {
     handover::receive(descriptors, || read(bytes))
-}
-
-#[cold]
-fn left_over(rest: &[u8]) -> String {
-    format!("{} bytes are left over", rest.len())
 }
 
 /// A value that was serialised once, for any number of processes.
@@ -208,9 +242,11 @@ pub(crate) struct Parcel {
 }
 
 impl Parcel {
-    pub(crate) fn new<T: Serialize>(value: &T) -> Result<Parcel, String> {
-        let (bytes, descriptors) = handover::send(|| postcard::to_stdvec(value));
-        Ok(Parcel { bytes: bytes.map_err(explain)?, descriptors })
+    pub(crate) fn new<T: Serialize + 'static>(value: &T) -> Result<Parcel, String> {
+        let mut bytes = Vec::new();
+        let (written, descriptors) = handover::send(|| codec::write(value, &mut bytes));
+        written.map_err(explain)?;
+        Ok(Parcel { bytes, descriptors })
     }
 }
 
@@ -253,17 +289,32 @@ mod tests {
         assert_eq!((tag, read::<String>(item)), (Tag::Unreadable, Ok("no".into())));
         assert_eq!(next(&mut rest).unwrap(), (Tag::Value, &[][..]));
         assert_eq!(next(&mut rest), None);
-        assert_eq!(length_of(&bytes, 2), Some(bytes.len() - WORD));
+        assert_eq!(length_of(&bytes, 2), Some(bytes.len() - 1));
         assert_eq!(length_of(&bytes, 4), None);
     }
 
     #[test]
-    fn bytes_of_all_lengths_are_appended_whole() {
-        for length in 0..40u8 {
-            let bytes: Vec<u8> = (0..length).collect();
-            let mut buffer = vec![99];
-            Tail(&mut buffer).try_extend(&bytes).unwrap();
-            assert_eq!((buffer[0], &buffer[1..]), (99, &bytes[..]));
+    fn items_of_all_lengths_pass() {
+        for length in (0..600).chain([65_535, 65_536]) {
+            let value: Vec<u8> = (0..length).map(|n| n as u8).collect();
+            let mut bytes = vec![99];
+            assert!(matches!(append(&mut bytes, Tag::Value, &value), Appended::Plain));
+            assert!(matches!(append(&mut bytes, Tag::Value, &7u32), Appended::Plain));
+            let mut rest = &bytes[1..];
+            let (tag, item) = next(&mut rest).unwrap();
+            assert_eq!((tag, read(item)), (Tag::Value, Ok(value.clone())));
+            assert_eq!(read::<u32>(next(&mut rest).unwrap().1), Ok(7));
+            assert_eq!((bytes[0], next(&mut rest)), (99, None));
+            assert_eq!(next(&mut &bytes[1..bytes.len() - 6]), None, "cut off");
+
+            let mut place = vec![0; length + 20];
+            for put in [put, put_long] {
+                let used = put(&mut place, &value).unwrap();
+                let mut rest = &place[..used];
+                assert_eq!(read(next(&mut rest).unwrap().1), Ok(value.clone()));
+                assert!(rest.is_empty());
+                assert_eq!(put(&mut place[..used - 1], &value), None);
+            }
         }
     }
 
@@ -271,7 +322,7 @@ mod tests {
     fn what_fits_is_at_least_one() {
         let mut bytes = Vec::new();
         for _ in 0..3 {
-            assert!(matches!(append(&mut bytes, Tag::Value, &[1u8; 6]), Appended::Plain));
+            assert!(matches!(append(&mut bytes, Tag::Value, &[1u8; 9]), Appended::Plain));
         }
         assert_eq!(fit(&bytes, 3, 3, 0), (1, 10));
         assert_eq!(fit(&bytes, 3, 3, 20), (2, 20));

@@ -34,8 +34,8 @@
 //! | [`Pool::builder`] | initializer, lifetime, retries, timeout, a state of each worker's own ([`StatePool`]) |
 //!
 //! Functions are plain `fn`s, or closures that capture nothing, which is checked at compile time. Arguments and results are
-//! what serde takes; handles of shared memory may be among them. Byte vectors pass faster as `serde_bytes` has them: as a
-//! `Vec<u8>`, serde takes each byte by itself.
+//! what serde takes; handles of shared memory may be among them. A vector of numbers that is an argument or a result by
+//! itself passes at once; one inside of something else, number by number, and bytes faster as `serde_bytes` has them.
 //!
 //! # What a death does
 //!
@@ -45,10 +45,13 @@
 //! | it panics | [`TaskError::Panicked`] with message, place and calls; the worker goes on |
 //! | its worker is killed, crashes, or calls `exit` | [`TaskError::WorkerDied`] with pid and status, for exactly the task that it was at, at once; or another try, see [`Retry`] |
 //! | an idle worker is killed | nothing: another has its place |
-//! | a worker is stopped (`SIGSTOP`) | what it has not begun goes to others; the task that it is at waits, or its [timeout](Builder::task_timeout) kills it |
+//! | a worker is stopped (`SIGSTOP`) | what it has not begun goes to others that are idle; the task that it is at waits, or its [timeout](Builder::task_timeout) kills it; with a timeout, a worker that begins nothing for ten times as long, a second at least, is killed, too |
+//! | a child that a task has forked returns from the task | that child ends there |
 //! | arguments or a result cannot be sent or read | that task's error |
 //! | the initializer fails or panics | the pool is [broken](PoolError::Initializer), with its message |
 //! | workers die before they are ready, three in a row | the pool is [broken](PoolError::WorkersDie) |
+//! | workers die before they begin a task, ten of them: they have too little memory for it, perhaps | [`TaskError::Unbegun`] for that task |
+//! | the system has no room for another worker | it is asked again, less and less often; if there is no worker at all, what waits for more than half a second [fails](TaskError::Broken), and what comes later may be run |
 //! | this process is killed | its workers are killed, too |
 //! | Ctrl-C in a terminal | this process is interrupted, and the workers are not |
 //!
@@ -63,28 +66,30 @@
 //! timeout waits no shorter than it says, on a monotonic clock.
 //!
 //! Input is pulled in the thread that calls `map`, `next` and so on, only as far ahead as the workers soon need. The
-//! `_async` forms pull all of it at once.
+//! `_async` forms pull all of it at once, and keep it in memory, unless [`max_in_flight`](Builder::max_in_flight) bounds what
+//! is under way.
 //!
 //! # What it costs
 //!
 //! Ratios of one run on two virtual CPUs with two workers: `benches/README.md` has more, and how they were taken.
 //!
 //! - A task there and back, hot: about 3 µs; a plain connection does it in 0.8.
-//! - A task among many: 30 to 40 ns, most of it for turning a number into bytes and back, twice. Python's `Pool.map` takes
-//!   four to six times as long, and some hundred times as long with chunks of one. Threads with `rayon` share their memory and take 0.6 ns: what
-//!   takes less than some hundred nanoseconds is not worth the way to another process.
+//! - A task among many: 10 to 24 ns, most of it for turning a number into bytes and back, twice, and for fresh memory.
+//!   Python's `Pool.map` takes seven to nine times as long, and some hundred times as long with chunks of one. Threads with `rayon`
+//!   share their memory and take 0.7 ns: what takes less than some hundred nanoseconds is not worth the way to another process.
 //! - How many tasks a worker gets at a time follows from how long they were measured to take; what it has not begun can be
 //!   taken back, so a slow task holds up no other.
-//! - Arguments or results of more than 16 KiB lie in shared memory that is used again, and are copied three times each way.
-//! - A worker costs a process, about a millisecond to start, 280 KiB of shared memory, more for long items, and five
+//! - Arguments or results of more than 24 KiB lie in shared memory that is used again, and are copied twice each way: into it
+//!   and out of it. Some arguments need a third copy: if many of them wait, or [`apply`](Pool::apply) submits them.
+//! - A worker costs a process, about a millisecond to start, 310 KiB of shared memory, more for long items, and five
 //!   descriptors in this process.
 //! - What is waited for costs a look at each worker at work; with hundreds of workers that is some microseconds each time.
 //!
 //! # Limits
 //!
 //! - A single argument or result is at most 1 GiB.
-//! - If this process is killed in [`for_each_chunk`](Pool::for_each_chunk), its workers die a moment after it: whoever takes the
-//!   array's lock meanwhile is told of the death, and may see elements change.
+//! - If this process is killed in [`for_each_chunk`](Pool::for_each_chunk), its workers die a moment after it, and whoever takes
+//!   the array's lock waits for that. For a worker that is stopped (`SIGSTOP`) that may be long.
 //! - A task's `task_timeout` is noticed by looking, at most a tenth of it too late.
 //! - If the program ignores `SIGCHLD`, nobody knows how a worker ended.
 //! - Functions of a shared library cannot be called: `polyproc-process` has its other limits.
@@ -99,6 +104,7 @@ struct Readme;
 mod batch;
 mod board;
 mod builder;
+mod codec;
 mod core;
 mod crew;
 mod error;
@@ -109,9 +115,11 @@ mod items;
 mod map;
 mod owner;
 mod pace;
+mod pile;
 mod pool;
 mod progress;
 mod result;
+mod shelf;
 mod spare;
 mod state;
 mod wire;

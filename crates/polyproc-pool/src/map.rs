@@ -8,10 +8,11 @@ use polyproc_process::SpawnError;
 use polyproc_process::remote::Remote;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Calls the function with all of the input, and returns what it returned, in the input's order.
-pub(crate) fn map<T: Serialize, R: DeserializeOwned>(
+pub(crate) fn map<T: Serialize + 'static, R: DeserializeOwned + 'static>(
     hub: &Arc<Hub>,
     function: Result<Remote, SpawnError>,
     options: &Options,
@@ -20,13 +21,14 @@ pub(crate) fn map<T: Serialize, R: DeserializeOwned>(
     options.progress.begin(input.size_hint());
     let mut feeder = Feeder::new(hub, function, options, input);
     let mut collected = Collected::default();
+    collected.run.reserve_exact(likely::<R>(feeder.expected()));
     loop {
         feeder.feed(None);
         let (pieces, is_done) = feeder.submitted.wait(None);
         for piece in pieces {
             options.progress.advance(piece.count);
-            let memory = collected.take(piece);
-            feeder.submitted.recycle(memory);
+            collected.take(piece, |memory| feeder.submitted.recycle(memory));
+            feeder.submitted.attend();
         }
         if is_done {
             options.progress.end();
@@ -36,14 +38,31 @@ pub(crate) fn map<T: Serialize, R: DeserializeOwned>(
 }
 
 /// The results of a whole batch.
-pub(crate) fn collect<R: DeserializeOwned>(pieces: Vec<Piece>) -> Result<Vec<R>, MapError<R>> {
+pub(crate) fn collect<R: DeserializeOwned + 'static>(pieces: Vec<Piece>) -> Result<Vec<R>, MapError<R>> {
     let mut collected = Collected::default();
-    pieces.into_iter().for_each(|piece| drop(collected.take(piece)));
+    collected.run.reserve_exact(likely::<R>(pieces.iter().map(|piece| piece.count).sum()));
+    pieces.into_iter().for_each(|piece| collected.take(piece, drop));
     collected.finish()
 }
 
-/// Runs of results, as they come.
+/// For how many of so many results memory is set aside before they come.
+fn likely<R>(count: usize) -> usize {
+    count.min(AHEAD / size_of::<R>().max(1))
+}
+
+/// No more memory is set aside before there is something to put into it.
+const AHEAD: usize = 64 << 20;
+
+/// So many pieces may wait for one that comes before them.
+const EARLY: usize = 16;
+
+/// Runs of results, as they come. Those that come a little before others wait, so that there are few runs, which
+/// have to be put together: often one.
 struct Collected<R> {
+    /// Pieces that came before their turn, by their first index.
+    early: BTreeMap<usize, Piece>,
+    /// Where those end that were taken in last.
+    reached: usize,
     /// Those that are ended: the first one's index, and theirs.
     runs: Vec<(usize, Vec<R>)>,
     first: usize,
@@ -53,7 +72,14 @@ struct Collected<R> {
 
 impl<R> Default for Collected<R> {
     fn default() -> Collected<R> {
-        Collected { runs: Vec::new(), first: 0, run: Vec::new(), failures: Vec::new() }
+        Collected {
+            early: BTreeMap::new(),
+            reached: 0,
+            runs: Vec::new(),
+            first: 0,
+            run: Vec::new(),
+            failures: Vec::new(),
+        }
     }
 }
 
@@ -81,14 +107,36 @@ impl<R> Collected<R> {
     }
 }
 
-impl<R: DeserializeOwned> Collected<R> {
-    /// Takes in a piece, and returns memory that can be used again.
-    fn take(&mut self, piece: Piece) -> Vec<u8> {
+impl<R: DeserializeOwned + 'static> Collected<R> {
+    /// Takes in a piece, and gives back memory that can be used again.
+    fn take(&mut self, piece: Piece, mut recycle: impl FnMut(Vec<u8>)) {
+        if piece.is_lent() {
+            // It lies where others want to.
+            recycle(self.read(piece));
+        } else {
+            self.early.insert(piece.first, piece);
+        }
+        while let Some(&first) = self.early.keys().next()
+            && (first == self.reached || self.early.len() > EARLY)
+            && let Some(piece) = self.early.remove(&first)
+        {
+            recycle(self.read(piece));
+        }
+    }
+
+    fn read(&mut self, piece: Piece) -> Vec<u8> {
+        self.reached = piece.first + piece.count;
+        if self.first + self.run.len() != piece.first {
+            self.begin(piece.first);
+        }
         self.run.reserve(piece.count);
         piece.read(self)
     }
 
     fn finish(mut self) -> Result<Vec<R>, MapError<R>> {
+        for piece in std::mem::take(&mut self.early).into_values() {
+            self.read(piece);
+        }
         self.begin(0);
         self.runs.retain(|(_, run)| !run.is_empty());
         self.runs.sort_unstable_by_key(|(first, _)| *first);

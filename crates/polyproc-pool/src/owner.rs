@@ -75,8 +75,7 @@ impl Owner {
             Phase::Terminated => return Err(PoolError::Terminated),
             Phase::Open | Phase::Closed => {}
         }
-        state.core.wanted = workers;
-        state.core.release_workers();
+        state.core.resize(workers);
         self.hub.attend(state);
         Ok(())
     }
@@ -127,6 +126,16 @@ pub struct Stats {
     pub tasks: u64,
     /// How many workers died before they were told to end.
     pub deaths: u64,
+}
+
+/// The workers'.
+impl IntoIterator for Stats {
+    type Item = WorkerStats;
+    type IntoIter = std::vec::IntoIter<WorkerStats>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.workers.into_iter()
+    }
 }
 
 /// How a worker stands.

@@ -154,6 +154,9 @@ impl Pool {
     }
 
     /// [`apply`](Pool::apply) without the wait: what goes wrong, the result says.
+    ///
+    /// The arguments lie in memory until a worker takes them, however many there are, unless
+    /// [`max_in_flight`](Builder::max_in_flight) says how many there may be: then this waits until there are fewer.
     pub fn apply_async<F, Args>(&self, function: F, arguments: Args) -> AsyncResult<F::Output>
     where
         F: Function<Args>,
@@ -164,7 +167,8 @@ impl Pool {
         AsyncResult::of_one(Submitted::one(&self.0.hub, function, &arguments, false))
     }
 
-    /// [`map`](Pool::map) without the wait. The input is pulled to its end, at once.
+    /// [`map`](Pool::map) without the wait. The input is pulled to its end, at once, unless
+    /// [`max_in_flight`](Builder::max_in_flight) says how much may be under way.
     pub fn map_async<F, T, R>(
         &self,
         function: F,
@@ -178,7 +182,7 @@ impl Pool {
         self.batch().map_async(function, input)
     }
 
-    /// [`starmap`](Pool::starmap) without the wait. The input is pulled to its end, at once.
+    /// [`starmap`](Pool::starmap) without the wait. The input is pulled as by [`map_async`](Pool::map_async).
     pub fn starmap_async<F, Args>(
         &self,
         function: F,
@@ -197,7 +201,8 @@ impl Pool {
     /// nothing to do for a second, or another function: the next pass is faster than the first.
     ///
     /// The array's lock is held by this thread all the time, so nobody else sees it half-way. If this process is killed, the
-    /// lock tells whoever takes it next; the workers die a moment later.
+    /// lock tells whoever takes it next, who has it when no worker is at the array any more: they die a moment after their
+    /// pool; one that is stopped (`SIGSTOP`), when it is continued or killed.
     ///
     /// # Errors
     ///
@@ -235,9 +240,9 @@ impl Pool {
     {
         assert!(len > 0, "a part has one element at least");
         let count = array.len();
-        let loan = array.lend();
-        let parts =
-            (0..count).step_by(len).map(|start| (loan.clone(), start, count.min(start.saturating_add(len))));
+        let lending = array.lend();
+        let part = |start: usize| (lending.loan(), start, count.min(start.saturating_add(len)));
+        let parts = (0..count).step_by(len).map(part);
         let function = Remote::new::<ForEachChunk<T>, F>(function);
         map::<_, ()>(&self.0.hub, function, &Options::default(), parts).map(drop)
     }
@@ -272,7 +277,7 @@ impl Pool {
     }
 
     /// Changes the number of workers. New ones are started soon, by whichever thread attends to the pool; those that are too
-    /// many end when they are idle. Does not block.
+    /// many begin nothing more, and end after the task that they are at. Does not block.
     ///
     /// # Errors
     ///

@@ -41,20 +41,20 @@ pub struct AsyncResult<R, E = TaskError> {
     collect: fn(Vec<Piece>) -> Result<R, E>,
 }
 
-impl<R: DeserializeOwned> AsyncResult<R> {
+impl<R: DeserializeOwned + 'static> AsyncResult<R> {
     pub(crate) fn of_one(submitted: Submitted) -> AsyncResult<R> {
         AsyncResult { submitted: Mutex::new(Some(Arc::new(submitted))), collect: one }
     }
 }
 
-impl<R: DeserializeOwned> AsyncResult<Vec<R>, MapError<R>> {
+impl<R: DeserializeOwned + 'static> AsyncResult<Vec<R>, MapError<R>> {
     pub(crate) fn of_all(submitted: Submitted) -> AsyncResult<Vec<R>, MapError<R>> {
         AsyncResult { submitted: Mutex::new(Some(Arc::new(submitted))), collect }
     }
 }
 
 /// The result of a batch of one task.
-pub(crate) fn one<R: DeserializeOwned>(pieces: Vec<Piece>) -> Result<R, TaskError> {
+pub(crate) fn one<R: DeserializeOwned + 'static>(pieces: Vec<Piece>) -> Result<R, TaskError> {
     let mut results = VecDeque::new();
     pieces.into_iter().for_each(|piece| drop(piece.read(&mut results)));
     results.pop_front().unwrap_or(Err(TaskError::AlreadyTaken))

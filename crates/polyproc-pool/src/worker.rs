@@ -5,14 +5,16 @@ mod calls;
 pub use calls::Initialized;
 pub(crate) use calls::{ForEachChunk, Initialize, MakeState, Map, MapWithState, SendState, StarMap};
 
-use crate::board::{self, Board};
+use crate::board::{Board, End};
 use crate::crew::{INLINE, SLAB_KEPT};
 use crate::items::{self, Appended, Parcel, Tag};
+use crate::pile::Pile;
 use crate::wire::{Employment, Job, Kind, Line, Order, Report};
 use calls::{Last, Setup};
 use polyproc_memory::handover;
-use polyproc_pipe::SendError;
+use polyproc_pipe::{RecvError, SendError};
 use polyproc_process::remote::{self, Panic, Remote};
+use polyproc_sys::thread;
 use polyproc_value::Array;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,13 +26,15 @@ use std::time::{Duration, Instant};
 pub(crate) fn work(employment: Employment) {
     // From a terminal, Ctrl-C comes to all; what becomes of the pool is the parent's to say.
     remote::shrug_off_interrupts();
+    // From here on forks are counted.
+    thread::current();
     let Employment { line, board, initializer, state, farewell } = employment;
     let mut run = Run {
         line,
         board,
         state: Box::new(()),
         message: Vec::new(),
-        results: vec![0; Report::SIZE],
+        results: Pile::default(),
         job: 0,
         count: 0,
         index: 0,
@@ -38,14 +42,17 @@ pub(crate) fn work(employment: Employment) {
         items: 0,
         slab: None,
         out: None,
+        put: None,
         lent: None,
         descriptors: Vec::new(),
         is_special: false,
+        end: End::default(),
         started: Report::SIZE,
         function: None,
         epoch: 0,
         unit: 1,
         next_unit: 1,
+        forks: thread::forks(),
     };
     let prepared = prepare(initializer, state);
     let greeting = match prepared {
@@ -98,7 +105,7 @@ pub(crate) struct Run {
     /// The order, with the items that came with it.
     message: Vec<u8>,
     /// Room for a report, and the results that were not sent.
-    results: Vec<u8>,
+    results: Pile,
     job: u64,
     count: u32,
     /// The item that is next.
@@ -111,12 +118,16 @@ pub(crate) struct Run {
     slab: Option<(Array<u8>, usize)>,
     /// Where the results may be put.
     out: Option<Array<u8>>,
+    /// How many bytes of them are there.
+    put: Option<usize>,
     /// The array of which parts were lent last, and by which function: as long as it is here it stays mapped, and its pages
     /// known.
     lent: Option<(Remote, Box<dyn Any>)>,
     descriptors: Vec<OwnedFd>,
     /// Whether there is a slab, or there are descriptors.
     is_special: bool,
+    /// Where on the board those end that are committed.
+    end: End,
     /// Where the result begins that is being made.
     started: usize,
     /// What is called.
@@ -125,6 +136,8 @@ pub(crate) struct Run {
     /// How many items are begun at a time, and before which of them the next are.
     unit: u32,
     next_unit: u32,
+    /// How often this process and its forebears were forked: once more in a child that a task has forked.
+    forks: u32,
 }
 
 impl Run {
@@ -138,8 +151,12 @@ impl Run {
             self.message.clear();
             let descriptors = match self.line.recv_with(&mut self.message) {
                 Ok(descriptors) => descriptors,
-                // Also if it is out of descriptors: another can have the job.
-                Err(_) => return Err(Gone),
+                Err(RecvError::Disconnected) => return Err(Gone),
+                // Out of descriptors, for instance: another can have the job.
+                Err(error) => {
+                    eprintln!("polyproc: a task cannot be received: {error}");
+                    std::process::exit(74)
+                }
             };
             let (order, length) = {
                 let read = || postcard::take_from_bytes::<Order>(&self.message);
@@ -153,7 +170,12 @@ impl Run {
                 };
                 match read {
                     Ok((order, rest)) => (order, self.message.len() - rest.len()),
-                    Err(_) => return Err(Gone),
+                    Err(_) => {
+                        let why = handover::take_failure();
+                        let why = why.map_or_else(|| "it is nonsense".into(), |why| why.to_string());
+                        eprintln!("polyproc: a task cannot be received: {why}");
+                        std::process::exit(74)
+                    }
                 }
             };
             match order {
@@ -189,13 +211,17 @@ impl Run {
     fn perform(&mut self, job: &Job) -> Result<(), Gone> {
         (self.job, self.count, self.index, self.reported) = (job.number, job.count, 0, 0);
         (self.epoch, self.unit, self.next_unit) = (job.epoch, job.unit, job.unit);
-        self.results.truncate(Report::SIZE);
+        self.results.truncate(0);
+        // A large buffer is not kept for small results.
+        self.results.make_room(ROOM, KEPT);
+        self.results.skip(Report::SIZE);
+        self.end = End::default();
         self.function = Some(job.function);
         self.lent.take_if(|(function, _)| *function != job.function);
         let start = Instant::now();
         if job.function.call(self).is_err() {
             while self.index < self.count {
-                items::append_text(&mut self.results, Tag::Unreadable, NOT_HERE);
+                self.results.append_text(Tag::Unreadable, NOT_HERE);
                 self.index += 1;
             }
         }
@@ -206,22 +232,26 @@ impl Run {
 
     /// Reports the end of a job, its results in the slab if they are long and there is one.
     fn finish(&mut self, worked: u64) -> Result<(), Gone> {
-        let results = &self.results[Report::SIZE..];
+        let out = self.out.take();
+        let results = &self.results.bytes()[Report::SIZE..];
         let length = results.len();
-        let slab = self.out.take().filter(|slab| length > INLINE && length <= slab.len());
-        if let Some(slab) = slab {
-            // As in the pool: what somebody left behind does no harm.
+        let put = self.put.take().or_else(|| {
+            let slab = out.filter(|slab| length > INLINE && length <= slab.len())?;
             slab.lock().unwrap_or_else(|error| error.into_inner())[..length].copy_from_slice(results);
-            self.results.truncate(Report::SIZE);
-            self.results.extend_from_slice(&(length as u64).to_le_bytes());
-            return self.report(Kind::DoneInSlab, worked, &[]);
-        }
-        self.report(Kind::Done, worked, &[])
+            Some(length)
+        });
+        let Some(length) = put else { return self.report(Kind::Done, worked, &[]) };
+        self.results.truncate(Report::SIZE);
+        self.results.append_bytes(&(length as u64).to_le_bytes());
+        self.report(Kind::DoneInSlab, worked, &[])
     }
 
     /// Calls the function with each item, and commits what becomes of it.
     #[inline]
-    fn each<T: DeserializeOwned, R: Serialize>(&mut self, mut function: impl FnMut(&mut dyn Any, T) -> R) {
+    fn each<T: DeserializeOwned + 'static, R: Serialize + 'static>(
+        &mut self,
+        mut function: impl FnMut(&mut dyn Any, T) -> R,
+    ) {
         while self.index < self.count {
             // A panic ends one item, and the next one begins afresh.
             let done = remote::catch_traced(|| {
@@ -229,17 +259,26 @@ impl Run {
                     if self.index == self.next_unit && !self.begin_unit() {
                         break;
                     }
-                    let start = self.results.len();
-                    let descriptors = self.next_one(&mut function);
-                    self.settle(start, &descriptors)?;
+                    self.started = self.results.len();
+                    let item = match self.is_special {
+                        false => read_next(&self.message, &mut self.items),
+                        true => self.read_specially(),
+                    };
+                    match item {
+                        Ok(item) => {
+                            let result = function(&mut *self.state, item);
+                            self.enter(&result)?;
+                        }
+                        Err(why) => self.enter_text(Tag::Unreadable, &why)?,
+                    }
                 }
                 Ok(())
             });
             let done = done.unwrap_or_else(|panic| {
-                let start = self.started;
-                self.results.truncate(start);
-                let _ = items::append(&mut self.results, Tag::Panicked, &panic);
-                self.settle(start, &[])
+                self.is_no_fork()?;
+                self.results.truncate(self.started);
+                let _ = self.results.append_slowly(Tag::Panicked, &panic);
+                self.settle()
             });
             if done.is_err() {
                 // Nobody waits for the rest.
@@ -260,31 +299,52 @@ impl Run {
         has_begun
     }
 
-    /// Calls the function with the next item, and appends what it returns. The descriptors belong to that.
+    /// Enters what the function returned.
     #[inline(always)]
-    fn next_one<T: DeserializeOwned, R: Serialize>(
-        &mut self,
-        function: &mut impl FnMut(&mut dyn Any, T) -> R,
-    ) -> Vec<handover::Descriptor> {
-        self.started = self.results.len();
-        let item =
-            if self.is_special { self.read_specially() } else { read_next(&self.message, &mut self.items) };
-        let (tag, text) = match item {
-            Ok(item) => match items::append(&mut self.results, Tag::Value, &function(&mut *self.state, item))
-            {
-                Appended::Plain => return Vec::new(),
-                Appended::Handles(descriptors) => return descriptors,
-                Appended::Not(why) => (Tag::Unsendable, why),
-            },
-            Err(why) => (Tag::Unreadable, why),
-        };
-        items::append_text(&mut self.results, tag, &text);
-        Vec::new()
+    fn enter<R: Serialize + 'static>(&mut self, result: &R) -> Result<(), Gone> {
+        self.is_no_fork()?;
+        if self.out.is_some() && self.put_out(result) {
+            self.index += 1;
+            return Ok(());
+        }
+        match self.results.append(result) {
+            Appended::Plain => self.settle(),
+            Appended::Handles(descriptors) => self.send_alone(&descriptors),
+            Appended::Not(why) => self.enter_text(Tag::Unsendable, &why),
+        }
+    }
+
+    /// Puts a result where the pool has lent memory for it, if it is the job's only one, and fits: one is not likely to be
+    /// short where one is lent.
+    #[cold]
+    #[inline(never)]
+    fn put_out<R: Serialize + 'static>(&mut self, result: &R) -> bool {
+        if self.count > 1 {
+            return false;
+        }
+        let Some(out) = &self.out else { return false };
+        // As in the pool: what somebody left behind does no harm.
+        self.put = items::put_long(&mut out.lock().unwrap_or_else(|error| error.into_inner()), result);
+        self.put.is_some()
+    }
+
+    #[cold]
+    fn enter_text(&mut self, tag: Tag, text: &str) -> Result<(), Gone> {
+        self.is_no_fork()?;
+        self.results.append_text(tag, text);
+        self.settle()
+    }
+
+    /// A child that the task has forked, and that should have ended there, is to end here: line and board are its parent's, and
+    /// so are the slabs.
+    #[inline(always)]
+    fn is_no_fork(&self) -> Result<(), Gone> {
+        if self.forks == thread::forks() { Ok(()) } else { Err(Gone) }
     }
 
     /// Reads the next item if it lies in a slab, or if descriptors came with it: then it is the only one.
     #[cold]
-    fn read_specially<T: DeserializeOwned>(&mut self) -> Result<T, String> {
+    fn read_specially<T: DeserializeOwned + 'static>(&mut self) -> Result<T, String> {
         let descriptors = std::mem::take(&mut self.descriptors);
         handover::receive(descriptors, || match &self.slab {
             None => read_next(&self.message, &mut self.items),
@@ -296,39 +356,30 @@ impl Run {
         })
     }
 
-    /// Commits the result that begins at `start`.
+    /// Commits the result that was appended last.
     #[inline(always)]
-    fn settle(&mut self, start: usize, descriptors: &[handover::Descriptor]) -> Result<(), Gone> {
+    fn settle(&mut self) -> Result<(), Gone> {
         self.index += 1;
-        if !descriptors.is_empty() {
-            return self.send_alone(start, descriptors);
-        }
         if self.index == self.count {
             // Whoever sends them all commits this one.
             return Ok(());
         }
-        let end = self.results.len();
-        if end - Report::SIZE > board::CAPACITY - 8 {
-            return self.report(Kind::Part, 0, &[]);
+        let result = &self.results.bytes()[self.started..];
+        match self.board.commit(self.job, self.index, &mut self.end, result) {
+            true => Ok(()),
+            false => self.report(Kind::Part, 0, &[]),
         }
-        // So that the last word is complete.
-        self.results.extend_from_slice(&[0; 8]);
-        let committed = &self.results[Report::SIZE..];
-        self.board.commit(self.job, self.index, committed, start - Report::SIZE);
-        self.results.truncate(end);
-        Ok(())
     }
 
-    /// Sends a result by itself, because descriptors go with it.
+    /// Sends the result that was appended last by itself, because descriptors go with it.
     #[cold]
-    fn send_alone(&mut self, start: usize, descriptors: &[handover::Descriptor]) -> Result<(), Gone> {
-        let alone = self.results.split_off(start);
-        if start > Report::SIZE {
-            self.index -= 1;
+    fn send_alone(&mut self, descriptors: &[handover::Descriptor]) -> Result<(), Gone> {
+        let alone = self.results.split_off(self.started);
+        if self.started > Report::SIZE {
             self.report(Kind::Part, 0, &[])?;
-            self.index += 1;
         }
-        self.results.extend_from_slice(&alone);
+        self.index += 1;
+        self.results.append_bytes(&alone);
         self.report(Kind::Part, 0, descriptors)
     }
 
@@ -336,16 +387,13 @@ impl Run {
     fn report(&mut self, kind: Kind, worked: u64, descriptors: &[handover::Descriptor]) -> Result<(), Gone> {
         let count = self.index - self.reported;
         let report = Report { kind, count, job: self.job, worked };
-        self.results[..Report::SIZE].copy_from_slice(&report.to_bytes());
-        send(&self.line, &self.results, descriptors)?;
+        self.results.bytes_mut()[..Report::SIZE].copy_from_slice(&report.to_bytes());
+        send(&self.line, self.results.bytes(), descriptors)?;
         self.reported = self.index;
         if kind == Kind::Part {
             // They are the pool's: from here on the board is about the next.
+            self.end = End::default();
             self.board.count(self.job, self.index);
-        }
-        // A large buffer is not kept for small results.
-        if self.results.capacity() > KEPT {
-            self.results = vec![0; Report::SIZE];
         }
         self.results.truncate(Report::SIZE);
         Ok(())
@@ -370,12 +418,14 @@ impl Run {
     }
 }
 
+/// Room for a report, and for the results of a job whose items came with it, if they are no longer than those.
+const ROOM: usize = Report::SIZE + INLINE + 512;
 /// So large a buffer is kept from one job to the next.
 const KEPT: usize = 4 << 20;
 
 /// Reads the item at this place in the bytes.
 #[inline(always)]
-fn read_next<T: DeserializeOwned>(bytes: &[u8], at: &mut usize) -> Result<T, String> {
+fn read_next<T: DeserializeOwned + 'static>(bytes: &[u8], at: &mut usize) -> Result<T, String> {
     let mut rest = bytes.get(*at..).unwrap_or_default();
     let (_, item) = items::next(&mut rest).ok_or("the items end too early")?;
     *at = bytes.len() - rest.len();

@@ -3,14 +3,15 @@
 mod common;
 
 use common::{die, signal, spin, state, wait_until, watchdog};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use polyproc_pool::{Pool, PoolError, Retry, TaskError};
-use polyproc_process::{init_for_tests, parent_process};
-use polyproc_value::{Array, RawValue};
+use polyproc_process::{Process, init_for_tests, parent_process};
+use polyproc_value::{Array, LockTimeoutError, RawArray, RawValue, TryLockError};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 init_for_tests!();
@@ -338,6 +339,46 @@ fn a_worker_killed_while_it_writes_a_long_result() {
     }
 }
 
+/// How often each task was begun.
+static TRIES: OnceLock<RawArray<u64>> = OnceLock::new();
+
+/// They lie in memory that all workers know and that is used again. Between them are short ones, and those that panic.
+#[test]
+fn long_arguments_outlive_their_workers() {
+    let _watchdog = watchdog();
+    const COUNT: usize = 120;
+    let tries = RawArray::zeroed(COUNT).unwrap();
+    let remember = |tries: RawArray<u64>| TRIES.set(tries).unwrap();
+    let task = |bytes: Vec<u8>| {
+        let number = usize::from(bytes[0]);
+        let tried = TRIES.get().unwrap().fetch_add(number, 1).unwrap();
+        if number % 11 == 3 && tried < 2 {
+            die();
+        }
+        assert_ne!(number % 40, 7, "never");
+        assert!(bytes.iter().all(|byte| usize::from(*byte) == number), "{number} is another's");
+        bytes
+    };
+    let argument = |number: usize| match number % 9 {
+        8 => vec![number as u8; 5],
+        _ => vec![number as u8; 60_000 + 7_919 * number],
+    };
+    let pool = Pool::builder().workers(3).retry(Retry::UpTo(2)).initializer(remember, (tries.clone(),));
+    let pool = pool.build().unwrap();
+    let results: Vec<_> = pool.imap(task, (0..COUNT).map(argument)).collect();
+    assert_eq!(results.len(), COUNT);
+    for (number, result) in results.into_iter().enumerate() {
+        match result {
+            Err(TaskError::Panicked { message, .. }) => {
+                assert!(number % 40 == 7 && message.contains("never"), "{message}");
+            }
+            result => assert!(result.unwrap() == argument(number), "{number}"),
+        }
+        let expected = if number % 11 == 3 { 3 } else { 1 };
+        assert_eq!(tries.load(number), Ok(expected), "{number}");
+    }
+}
+
 #[test]
 fn a_death_is_reported_at_once() {
     let _watchdog = watchdog();
@@ -405,6 +446,36 @@ fn workers_killed_in_their_initializer_are_replaced_but_not_for_ever() {
         Err(TaskError::Broken(PoolError::WorkersDie { status, .. })) => assert_eq!(status.signal(), Some(9)),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_task_that_no_worker_can_take_is_given_up() {
+    let _watchdog = watchdog();
+    let limit = || setrlimit(Resource::RLIMIT_NOFILE, 40, 40).unwrap();
+    let pool = Pool::builder().workers(2).initializer(limit, ()).build().unwrap();
+    let handles: Vec<_> = (0..60).map(|_| RawValue::new(0u32).unwrap()).collect();
+    let count = |handles: Vec<RawValue<u32>>| handles.len();
+    let many = pool.apply_async(count, (handles.clone(),));
+    let few = pool.map_async(count, (0..20).map(|n| handles[..n % 3].to_vec()));
+    match many.get() {
+        Err(TaskError::Unbegun { pid, status, deaths: 10 }) => assert!(pid != 0 && !status.success()),
+        other => panic!("{other:?}"),
+    }
+    assert!(few.get().unwrap().into_iter().eq((0..20).map(|n| n % 3)));
+    assert!(pool.stats().deaths >= 10);
+    // Too little memory, for what comes in a slab of its own.
+    let limit = || {
+        let size = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = size.split(' ').next().unwrap().parse().unwrap();
+        let (_, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
+        setrlimit(Resource::RLIMIT_AS, pages * 4096 + (4 << 20), hard).unwrap();
+    };
+    let pool = Pool::builder().workers(1).initializer(limit, ()).build().unwrap();
+    let length = |bytes: Vec<u8>| bytes.len();
+    let long = pool.apply_async(length, (vec![1; 20 << 20],));
+    let long = long.get();
+    assert!(matches!(long, Err(TaskError::Unbegun { deaths: 10, .. })), "{long:?}");
+    assert_eq!(pool.apply(length, (vec![1; 100],)).unwrap(), 100);
 }
 
 #[test]
@@ -523,6 +594,57 @@ fn stopped_workers_hold_up_only_their_own_tasks() {
     assert!(arrived >= 19, "{arrived}");
     signal(stopped, Signal::SIGCONT);
     assert_eq!(results.map(Result::unwrap).count(), 20 - arrived);
+}
+
+/// Where the worker that writes says who it is.
+static BEACON: OnceLock<RawValue<u32>> = OnceLock::new();
+
+/// Has a worker write to a lent array for ever.
+fn lend_for_ever(array: Array<u64>, beacon: RawValue<u32>) {
+    let remember = |beacon: RawValue<u32>| drop(BEACON.set(beacon));
+    let pool = Pool::builder().workers(1).initializer(remember, (beacon,)).build().unwrap();
+    let write = |part: &mut [u64]| loop {
+        part[0] += 1;
+        std::hint::black_box(&mut part[0]);
+        BEACON.get().unwrap().store(std::process::id());
+    };
+    let _ = pool.for_each_chunk(&mut array.lock().unwrap(), 1, write);
+}
+
+/// The lock of its array is free, and still nobody has it before the worker, who may write, is gone.
+#[test]
+fn a_lent_array_is_nobodys_as_long_as_a_worker_of_a_killed_pool_may_write() {
+    let _watchdog = watchdog();
+    let array = Array::<u64>::zeroed(2).unwrap();
+    for is_stopped in [true, false] {
+        let beacon = RawValue::new(0u32).unwrap();
+        let lender = Process::spawn(lend_for_ever, (array.clone(), beacon.clone())).unwrap();
+        wait_until("a worker writes", || beacon.load() != 0);
+        let worker = beacon.load();
+        if is_stopped {
+            signal(worker, Signal::SIGSTOP);
+            wait_until("it is stopped", || state(worker) == Some('T'));
+        }
+        lender.kill().unwrap();
+        wait_until("the lender is dead", || lender.exit_status().is_some());
+        if is_stopped {
+            assert!(matches!(array.try_lock(), Err(TryLockError::WouldBlock)));
+            let start = Instant::now();
+            let limit = Duration::from_millis(20);
+            assert!(matches!(array.lock_timeout(limit), Err(LockTimeoutError::TimedOut)));
+            assert!(start.elapsed() >= limit);
+            array.clear_poison();
+            signal(worker, Signal::SIGCONT);
+        }
+        let guard = array.lock().unwrap_or_else(|error| error.into_inner());
+        let written = guard[0];
+        assert!(written > 0);
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!(std::hint::black_box(&guard)[0], written, "nobody writes any more");
+        drop(guard);
+        array.clear_poison();
+        assert_eq!(array.get(0).unwrap(), written);
+    }
 }
 
 #[test]

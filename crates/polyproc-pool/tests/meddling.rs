@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 init_for_tests!();
@@ -165,6 +165,29 @@ fn a_limit_holds_for_tasks_that_come_while_another_thread_waits() {
     });
 }
 
+/// It is submitted by a `next` that has its result already, and so does not wait; and nobody else has anything to do.
+#[test]
+fn a_limit_holds_for_tasks_that_come_while_everybody_sleeps() {
+    let _watchdog = watchdog();
+    let pool = Pool::builder().workers(1).task_timeout(Duration::from_millis(30)).build().unwrap();
+    let task = |n: u64| {
+        if n == 2 {
+            std::thread::sleep(Duration::from_secs(100));
+        }
+        n
+    };
+    pool.batch().chunk_size(2).map(task, 0..2).unwrap();
+    let mut results = pool.batch().chunk_size(2).max_in_flight(2).imap(task, 0..3);
+    assert_eq!(results.next().unwrap().unwrap(), 0);
+    // Until the supervisor sleeps with nothing to look after.
+    std::thread::sleep(Duration::from_millis(80));
+    assert_eq!(results.next().unwrap().unwrap(), 1);
+    let start = Instant::now();
+    wait_until("the third one has taken too long", || pool.stats().deaths == 1);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(matches!(results.next(), Some(Err(TaskError::TimedOut { .. }))));
+}
+
 /// Orders that were revoked lie in a worker's line until it passes them by, and nothing tells when it has.
 #[test]
 fn a_line_full_of_what_was_cancelled_holds_up_nothing() {
@@ -274,6 +297,72 @@ fn no_more_is_in_flight_than_was_said() {
         }
         assert_eq!(highest.get(), most, "unordered");
     }
+}
+
+/// Whoever submits faster than the workers work waits for them.
+#[test]
+fn no_more_is_submitted_without_a_wait_than_was_said() {
+    let _watchdog = watchdog();
+    let pool = Pool::builder().workers(1).max_in_flight(3).build().unwrap();
+    let gate = RawValue::new(0u32).unwrap();
+    let first = pool.apply_async(gated, (gate.clone(),));
+    wait_until("it runs", || gate.load() == 1);
+    let submitted = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        let results = scope.spawn(|| {
+            let submit = |n| {
+                submitted.fetch_add(1, Ordering::Relaxed);
+                pool.apply_async(square, (n,))
+            };
+            (0..50).map(submit).collect::<Vec<_>>()
+        });
+        wait_until("it has submitted some", || submitted.load(Ordering::Relaxed) == 3);
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(submitted.load(Ordering::Relaxed), 3, "the third one of them waits");
+        gate.store(2);
+        let results: Vec<u64> = results.join().unwrap().into_iter().map(|one| one.get().unwrap()).collect();
+        assert!(results.into_iter().eq((0..50).map(square)));
+    });
+    first.get().unwrap();
+    // All but so many are done when it returns.
+    let (gate, pulled) = (RawValue::new(0u32).unwrap(), Cell::new(0));
+    let input = (0..20u64).inspect(|_| pulled.set(pulled.get() + 1)).map(|n| (gate.clone(), n));
+    let task = |(gate, n): (RawValue<u32>, u64)| {
+        while n == 19 && gate.load() == 0 {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        n
+    };
+    let result = pool.map_async(task, input);
+    assert_eq!(pulled.get(), 20);
+    assert!(pool.stats().tasks >= 51 + 17 && !result.is_ready());
+    gate.store(1);
+    assert!(result.get().unwrap().into_iter().eq(0..20));
+    // A pool that ends lets go of who waits.
+    let hold = pool.map_async(hang, vec![RawValue::new(0).unwrap(); 3]);
+    std::thread::scope(|scope| {
+        let late = scope.spawn(|| pool.apply_async(square, (1,)).get());
+        std::thread::sleep(Duration::from_millis(5));
+        pool.terminate();
+        assert!(matches!(late.join().unwrap(), Err(TaskError::Terminated)));
+    });
+    assert!(hold.get().is_err());
+}
+
+/// What was dropped from the queue counts as well.
+#[test]
+fn all_tasks_are_counted_whatever_becomes_of_them() {
+    let _watchdog = watchdog();
+    let pool = Pool::new(1).unwrap();
+    let gate = RawValue::new(0u32).unwrap();
+    let first = pool.apply_async(gated, (gate.clone(),));
+    wait_until("it runs", || gate.load() == 1);
+    let never = pool.map_async(square, 0..100);
+    assert!(never.cancel());
+    assert_eq!(pool.stats().tasks, 100);
+    gate.store(2);
+    first.get().unwrap();
+    assert_eq!(pool.stats().tasks, 101);
 }
 
 #[test]
@@ -421,11 +510,12 @@ fn a_long_result_of_a_worker_that_stops_now_and_then_comes() {
             }
         });
         for n in 0..40u64 {
-            let result = pool.apply_async(|n: u64| vec![n; 500_000], (n,));
+            // Longer than any line.
+            let result = pool.apply_async(|n: u64| vec![n | 1 << 40; 500_000], (n,));
             let is_there = result.wait_timeout(Duration::from_secs(20));
             is_over.store(!is_there || n == 39, Ordering::Relaxed);
             assert!(is_there, "{n} does not come");
-            assert!(result.get().unwrap() == vec![n; 500_000]);
+            assert!(result.get().unwrap() == vec![n | 1 << 40; 500_000]);
         }
     });
 }
@@ -462,12 +552,13 @@ fn a_result_that_another_thread_has_received_is_not_slept_through() {
         }
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(2) {
+            // What comes with descriptors takes the bell along.
             let task = |n: u64| {
                 spin(Duration::from_micros(30 + n));
-                n
+                RawValue::new(n).unwrap()
             };
             let asked = Instant::now();
-            assert_eq!(pool.apply(task, (17,)).unwrap(), 17);
+            assert_eq!(pool.apply(task, (17,)).unwrap().load(), 17);
             let took = asked.elapsed();
             assert!(took < Duration::from_secs(1), "{took:?}");
         }

@@ -53,6 +53,39 @@ fn tasks_run_in_other_processes_at_the_same_time() {
     assert!(!distinct.contains(&std::process::id()));
 }
 
+/// Python's ends at the first error if its chunks have more than one task.
+#[test]
+fn an_iterator_has_each_error_in_its_place_and_goes_on() {
+    let _watchdog = watchdog();
+    let pool = Pool::new(2).unwrap();
+    let task = |n: u64| {
+        assert!(n % 5 != 3, "{n} is refused");
+        n
+    };
+    for chunk in [1, 4, 100] {
+        let results: Vec<_> = pool.batch().chunk_size(chunk).imap(task, 0..50).collect();
+        assert_eq!(results.len(), 50);
+        for (n, result) in (0..).zip(results) {
+            match result {
+                Ok(same) => assert_eq!(same, n),
+                Err(TaskError::Panicked { message, .. }) => assert_eq!(message, format!("{n} is refused")),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let failed =
+            pool.batch().chunk_size(chunk).imap_unordered(task, 0..50).filter(Result::is_err).count();
+        assert_eq!(failed, 10);
+        // Of a map, the first in the order of the input is told, not the first that came, and all others are there.
+        let error = pool.batch().chunk_size(chunk).map(task, 0..50).unwrap_err();
+        assert_eq!((error.index(), error.errors().count()), (3, 10));
+        assert_eq!(
+            error.into_results().into_iter().flatten().sum::<u64>(),
+            (0..50).filter(|n| n % 5 != 3).sum()
+        );
+        assert_eq!(pool.batch().chunk_size(chunk).map(task, 0..0).unwrap(), []);
+    }
+}
+
 #[test]
 fn starmap_spreads_tuples() {
     let _watchdog = watchdog();
@@ -299,6 +332,29 @@ fn the_number_of_workers_can_change() {
     assert!(matches!(pool.resize(0), Err(PoolError::NoWorkers)));
     pool.close();
     pool.join().unwrap();
+}
+
+/// Also of those that would never be idle. What they are at is done, and what they had next is done by others.
+#[test]
+fn a_pool_under_load_shrinks_as_soon_as_tasks_end() {
+    let _watchdog = watchdog();
+    let pool = Pool::new(4).unwrap();
+    let task = |n: u64| {
+        std::thread::sleep(Duration::from_millis(3));
+        n
+    };
+    let result = pool.map_async(task, 0..400);
+    let begun = || pool.stats().tasks;
+    wait_until("all are at work", || pool.stats().workers.iter().all(|worker| worker.tasks > 0));
+    let before = begun();
+    pool.resize(1).unwrap();
+    wait_until("one is left", || pool.stats().workers.len() == 1);
+    assert!(begun() - before < 50, "{} of {before}", begun());
+    pool.resize(3).unwrap();
+    pool.resize(2).unwrap();
+    wait_until("two are at work", || pool.stats().workers.iter().filter(|one| one.tasks > 0).count() == 2);
+    assert!(result.get().unwrap().into_iter().eq(0..400));
+    assert_eq!(pool.stats().deaths, 0);
 }
 
 #[test]

@@ -212,10 +212,38 @@ fn a_worker_that_cannot_be_replaced_is_said_and_is_no_busy_loop() {
             let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
             nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
         }
-        wait_until("the pool is broken", || pool.apply(square, (1,)).is_err());
-        let error = pool.apply(square, (1,)).unwrap_err();
-        assert!(matches!(error, TaskError::Broken(_)), "{error}");
-        assert!(error.to_string().contains("descriptor"), "{error}");
+        // What waits is told, and so is what comes next.
+        wait_until("the last ones are dead", || pool.stats().deaths == 3);
+        for _ in 0..2 {
+            let error = pool.apply(square, (1,)).unwrap_err();
+            assert!(matches!(error, TaskError::Broken(_)), "{error}");
+            assert!(error.to_string().contains("descriptor"), "{error}");
+        }
+        let before = cpu_time();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(cpu_time() - before < Duration::from_millis(30), "{:?}", cpu_time() - before);
+    });
+    // And when there is room again, the pool has workers again.
+    wait_until("there are workers", || pool.apply(square, (3,)).is_ok());
+    wait_until("there are as many as before", || pool.stats().workers.len() == 2);
+    // A shortage that is over soon is not even noticed by who waits.
+    let last = pool.stats().workers.iter().map(|worker| worker.pid).collect::<Vec<_>>();
+    let result = plugs.without_room(|| {
+        last.iter().for_each(|&pid| common::signal(pid, Signal::SIGKILL));
+        wait_until("they are dead", || pool.stats().deaths == 5);
+        let result = pool.apply_async(square, (5,));
+        assert!(!result.wait_timeout(Duration::from_millis(100)));
+        result
+    });
+    assert_eq!(result.get().unwrap(), 25);
+    // A pool that is closed meanwhile ends.
+    let last = pool.stats().workers.iter().map(|worker| worker.pid).collect::<Vec<_>>();
+    plugs.without_room(|| {
+        last.iter().for_each(|&pid| common::signal(pid, Signal::SIGKILL));
+        let result = pool.apply_async(square, (5,));
+        pool.close();
+        pool.join().unwrap();
+        assert!(result.is_ready());
     });
 }
 

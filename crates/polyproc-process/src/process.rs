@@ -88,6 +88,13 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
     }
 }
 
+impl Process<()> {
+    /// Chooses more about a process than its function, then starts it: `Process::builder().name("reader").spawn(f, ())`.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}
+
 impl<R: DeserializeOwned> Process<R> {
     /// Waits until the process has ended, and returns what its function returned.
     ///

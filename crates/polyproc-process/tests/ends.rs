@@ -127,6 +127,9 @@ fn a_killed_process_is_an_error_that_names_the_signal() {
 #[test]
 fn terminate_and_interrupt_send_their_signals() {
     let _watchdog = watchdog();
+    // A shell has its background jobs ignore it, and so would the children.
+    // SAFETY: the default disposition runs no code of this program.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
     let (terminated, interrupted) = (sleeper(), sleeper());
     terminated.terminate().unwrap();
     interrupted.interrupt().unwrap();
@@ -247,6 +250,23 @@ fn the_sentinel_is_readable_at_the_end_and_not_before() {
     // It stays so after the join.
     process.join().unwrap_err();
     wait_for(&process);
+}
+
+fn leave_a_program_behind() -> u32 {
+    std::process::Command::new("sleep").arg("60").spawn().unwrap().id()
+}
+
+/// A pipe that the other program had inherited would be open as long as that runs.
+#[test]
+fn a_process_has_ended_though_a_program_that_it_started_goes_on() {
+    let _watchdog = watchdog();
+    let process = Process::spawn(leave_a_program_behind, ()).unwrap();
+    let left = process.join_timeout(Duration::from_secs(10)).unwrap();
+    wait_for(&process);
+    assert!(process.exit_status().unwrap().success());
+    let left = libc::pid_t::try_from(left).unwrap();
+    // SAFETY: no memory is touched.
+    assert_eq!(unsafe { libc::kill(left, libc::SIGKILL) }, 0, "it still ran");
 }
 
 #[test]

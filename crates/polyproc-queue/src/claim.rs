@@ -256,6 +256,9 @@ pub struct MessageRef<'a> {
 }
 
 impl MessageRef<'_> {
+    /// Takes the message out of the queue, as dropping does.
+    pub fn release(self) {}
+
     /// Whether somebody had it before, and died or handed it back.
     pub fn is_redelivered(&self) -> bool {
         self.held.claimed.front.again

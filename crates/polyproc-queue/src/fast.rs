@@ -14,6 +14,7 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 use polyproc_mutex::Refusal;
 use polyproc_sys::atomic::Ordering;
+use polyproc_sys::copy::copy_away;
 use polyproc_sys::deadline::Deadline;
 
 impl RawQueue {
@@ -395,19 +396,21 @@ struct Word(u64);
 #[inline(always)]
 pub(crate) unsafe fn write(message: &[u8], place: NonNull<u8>) {
     let (from, to, length) = (message.as_ptr(), place.as_ptr(), message.len());
+    if length > SMALL {
+        // SAFETY: the caller's; a message that is put lies in private memory.
+        return unsafe { copy_away(from, to, length) };
+    }
     let mut done = 0;
-    if length <= SMALL {
-        while done + size_of::<Word>() <= length {
-            // SAFETY: so many bytes of the message are left.
-            let word = unsafe { from.add(done) }.cast::<Word>();
-            // SAFETY: as above, and a `Word` needs no alignment. Volatile, so that the compiler makes nothing wider of it.
-            let word = unsafe { word.read_volatile() };
-            // SAFETY: the caller's.
-            let place = unsafe { to.add(done) }.cast::<Word>();
-            // SAFETY: the caller's.
-            unsafe { place.write(word) };
-            done += size_of::<Word>();
-        }
+    while done + size_of::<Word>() <= length {
+        // SAFETY: so many bytes of the message are left.
+        let word = unsafe { from.add(done) }.cast::<Word>();
+        // SAFETY: as above, and a `Word` needs no alignment. Volatile, so that the compiler makes nothing wider of it.
+        let word = unsafe { word.read_volatile() };
+        // SAFETY: the caller's.
+        let place = unsafe { to.add(done) }.cast::<Word>();
+        // SAFETY: the caller's.
+        unsafe { place.write(word) };
+        done += size_of::<Word>();
     }
     // SAFETY: within the message, or at its end.
     let from = unsafe { from.add(done) };

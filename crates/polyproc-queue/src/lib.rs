@@ -81,7 +81,8 @@
 //!
 //! # Codecs
 //!
-//! The second parameter says how messages travel: [`Postcard`] (if nothing is said) for what serde takes, [`Raw`] for plain
+//! The second parameter says how messages travel: [`Postcard`] (if nothing is said but the message's type,
+//! `Queue::<String>::new()`) for what serde takes, [`Raw`] for plain
 //! data, [`Bytes`] for vectors of bytes, or a [`Codec`] of one's own. Encoding is done by the process that puts, before
 //! it has a turn: a message that cannot be encoded is `put`'s error, and comes back. Decoding is done by the process that
 //! gets, after its turn: a message that cannot be decoded is the error of that one message, and has its bytes.
@@ -95,7 +96,8 @@
 //! # Memory
 //!
 //! A queue is made with 64 KiB for messages. When that is full, producers go on in a part that is twice as large, and so on,
-//! up to a limit in bytes: a quarter of the system's memory, or what [`with_max_bytes`](Queue::with_max_bytes) says. When
+//! up to a limit in bytes: a quarter of the system's memory (less where `ulimit` has it so), or what
+//! [`with_max_bytes`](Queue::with_max_bytes) says. When
 //! consumers have emptied a part they give its memory back to the system, and a drained queue is back in its 64 KiB. A queue
 //! that grows again each time, soon after it was drained, waits with that for some rounds.
 //!

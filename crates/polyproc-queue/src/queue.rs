@@ -7,6 +7,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use polyproc_memory::Object;
 use polyproc_memory::codec::{Codec, EncodeError, Postcard};
+use polyproc_sys::copy;
 use polyproc_sys::deadline::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
@@ -45,7 +46,8 @@ pub struct Queue<T, C = Postcard> {
 }
 
 impl<T, C: Codec<T>> Queue<T, C> {
-    /// An empty queue that takes any number of messages, up to a quarter of the system's memory.
+    /// An empty queue that takes any number of messages, up to a quarter of the system's memory, and less where
+    /// the process may not have as many addresses (`ulimit -v`) or such a large file (`ulimit -f`).
     ///
     /// # Errors
     ///
@@ -402,7 +404,7 @@ impl<T, C: Codec<T>> Queue<T, C> {
     pub fn get_into(&self, buffer: &mut Vec<u8>) -> Result<usize, GetError> {
         let copy = |bytes: &[u8]| {
             buffer.clear();
-            buffer.extend_from_slice(bytes);
+            copy::append(buffer, bytes);
         };
         match self.raw.owned_front() {
             Some(Ok(front)) => self.raw.take_usual(front, copy),
@@ -488,9 +490,10 @@ impl<T, C> Queue<T, C> {
     }
 }
 
-/// A quarter of the memory that there is.
+/// A quarter of the memory that there is, or less where the process may not have such a large file, or as many addresses: the
+/// parts of a queue take up to twice its bytes.
 pub(crate) fn default_bytes() -> u64 {
-    polyproc_memory::physical_memory() / 4
+    (polyproc_memory::physical_memory() / 4).min(polyproc_memory::modest_region() / 2)
 }
 
 /// The bound of a queue.

@@ -1,4 +1,15 @@
 //! The door: whether somebody may be asleep, and news for whoever is about to be.
+//!
+//! It is a number and a state.
+//!
+//! | door | to | by |
+//! |---|---|---|
+//! | quiet, told | asleep, next number | who is about to sleep; it looks at all cells after that, and marks those that are held |
+//! | asleep, told | told, next number | who has news; it wakes one at the gate after that |
+//! | told | quiet, same number | the same, if it woke nobody and nobody has come |
+//!
+//! News is: a release of a cell with `WAITERS`, more permits (`release`), the end of a turn at the gate while a permit is
+//! there, and a permit left by one who has waited and got another.
 
 use polyproc_sys::atomic::{Ordering, fence};
 use polyproc_sys::futex::{Futex, Waiter};
@@ -14,7 +25,7 @@ const TOLD: u32 = 2;
 /// The next number.
 const NEXT: u32 = 4;
 
-/// See the table in [`crate::raw`].
+/// A word to sleep on; see the table above.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub(crate) struct Door(Futex);

@@ -1,7 +1,8 @@
 //! What both semaphores are: a handle to a head and its cells in shared memory.
 
+use crate::cell::{Cell, Head};
 use crate::permit::Permit;
-use crate::raw::{Cell, Head, RawSemaphore, Refusal};
+use crate::raw::{RawSemaphore, Refusal};
 use crate::{MAX_HOLDERS, MAX_PERMITS};
 use core::alloc::Layout;
 use core::fmt;

@@ -67,10 +67,12 @@
 
 #![deny(unsafe_code)]
 
+mod cell;
 mod door;
 #[allow(unsafe_code)]
 mod raw;
 mod supply;
+mod wait;
 
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 mod error;
@@ -86,7 +88,8 @@ mod semaphore;
 /// The most permits that can be held at a time: so many cells a semaphore can have.
 pub const MAX_HOLDERS: u32 = 1 << 16;
 
-pub use raw::{Cell, Head, RawSemaphore, Refusal};
+pub use cell::{Cell, Head};
+pub use raw::{RawSemaphore, Refusal};
 pub use supply::{MAX_PERMITS, ReleaseError};
 
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]

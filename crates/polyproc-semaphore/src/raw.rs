@@ -1,44 +1,17 @@
 //! The semaphore's protocol.
 //!
-//! # Cells
-//!
-//! Each permit that can be held has a *cell*: a robust lock's word and links, so that the kernel sees to a dead holder.
-//!
-//! | word | meaning |
+//! | page | has |
 //! |---|---|
-//! | `FREE` (0) | a permit lies here |
-//! | tid | a thread holds it |
-//! | tid + `WAITERS` | the same, and somebody may want to hear of its end |
-//! | `OWNER_DIED`, with `WAITERS` or not | its holder died: a permit lies here |
-//! | `EMPTY` | no permit |
-//! | `GONE` | no permit: its holder forgot it, and the room for another has not gone back to `supply` yet |
+//! | [`cell`](crate::cell) | what is in memory: a head, a cell for each permit that can be held, and the table of a cell's states |
+//! | here | taking a permit out of a cell, and putting it back |
+//! | [`wait`](crate::wait) | what a thread does for a permit when there is none at first sight |
+//! | [`door`](crate::door) | whether somebody may be asleep |
+//! | [`supply`](crate::supply) | permits that are in no cell, and how they come into one |
 //!
-//! | from | to | by | with |
-//! |---|---|---|---|
-//! | `FREE` | tid, tid + `WAITERS` | who acquires | compare-and-swap |
-//! | tid | tid + `WAITERS` | who is about to sleep; the holder that finds the door not quiet | compare-and-swap; or |
-//! | tid … | `FREE` | who releases | swap |
-//! | tid … | `GONE` | who forgets | swap |
-//! | tid … | `OWNER_DIED` … | the kernel, `WAITERS` kept | compare-and-swap |
-//! | `OWNER_DIED` … | `FREE` | who wants a permit | compare-and-swap |
-//! | `EMPTY` | `FREE` | who has the gate | compare-and-swap, see *moves* |
-//! | `GONE` | `EMPTY` | who has the gate | compare-and-swap, see *moves* |
+//! Taking and giving back are one step each, and there is no instruction at which a permit is in two places or in none.
 //!
-//! So taking and giving back are one step each, and there is no instruction at which a permit is in two places or in none.
-//!
-//! # The door and the gate
-//!
-//! Who waits sleeps on the *gate*, the *door* and the known cells together. The gate is where one is woken. The door is a
-//! number, and says whether anybody may be asleep:
-//!
-//! | door | to | by |
-//! |---|---|---|
-//! | quiet, told | asleep, next number | who is about to sleep; it looks at all cells after that, and marks those that are held |
-//! | asleep, told | told, next number | who has news; it wakes one at the gate after that |
-//! | told | quiet, same number | the same, if it woke nobody and nobody has come |
-//!
-//! News is: a release of a cell with `WAITERS`, more permits (`release`), the end of a turn at the gate while a permit is
-//! there, and a permit left by one who has waited and got another.
+//! Who waits sleeps on the *gate*, the *door* and the known cells together. The gate is where one is woken; the door says
+//! whether anybody may be asleep, and its number changes with all news.
 //!
 //! # Why nobody sleeps for ever
 //!
@@ -69,78 +42,14 @@
 //!   between its compare-and-swap and its look at the door, some three instructions later;
 //! - on kernels that pass a swallowed wake on only if the word is exactly zero: of the thread at the gate, and of the one
 //!   that the kernel woke for it.
-//!
-//! # Supply
-//!
-//! Permits that nobody has held yet, in excess of the cells or released by `release`, are a number: `supply` has it, and
-//! the number of those that may still be released, in one word. So a `release` is one compare-and-swap of all or nothing.
-//!
-//! A permit comes from there into a cell by a *move*, and so does the room that a forgotten permit leaves come back.
-//! One thread at a time moves: the one that holds the gate, which is a robust lock too. It writes what it is about to do
-//! into the `journal`, changes `supply`, whose parity says that it has, changes the cell, and empties the journal. Who
-//! takes the gate from a dead thread finishes the move if the parity says that it counts, and drops it if not.
-//! No move leads from `GONE` to `FREE`, in one: others could take the permit and forget it before the journal is empty.
-//!
-//! `unused` is how many of the last cells have never had a permit. Nobody looks at those, or sleeps on them; so
-//! before one gets its first permit, all who sleep are woken to look again.
 
-use crate::door::Door;
-use crate::supply::{Refilled, Supply};
+use crate::cell::{Cell, EMPTY, FREE, GONE, Head};
+use crate::supply::Supply;
 use core::fmt;
-use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering, fence_after_rmw};
-use polyproc_sys::backoff::Backoff;
+use polyproc_sys::atomic::{Ordering, fence_after_rmw};
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::futex::{self, Futex, OWNER, OWNER_DIED, WAIT_ANY_MAX, WAITERS, Wait};
-use polyproc_sys::robust::Node;
+use polyproc_sys::futex::WAITERS;
 use polyproc_sys::thread::{self, Current};
-
-/// The word of a cell with a permit that nobody holds.
-pub(crate) const FREE: u32 = 0;
-/// The word of a cell without a permit. No thread has such an id.
-pub(crate) const EMPTY: u32 = 1 << 28;
-/// The word of a cell whose permit was forgotten. No thread has such an id.
-pub(crate) const GONE: u32 = 1 << 29;
-
-/// What a semaphore has in shared memory beside its cells. All zero has no supply and no room: the permits are those in
-/// the cells.
-#[derive(Debug, Default)]
-#[repr(C, align(64))]
-pub struct Head {
-    /// 0, or who moves. Where one is woken.
-    pub(crate) gate: Futex,
-    /// Whether anybody sleeps.
-    pub(crate) door: Door,
-    /// How many permits lie in no cell, and how many more may be released.
-    pub(crate) supply: AtomicU64,
-    /// The move that is under way.
-    pub(crate) journal: AtomicU32,
-    /// How many of the last cells have never had a permit.
-    pub(crate) unused: AtomicU32,
-    pub(crate) node: Node,
-}
-
-/// The place of a permit in shared memory. All zero has one that nobody holds.
-#[derive(Debug, Default)]
-#[repr(C, align(64))]
-pub struct Cell {
-    /// See the table above.
-    pub(crate) word: Futex,
-    /// The process that holds the permit.
-    holder: AtomicU32,
-    /// Which of that process's handles gave it out.
-    lender: AtomicU32,
-    reserved: [AtomicU32; 3],
-    node: Node,
-}
-
-#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
-const _: () = {
-    use core::mem::offset_of;
-    use polyproc_sys::robust::NODE_OFFSET;
-    assert!(offset_of!(Head, gate) == 0 && offset_of!(Head, node) == NODE_OFFSET);
-    assert!(offset_of!(Cell, word) == 0 && offset_of!(Cell, node) == NODE_OFFSET);
-    assert!(size_of::<Head>() == 64 && size_of::<Cell>() == 64 && align_of::<Cell>() == 64);
-};
 
 /// Why no permit was acquired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,62 +94,6 @@ pub enum Refusal {
 pub struct RawSemaphore<'a> {
     pub(crate) head: &'a Head,
     pub(crate) cells: &'a [Cell],
-}
-
-#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
-impl Head {
-    /// All zero.
-    pub const fn new() -> Head {
-        Head {
-            gate: Futex::new(0),
-            door: Door::new(),
-            supply: AtomicU64::new(0),
-            journal: AtomicU32::new(0),
-            unused: AtomicU32::new(0),
-            node: Node::new(),
-        }
-    }
-}
-
-#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
-impl Cell {
-    /// All zero: a permit that nobody holds.
-    pub const fn new() -> Cell {
-        Cell {
-            word: Futex::new(FREE),
-            holder: AtomicU32::new(0),
-            lender: AtomicU32::new(0),
-            reserved: [const { AtomicU32::new(0) }; 3],
-            node: Node::new(),
-        }
-    }
-}
-
-impl Cell {
-    /// Notes which process has the permit, and by which of its handles.
-    #[inline(always)]
-    pub(crate) fn lend(&self, process: u32, lender: u32) {
-        // Relaxed, also below: for people who look, and for the handle's own end.
-        self.lender.store(lender, Ordering::Relaxed);
-        self.holder.store(process, Ordering::Relaxed);
-    }
-
-    /// The process that holds the permit.
-    pub(crate) fn holder(&self) -> Option<u32> {
-        let held = is_held(self.word.load(Ordering::Relaxed));
-        Some(self.holder.load(Ordering::Relaxed)).filter(|process| held && *process != 0)
-    }
-
-    /// Whether the permit is held, through this handle of this process.
-    pub(crate) fn is_lent_by(&self, process: u32, lender: u32) -> bool {
-        self.holder() == Some(process) && self.lender.load(Ordering::Relaxed) == lender
-    }
-}
-
-/// Whether it is the word of a cell that a thread holds.
-#[inline(always)]
-fn is_held(word: u32) -> bool {
-    word & OWNER != 0 && word & (EMPTY | GONE) == 0
 }
 
 impl<'a> RawSemaphore<'a> {
@@ -416,71 +269,6 @@ impl<'a> RawSemaphore<'a> {
         self.cells[..self.known()].iter().filter_map(Cell::holder)
     }
 
-    /// Takes a permit, sooner or later, and returns its index; not linked yet. `None` when the deadline has passed.
-    fn wait_for_one(self, current: Current, start: usize, deadline: Deadline) -> Option<usize> {
-        let mut backoff = Backoff::new();
-        let mut expired = deadline == Deadline::PAST;
-        let mut rescued = false;
-        loop {
-            // While asleep too: see the page above on who dies with a wake in its hands.
-            current.begin(&self.head.gate, &self.head.node);
-            if let Some(index) = self.take_one(current, start) {
-                if rescued {
-                    futex::count_backstop_rescue();
-                }
-                return Some(index);
-            }
-            let refilled = self.refill(current);
-            if refilled == Refilled::Yes {
-                continue;
-            }
-            // Somebody at the gate is gone in a moment; who does not want to wait waits that long, if not for ever.
-            if expired && !(refilled == Refilled::Busy && backoff.pause()) {
-                return None;
-            }
-            // Whoever finds that others sleep already does not try to be cleverer than they.
-            if expired || (self.head.door.is_quiet() && backoff.pause()) {
-                continue;
-            }
-            let rest = self.sleep(deadline);
-            expired = rest == Rest::Expired;
-            rescued = rest == Rest::Backstop;
-            backoff.reset();
-        }
-    }
-
-    /// Takes a permit out of a cell, if one lies there.
-    fn take_one(self, current: Current, start: usize) -> Option<usize> {
-        let known = self.known();
-        let start = if start < known { start } else { 0 };
-        (start..known).chain(0..start).find(|index| self.take(current, &self.cells[*index]))
-    }
-
-    /// Takes the permit out of a cell, if one lies there. Pending then is the cell; if not, the gate, as before.
-    fn take(self, current: Current, cell: &Cell) -> bool {
-        loop {
-            let word = cell.word.load(Ordering::Relaxed);
-            if word & OWNER_DIED != 0 {
-                // `FREE` first: if this thread died with a word pending that is neither that nor its own, a wake that was
-                // spent on it would be lost. SeqCst: acquires what the dead released, for who takes it next.
-                let _ = cell.word.compare_exchange(word, FREE, Ordering::SeqCst, Ordering::Relaxed);
-                continue;
-            }
-            if word != FREE {
-                return false;
-            }
-            // If others sleep, the kernel is to wake one from the step on that takes it.
-            let others = if self.head.door.is_quiet() { 0 } else { WAITERS };
-            current.begin(&cell.word, &cell.node);
-            // SeqCst: as in `acquire_until`.
-            let taken = current.tid() | others;
-            if cell.word.compare_exchange(FREE, taken, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
-                return true;
-            }
-            current.begin(&self.head.gate, &self.head.node);
-        }
-    }
-
     /// Right after a cell was taken: does anybody sleep who is to hear of its end?
     #[inline(always)]
     fn look_at_door(self, cell: &Cell) {
@@ -488,81 +276,9 @@ impl<'a> RawSemaphore<'a> {
         // sees the door.
         fence_after_rmw();
         if !self.head.door.is_quiet() {
-            mark(cell);
+            cell.mark();
         }
     }
-
-    /// Sleeps until there may be news.
-    fn sleep(self, deadline: Deadline) -> Rest {
-        let door = self.head.door.announce();
-        let gate = self.head.gate.load(Ordering::Relaxed);
-        let mut words = [(&self.head.gate, gate); WAIT_ANY_MAX];
-        words[1] = door;
-        let mut count = 2;
-        let known = self.known();
-        for cell in &self.cells[..known] {
-            let Some(word) = watched(cell) else { return Rest::News };
-            if let Some(entry) = words.get_mut(count) {
-                *entry = (&cell.word, word);
-                count += 1;
-            }
-        }
-        // A dead thread at the gate is for who is awake, and so is a permit in no cell; but if somebody is moving it just
-        // now, that one tells.
-        if gate & OWNER_DIED != 0 || (gate == 0 && self.can_refill()) {
-            return Rest::News;
-        }
-        let all = known + 2 == count && !self.is_stuck();
-        match futex::wait_any(&words[..count], if all { deadline.or_backstop() } else { slice(deadline) }) {
-            Wait::TimedOut if deadline.has_passed() => Rest::Expired,
-            Wait::TimedOut if all => Rest::Backstop,
-            _ => Rest::News,
-        }
-    }
-}
-
-/// How a sleep ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Rest {
-    /// There may be news.
-    News,
-    /// The deadline has passed.
-    Expired,
-    /// The backstop ended it.
-    Backstop,
-}
-
-/// Where not everything that counts can be slept on.
-fn slice(deadline: Deadline) -> Deadline {
-    #[cfg(any(polyproc_loom, polyproc_shuttle))]
-    return deadline;
-    #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
-    deadline.min(Deadline::after(futex::WAIT_ANY_SLICE))
-}
-
-/// What a sleeper sleeps on of a cell: marked if it is held. `None` if a permit lies there.
-fn watched(cell: &Cell) -> Option<u32> {
-    let mut word = cell.word.load(Ordering::Relaxed);
-    loop {
-        if word == FREE || word & OWNER_DIED != 0 {
-            return None;
-        }
-        if !is_held(word) || word & WAITERS != 0 {
-            return Some(word);
-        }
-        // SeqCst: whoever takes the cell later sees the door that stands behind this mark.
-        match cell.word.compare_exchange(word, word | WAITERS, Ordering::SeqCst, Ordering::Relaxed) {
-            Ok(_) => return Some(word | WAITERS),
-            Err(other) => word = other,
-        }
-    }
-}
-
-/// As the holder: somebody may be asleep.
-#[cold]
-#[inline(never)]
-fn mark(cell: &Cell) {
-    cell.word.fetch_or(WAITERS, Ordering::Relaxed);
 }
 
 impl fmt::Debug for RawSemaphore<'_> {

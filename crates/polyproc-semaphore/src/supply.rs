@@ -1,6 +1,25 @@
-//! Permits that nobody owns: their number, and how they come into cells. See the page in [`crate::raw`].
+//! Permits that nobody owns: their number, and how they come into cells.
+//!
+//! Permits that nobody has held yet, in excess of the cells or released by `release`, are a number: `supply` has it, and
+//! the number of those that may still be released, in one word. So a `release` is one compare-and-swap of all or nothing.
+//!
+//! A permit comes from there into a cell by a *move*, and so does the room that a forgotten permit leaves come back.
+//! One thread at a time moves: the one that holds the gate, which is a robust lock too. It writes what it is about to do
+//! into the `journal`, changes `supply`, whose parity says that it has, changes the cell, and empties the journal. Who
+//! takes the gate from a dead thread finishes the move if the parity says that it counts, and drops it if not.
+//! No move leads from `GONE` to `FREE`, in one: others could take the permit and forget it before the journal is empty.
+//!
+//! `unused` is how many of the last cells have never had a permit. Nobody looks at those, or sleeps on them; so
+//! before one gets its first permit, all who sleep are woken to look again.
+//!
+//! | journal | parity of `supply` | cell | a death leaves |
+//! |---|---|---|---|
+//! | none | any | `EMPTY`, `GONE` | nothing to do |
+//! | the move | the one before | as it was | a move that is dropped |
+//! | the move | the one that the journal names | as it was, or moved | a move that the next at the gate finishes |
 
-use crate::raw::{EMPTY, FREE, GONE, RawSemaphore};
+use crate::cell::{EMPTY, FREE, GONE};
+use crate::raw::RawSemaphore;
 use core::fmt;
 use polyproc_sys::atomic::{Ordering, compiler_fence, fence};
 use polyproc_sys::backoff::Backoff;

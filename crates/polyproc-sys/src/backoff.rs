@@ -2,8 +2,8 @@
 //!
 //! A sleeping thread costs some 20 µs to wake on another CPU; a cache line passes in a tenth of one. So whoever finds a
 //! lock taken spins first, but leaves the holder alone meanwhile: each look at the lock takes its cache line away from
-//! the one CPU that could release it. The pauses double from look to look, and then the thread offers its CPU to
-//! others, because the holder may be waiting for just that.
+//! the one CPU that could release it. The pauses double from look to look, and in the longer ones the thread offers its
+//! CPU to others, because the holder may be waiting for just that.
 
 use crate::atomic::{AtomicU32, Ordering};
 use core::hint::spin_loop;
@@ -17,10 +17,12 @@ pub struct Backoff {
     yielding: Option<Instant>,
 }
 
-/// Up to this step, a pause is `2^step` spin hints; beyond, it is one yield of the CPU.
+/// Up to this step, a pause is `2^step` spin hints; beyond, it is a yield of the CPU, then two, then four, and so on.
 const SPINS: u32 = 3;
-/// Beyond this step there are no more pauses: time to sleep.
-const STEPS: u32 = 10;
+/// Beyond this step there are no more pauses: time to sleep. By then they have taken some 20 µs, as long as a sleep and a wake
+/// would. Who sleeps sooner costs the holder of a lock more than it gains: the holder wakes it, has taken the lock again
+/// long before it is awake, and is soon to wake it once more.
+const STEPS: u32 = 9;
 /// Nor if the yields have taken longer than this: then more threads want the CPU than there are CPUs, each yield costs
 /// the others' turns, and a sleeper is woken before its turn would come again.
 const YIELDING: Duration = Duration::from_millis(1);
@@ -45,10 +47,13 @@ impl Backoff {
                 spin_loop();
             }
         } else {
-            if self.yielding.get_or_insert_with(Instant::now).elapsed() > YIELDING {
-                return false;
+            let begun = *self.yielding.get_or_insert_with(Instant::now);
+            for _ in 0..1 << (self.step - SPINS - 1) {
+                if begun.elapsed() > YIELDING {
+                    return false;
+                }
+                std::thread::yield_now();
             }
-            std::thread::yield_now();
         }
         true
     }

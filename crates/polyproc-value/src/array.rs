@@ -2,7 +2,7 @@
 
 use crate::error::{ArrayError, OutOfRange, Poisoned};
 use crate::hold::Hold;
-use crate::loan::Loan;
+use crate::loan::Lending;
 use crate::span::{same_length, span};
 use crate::table::Table;
 use bytemuck::Pod;
@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 /// element, a process that is killed in the middle leaves the element as it was before or as it is after.
 /// [`write`](Array::write) and a guard ([`lock`](Array::lock)) work in place: a death in the middle of those poisons.
 ///
-/// All of them wait for whoever holds the lock. See the [crate](crate) for costs.
+/// All of them wait for whoever holds the lock: if parts of the elements were lent to others when the holder died, for those
+/// who are at work on them, too. See the [crate](crate) for costs.
 ///
 /// # Examples
 ///
@@ -226,6 +227,7 @@ impl<T: Pod> Array<T> {
         let hold = unsafe { Hold::lock(self.table.raw()) };
         match hold.raw().poison_cause() {
             None => {
+                self.table.await_return(Deadline::NEVER);
                 self.table.recover(&hold);
                 Ok(hold)
             }
@@ -262,7 +264,9 @@ impl<T: Pod> Array<T> {
     pub fn lock(&self) -> Result<ArrayGuard<'_, T>, PoisonError<ArrayGuard<'_, T>>> {
         // SAFETY: the guard borrows the handle, whose object keeps the lock mapped; a region stays mapped while a lock in
         // it is held by a guard that was forgotten.
-        ArrayGuard::new(self, unsafe { Hold::lock(self.table.raw()) })
+        let hold = unsafe { Hold::lock(self.table.raw()) };
+        self.table.await_return(Deadline::NEVER);
+        ArrayGuard::new(self, hold)
     }
 
     /// Takes the lock if nobody holds it. Never waits.
@@ -275,6 +279,9 @@ impl<T: Pod> Array<T> {
     pub fn try_lock(&self) -> Result<ArrayGuard<'_, T>, TryLockError<ArrayGuard<'_, T>>> {
         // SAFETY: as in `lock`.
         let hold = unsafe { Hold::try_lock(self.table.raw()) }?;
+        if !self.table.await_return(Deadline::PAST) {
+            return Err(TryLockError::WouldBlock);
+        }
         Ok(ArrayGuard::new(self, hold)?)
     }
 
@@ -312,6 +319,9 @@ impl<T: Pod> Array<T> {
     ) -> Result<ArrayGuard<'_, T>, LockTimeoutError<ArrayGuard<'_, T>>> {
         // SAFETY: as in `lock`.
         let hold = unsafe { Hold::lock_until(self.table.raw(), deadline) }?;
+        if !self.table.await_return(deadline) {
+            return Err(LockTimeoutError::TimedOut);
+        }
         Ok(ArrayGuard::new(self, hold)?)
     }
 }
@@ -432,10 +442,19 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
 
 impl<T> ArrayGuard<'_, T> {
     /// The elements, for others to work on as long as this guard is borrowed. For polyproc's own pool, which keeps the
-    /// [`Loan`]'s promise: see there.
+    /// [`Loan`](crate::Loan)'s promise: see there.
     #[doc(hidden)]
-    pub fn lend(&mut self) -> Loan<T> {
-        Loan::new(self.table.clone())
+    pub fn lend(&mut self) -> Lending<'_, T> {
+        Lending::new(self)
+    }
+
+    pub(crate) fn table(&self) -> &Table<T> {
+        self.table
+    }
+
+    /// Whether it is a forked child's copy.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.section.is_inherited()
     }
 }
 

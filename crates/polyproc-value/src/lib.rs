@@ -50,7 +50,8 @@
 //! | between `lock()` and the end of its guard | as the dead left it | free, poisoned |
 //! | anything of `RawValue`, `RawArray` | as it was, or as it is after | none |
 //!
-//! Free means at once: the kernel releases what a dead thread held. While an object is poisoned, `get`, `set`, `update`
+//! Free means at once: the kernel releases what a dead thread held. The exception is an array that its dead holder had lent to
+//! the workers of a pool (`for_each_chunk`): it is free when the last of them is gone, too. While an object is poisoned, `get`, `set`, `update`
 //! and their kin fail with [`Poisoned`], which says who died, and `lock()` returns the guard in its error: repair the data,
 //! and call `clear_poison()`. A panic under a guard poisons as a death does. A panic in the closure of `update` changes
 //! nothing and poisons nothing.
@@ -66,7 +67,7 @@
 //! | | a `T` of 1, 2, 4 or 8 bytes | any other |
 //! |---|---|---|
 //! | `Value<T>` | 40 bytes, and the value | 44 bytes, and twice the value |
-//! | `Array<T>` | 40 bytes, and the elements | 48 bytes, and the elements and one more |
+//! | `Array<T>` | 48 bytes, and the elements | 56 bytes, and the elements and one more |
 //! | `RawValue<T>`, `RawArray<T>` | the numbers | |
 //!
 //! An object of its own takes whole pages and one file descriptor. Thousands of them belong into one [`Arena`], where a
@@ -85,6 +86,9 @@
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+#[doc(hidden)]
+#[path = "elements.rs"]
+pub mod __elements;
 mod any;
 #[allow(unsafe_code, reason = "the elements, behind the lock")]
 mod array;
@@ -114,7 +118,7 @@ pub use array::{Array, ArrayGuard};
 pub use code::{TypeCode, UnknownTypeCode};
 pub use error::{ArrayError, OutOfRange, Poisoned};
 #[doc(hidden)]
-pub use loan::Loan;
+pub use loan::{Lending, Loan};
 pub use number::{Number, NumberError};
 pub use polyproc_memory::Arena;
 pub use polyproc_mutex::{LockTimeoutError, PoisonCause, PoisonError, TryLockError};

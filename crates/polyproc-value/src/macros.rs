@@ -15,6 +15,7 @@
 /// let number: Value<i32> = value!('i', 7)?;
 /// assert_eq!(number.get()?, 7);
 /// assert_eq!(value!('d')?.get()?, 0.0);
+/// assert_eq!(value!('f', -1)?.get()?, -1.0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -30,13 +31,16 @@ macro_rules! value {
     ($code:tt $(,)?) => {
         $crate::Value::<$crate::__type_of_code!($code)>::new(::core::default::Default::default())
     };
+    ($code:tt, $value:literal $(,)?) => {
+        $crate::Value::<$crate::__type_of_code!($code)>::new($crate::__elements::Literal::number($value))
+    };
     ($code:tt, $value:expr $(,)?) => {
         $crate::Value::<$crate::__type_of_code!($code)>::new($value)
     };
 }
 
-/// An [`Array`](crate::Array) of the type that a code names: `array!('i', [1, 2, 3])`, of a list, a slice or a `Vec`; or
-/// `array!('i'; 3)`, of so many zeros. For a code that is known at run time only, see [`AnyArray`](crate::AnyArray).
+/// An [`Array`](crate::Array) of the type that a code names: `array!('i', [1, 2, 3])`, of a list, a slice, a `Vec` or a range; or
+/// `array!('i'; 3)`, or `array!('i', 3)`, of so many zeros. For a code that is known at run time only, see [`AnyArray`](crate::AnyArray).
 ///
 /// # Errors
 ///
@@ -52,6 +56,7 @@ macro_rules! value {
 /// let halves: Vec<f64> = (0..4).map(|n| f64::from(n) / 2.0).collect();
 /// assert_eq!(array!('d', halves)?.get(3)?, 1.5);
 /// assert_eq!(array!('B'; 1000)?.len(), 1000);
+/// assert_eq!(array!('l', 5..8)?.to_vec()?, [5, 6, 7]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -63,8 +68,11 @@ macro_rules! array {
     ($code:tt; $len:expr) => {
         $crate::Array::<$crate::__type_of_code!($code)>::zeroed($len)
     };
+    ($code:tt, [] $(,)?) => {
+        $crate::Array::<$crate::__type_of_code!($code)>::zeroed(0)
+    };
     ($code:tt, $elements:expr $(,)?) => {
-        $crate::Array::<$crate::__type_of_code!($code)>::new(::core::convert::AsRef::as_ref(&$elements))
+        $crate::__elements::array::<$crate::__type_of_code!($code)>(&$elements)
     };
 }
 
@@ -88,6 +96,9 @@ macro_rules! array {
 macro_rules! raw_value {
     ($code:tt $(,)?) => {
         $crate::RawValue::<$crate::__type_of_code!($code)>::new(::core::default::Default::default())
+    };
+    ($code:tt, $value:literal $(,)?) => {
+        $crate::RawValue::<$crate::__type_of_code!($code)>::new($crate::__elements::Literal::number($value))
     };
     ($code:tt, $value:expr $(,)?) => {
         $crate::RawValue::<$crate::__type_of_code!($code)>::new($value)
@@ -116,8 +127,11 @@ macro_rules! raw_array {
     ($code:tt; $len:expr) => {
         $crate::RawArray::<$crate::__type_of_code!($code)>::zeroed($len)
     };
+    ($code:tt, [] $(,)?) => {
+        $crate::RawArray::<$crate::__type_of_code!($code)>::zeroed(0)
+    };
     ($code:tt, $elements:expr $(,)?) => {
-        $crate::RawArray::<$crate::__type_of_code!($code)>::new(::core::convert::AsRef::as_ref(&$elements))
+        $crate::__elements::raw_array::<$crate::__type_of_code!($code)>(&$elements)
     };
 }
 

@@ -3,6 +3,7 @@
 //! | bytes | single `T` | other `T` |
 //! |---|---|---|
 //! | 0 to 39 | lock | lock |
+//! | 40 to 47 | `loan` (`u64`): see [`loan`](crate::loan) | the same |
 //! | then | elements | `redo` (`u64`), the scratch element, elements |
 //!
 //! `redo` is 0, or one more than the index of the element that the scratch element is to replace. Storing it commits
@@ -37,8 +38,11 @@ unsafe impl<T: Send> Send for Table<T> {}
 // SAFETY: as above. A guard gives out `&mut [T]` to one thread at a time.
 unsafe impl<T: Send> Sync for Table<T> {}
 
-/// Where the payload of a type that is not single has `redo`.
-const REDO: usize = size_of::<RawMutex>();
+/// Where the payload has `loan`.
+const LOAN: usize = size_of::<RawMutex>();
+
+/// Where that of a type that is not single has `redo`.
+const REDO: usize = LOAN + size_of::<AtomicU64>();
 
 /// Where it has the scratch element.
 const fn scratch_offset<T>() -> usize {
@@ -49,11 +53,11 @@ const fn scratch_offset<T>() -> usize {
 fn layout<T>(len: usize) -> Option<(Layout, usize)> {
     let element = slot::layout::<T>();
     let elements = Layout::from_size_align(element.size().checked_mul(len)?, element.align()).ok()?;
+    let head = Layout::new::<RawMutex>().extend(Layout::new::<AtomicU64>()).ok()?.0;
     let head = if slot::is_single::<T>() {
-        Layout::new::<RawMutex>()
+        head
     } else {
-        let (head, scratch) =
-            Layout::new::<RawMutex>().extend(Layout::new::<AtomicU64>()).ok()?.0.extend(element).ok()?;
+        let (head, scratch) = head.extend(Layout::new::<AtomicU64>()).ok()?.0.extend(element).ok()?;
         debug_assert_eq!(scratch, scratch_offset::<T>());
         head
     };
@@ -182,7 +186,7 @@ impl<T: Pod> Table<T> {
         debug_assert!(!slot::is_single::<T>());
         // SAFETY: the payload of a type that is not single goes on behind the lock.
         let redo = unsafe { self.raw.byte_add(REDO) }.cast::<AtomicU64>();
-        // SAFETY: as above; 40 is a multiple of its alignment, as the payload's is.
+        // SAFETY: as above; 48 is a multiple of its alignment, as the payload's is.
         unsafe { redo.as_ref() }
     }
 
@@ -200,6 +204,15 @@ impl<T> Table<T> {
         // SAFETY: points into the mapping that `object` keeps, to a lock that was checked to be one when attached; it is
         // made of atomics only.
         unsafe { self.raw.as_ref() }
+    }
+
+    /// What of it is lent.
+    #[inline(always)]
+    pub(crate) fn loan(&self) -> &AtomicU64 {
+        // SAFETY: the payload goes on behind the lock.
+        let loan = unsafe { self.raw.byte_add(LOAN) }.cast::<AtomicU64>();
+        // SAFETY: as above; 40 is a multiple of its alignment, as the payload's is.
+        unsafe { loan.as_ref() }
     }
 
     pub(crate) fn object(&self) -> &Object {
@@ -303,11 +316,11 @@ mod tests {
 
     #[test]
     fn the_layout_is_as_documented() {
-        assert_eq!(layout::<i32>(6).unwrap(), (Layout::from_size_align(64, 8).unwrap(), 40));
-        assert_eq!(layout::<[u8; 8]>(1).unwrap(), (Layout::from_size_align(48, 8).unwrap(), 40));
-        // Lock, redo, one element of scratch, two elements.
-        assert_eq!(layout::<Wide>(2).unwrap(), (Layout::from_size_align(64, 8).unwrap(), 51));
-        assert_eq!(layout::<u128>(1).unwrap(), (Layout::from_size_align(80, 16).unwrap(), 64));
+        assert_eq!(layout::<i32>(4).unwrap(), (Layout::from_size_align(64, 8).unwrap(), 48));
+        assert_eq!(layout::<[u8; 8]>(1).unwrap(), (Layout::from_size_align(56, 8).unwrap(), 48));
+        // Lock, loan, redo, one element of scratch, two elements.
+        assert_eq!(layout::<Wide>(2).unwrap(), (Layout::from_size_align(72, 8).unwrap(), 59));
+        assert_eq!(layout::<u128>(1).unwrap(), (Layout::from_size_align(96, 16).unwrap(), 80));
         assert_eq!(layout::<u64>(usize::MAX / 8), None);
     }
 }

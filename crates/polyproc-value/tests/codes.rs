@@ -132,6 +132,26 @@ fn macros_pick_the_type() {
 }
 
 #[test]
+fn array_macros_take_lists_ranges_and_lengths() {
+    let list = vec![1i32, 2, 3];
+    let slice: &[i32] = &list;
+    for array in
+        [array!('i', [1, 2, 3]), array!('i', list), array!('i', slice), array!('i', 1..4), array!('i', 1..=3)]
+    {
+        assert_eq!(array.unwrap().to_vec().unwrap(), list);
+    }
+    assert_eq!(array!('i', list[1..]).unwrap().to_vec().unwrap(), [2, 3]);
+    assert_eq!(array!('L', 3).unwrap().to_vec().unwrap(), [0u64; 3]);
+    assert_eq!(array!('h', list.len()).unwrap().to_vec().unwrap(), [0i16; 3]);
+    assert_eq!(array!('b', 3..3).unwrap().len(), 0);
+    assert_eq!(array!('d', 0..3).unwrap().to_vec().unwrap(), [0.0, 1.0, 2.0]);
+    assert_eq!(array!('f', [1, 2]).unwrap().to_vec().unwrap(), [1.0, 2.0]);
+    assert_eq!(raw_array!('B', 250..=255).unwrap().to_vec(), [250, 251, 252, 253, 254, 255]);
+    assert_eq!(raw_array!('d', 2).unwrap().to_vec(), [0.0, 0.0]);
+    assert_eq!((value!('d', 2).unwrap().get().unwrap(), raw_value!('f', -2).unwrap().load()), (2.0, -2.0));
+}
+
+#[test]
 fn a_number_outside_of_its_code_is_an_error_and_changes_nothing() {
     for code in integers() {
         let (min, max) = limits(code);

@@ -50,7 +50,8 @@
 //! | `polyproc-barrier` | `barrier` | [`Barrier`] |
 //! | `polyproc-memory` | always | [`Arena`], for thousands of objects in one piece of memory |
 //!
-//! Each one's page says what blocks, what a death does, and what it costs.
+//! Each one's page says what blocks, what a death does, and what it costs. Each crate is here as a whole, too, under its
+//! feature's name: [`mutex::RawMutex`] is `polyproc_mutex::RawMutex`.
 //!
 //! # From Python
 //!
@@ -92,6 +93,43 @@ mod error;
 
 pub use error::{Error, Result};
 pub use polyproc_memory::{Arena, CreateError};
+
+#[cfg(feature = "barrier")]
+#[doc(no_inline)]
+pub use polyproc_barrier as barrier;
+#[cfg(feature = "condition")]
+#[doc(no_inline)]
+pub use polyproc_condition as condition;
+#[cfg(feature = "event")]
+#[doc(no_inline)]
+pub use polyproc_event as event;
+/// The crates as a whole: their raw forms, and what else is not gathered here.
+#[doc(no_inline)]
+pub use polyproc_memory as memory;
+#[cfg(feature = "mutex")]
+#[doc(no_inline)]
+pub use polyproc_mutex as mutex;
+#[cfg(feature = "pipe")]
+#[doc(no_inline)]
+pub use polyproc_pipe as pipe;
+#[cfg(feature = "pool")]
+#[doc(no_inline)]
+pub use polyproc_pool as pool;
+#[cfg(feature = "process")]
+#[doc(no_inline)]
+pub use polyproc_process as process;
+#[cfg(feature = "queue")]
+#[doc(no_inline)]
+pub use polyproc_queue as queue;
+#[cfg(feature = "rwlock")]
+#[doc(no_inline)]
+pub use polyproc_rwlock as rwlock;
+#[cfg(feature = "semaphore")]
+#[doc(no_inline)]
+pub use polyproc_semaphore as semaphore;
+#[cfg(feature = "value")]
+#[doc(no_inline)]
+pub use polyproc_value as value;
 
 #[cfg(feature = "barrier")]
 pub use polyproc_barrier::{Barrier, BarrierWait, BrokenBarrier, BrokenCause, WaitError};

@@ -5,6 +5,7 @@ use polyproc::{
     Event, JoinError, JoinableQueue, Mutex, Process, Queue, RLock, RawArray, RawValue, RwLock, Semaphore,
     TypeCode, Value, array, raw_array, raw_value, value,
 };
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 polyproc::init_for_tests!();
@@ -214,11 +215,30 @@ fn connections_reach_a_child_and_bring_handles() -> polyproc::Result<()> {
     // The child's process and its connection, whichever is first.
     let (here, there) = polyproc::pipe::<u8, u8>()?;
     let child = Process::spawn(|there: polyproc::Connection<u8, u8>| drop(there.recv()), (there,))?;
-    assert!(polyproc::wait(&[(&here).into(), child.sentinel().into()], Some(Duration::ZERO))?.is_empty());
+    assert!(polyproc::wait(&[here.as_fd(), child.sentinel()], Duration::ZERO)?.is_empty());
     child.kill()?;
-    assert!(!polyproc::wait(&[(&here).into(), child.sentinel().into()], None)?.is_empty());
+    assert!(!polyproc::wait(&[polyproc::Waitable::from(&here), child.sentinel().into()], None)?.is_empty());
     assert!(matches!(here.recv().map_err(Error::from), Err(Error::Recv(polyproc::RecvError::Disconnected))));
     assert!(matches!(here.send(1).map_err(Error::from), Err(Error::Send(_))));
     child.join().unwrap_err();
     Ok(())
+}
+
+#[test]
+fn each_crate_is_there_as_a_whole() {
+    use polyproc::{
+        barrier, condition, event, memory, mutex, pipe, pool, process, queue, rwlock, semaphore, value,
+    };
+    let raw = mutex::RawMutex::new();
+    assert!(!raw.is_locked());
+    let _: semaphore::Semaphore = Semaphore::new(1).unwrap();
+    let _: event::Event = Event::new().unwrap();
+    let _: condition::Condition = Condition::new().unwrap();
+    let _: rwlock::RwLock<u8> = RwLock::new(1).unwrap();
+    let _: barrier::Barrier = Barrier::new(1).unwrap();
+    let _: memory::Region = Arena::new(64).unwrap().region().clone();
+    let _: value::Value<i32> = value!('i', 1).unwrap();
+    let _: queue::Queue<u8> = Queue::new().unwrap();
+    let _: (pipe::Connection<u8, u8>, _) = pipe::pipe().unwrap();
+    let _ = (pool::Retry::Never, process::Stdio::null(), Process::builder().name("a"));
 }

@@ -225,8 +225,11 @@ impl Block {
 
 impl Counter for Block {
     #[inline(always)]
-    fn increment(&self) {
-        *self.mutex().lock().expect("the lock") += 1;
+    fn work_and_add(&self, work: impl FnOnce()) {
+        let mutex = self.mutex();
+        let mut number = mutex.lock().expect("the lock");
+        work();
+        *number += 1;
     }
 
     fn total(&self) -> u64 {

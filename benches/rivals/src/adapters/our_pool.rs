@@ -2,7 +2,6 @@
 
 use crate::pool::{add_one, doze, payload, square};
 use polyproc::Pool;
-use serde_bytes::ByteBuf;
 
 impl crate::pool::Pool for Pool {
     fn new(workers: usize) -> Pool {
@@ -25,10 +24,9 @@ impl crate::pool::Pool for Pool {
         Pool::map(self, doze, 0..count).expect("naps").into_iter().sum()
     }
 
-    fn large(&mut self, count: u64) -> Vec<Vec<u8>> {
-        let add_one = |bytes: ByteBuf| ByteBuf::from(add_one(bytes.into_vec()));
-        let payloads = (0..count).map(|number| ByteBuf::from(payload(number)));
-        Pool::map(self, add_one, payloads).expect("payloads").into_iter().map(ByteBuf::into_vec).collect()
+    fn large(&mut self, count: u64, take: &mut dyn FnMut(Vec<u8>)) {
+        let results = self.imap(add_one, (0..count).map(payload));
+        results.for_each(|result| take(result.expect("a payload")));
     }
 
     fn close(self) {

@@ -2,15 +2,18 @@
 
 use crate::channel::{Get, Put, slots};
 use crate::lock::Counter;
-use polyproc::{Mutex, Value};
+use crate::rwlock::{ReadWrite, add_one};
+use polyproc::{Mutex, RwLock, Value};
 use polyproc_benches::Ring;
 use polyproc_pipe::{Connection, pipe_with_capacity};
 use polyproc_queue::{Bytes, Queue, Raw};
 
 impl Counter for Mutex<u64> {
     #[inline(always)]
-    fn increment(&self) {
-        *self.lock().unwrap() += 1;
+    fn work_and_add(&self, work: impl FnOnce()) {
+        let mut number = self.lock().unwrap();
+        work();
+        *number += 1;
     }
 
     fn total(&self) -> u64 {
@@ -20,13 +23,34 @@ impl Counter for Mutex<u64> {
 
 impl Counter for Value<u64> {
     #[inline(always)]
-    fn increment(&self) {
-        self.update(|number| *number += 1).unwrap();
+    fn work_and_add(&self, work: impl FnOnce()) {
+        self.update(|number| {
+            work();
+            *number += 1;
+        })
+        .unwrap();
     }
 
     fn total(&self) -> u64 {
         self.get().unwrap()
     }
+}
+
+impl ReadWrite for RwLock<[u64; 2]> {
+    #[inline(always)]
+    fn read(&self) -> [u64; 2] {
+        *RwLock::read(self).unwrap()
+    }
+
+    #[inline(always)]
+    fn write(&self) {
+        add_one(&mut RwLock::write(self).unwrap());
+    }
+}
+
+/// Two numbers under a lock, with room for so many readers at a time.
+pub fn rwlock(readers: u32) -> RwLock<[u64; 2]> {
+    RwLock::with_readers([0; 2], readers as _).expect("memory")
 }
 
 /// A counter under a mutex.

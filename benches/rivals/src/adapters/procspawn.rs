@@ -15,22 +15,22 @@ fn squares(numbers: Vec<u64>) -> Vec<u64> {
     numbers.into_iter().map(square).collect()
 }
 
-/// The results of all these, in order, at most so many of them under way.
+/// Hands on the results of all these, in order, at most so many of them under way.
 fn all<A: Serialize + DeserializeOwned, R: Serialize + DeserializeOwned + Send + 'static>(
     pool: &Pool,
     inputs: impl Iterator<Item = A>,
     f: fn(A) -> R,
     most: usize,
-) -> Vec<R> {
-    let (mut waiting, mut results) = (VecDeque::new(), Vec::new());
+    mut take: impl FnMut(R),
+) {
+    let mut waiting = VecDeque::new();
     for input in inputs {
         if waiting.len() == most {
-            results.extend(waiting.pop_front().map(result));
+            waiting.pop_front().map(result).into_iter().for_each(&mut take);
         }
         waiting.push_back(pool.spawn(input, f));
     }
-    results.extend(waiting.into_iter().map(result));
-    results
+    waiting.into_iter().map(result).for_each(take);
 }
 
 impl crate::pool::Pool for Pool {
@@ -41,7 +41,9 @@ impl crate::pool::Pool for Pool {
     fn map(&mut self, numbers: Vec<u64>, chunk: Option<usize>) -> Vec<u64> {
         // As Python's pool does it: four chunks a worker.
         let chunk = chunk.unwrap_or(numbers.len().div_ceil(4 * self.size()));
-        all(self, numbers.chunks(chunk).map(<[u64]>::to_vec), squares, 64).concat()
+        let mut all_squares = Vec::new();
+        all(self, numbers.chunks(chunk).map(<[u64]>::to_vec), squares, 64, |some| all_squares.extend(some));
+        all_squares
     }
 
     fn apply(&mut self, number: u64) -> u64 {
@@ -49,12 +51,14 @@ impl crate::pool::Pool for Pool {
     }
 
     fn doze(&mut self, count: u64) -> u64 {
-        all(self, 0..count, doze, 64).into_iter().sum()
+        let mut sum = 0;
+        all(self, 0..count, doze, 64, |one| sum += one);
+        sum
     }
 
-    fn large(&mut self, count: u64) -> Vec<Vec<u8>> {
+    fn large(&mut self, count: u64, take: &mut dyn FnMut(Vec<u8>)) {
         // One for each worker: with three on two workers, it and they wait for each other for ever.
-        all(self, (0..count).map(payload), add_one, self.size())
+        all(self, (0..count).map(payload), add_one, self.size(), take);
     }
 
     fn close(self) {

@@ -1,16 +1,18 @@
-//! raw_sync: its mutex, its event, and its event that spins.
+//! raw_sync: its mutex, its lock for readers and writers, its event, and its event that spins.
 
 use crate::Shared;
 use crate::lock::Counter;
+use crate::rwlock::{ReadWrite, add_one};
 use raw_sync::Timeout;
 use raw_sync::events::{BusyEvent, Event, EventImpl, EventInit, EventState};
-use raw_sync::locks::{LockImpl, LockInit, Mutex};
+use raw_sync::locks::{LockImpl, LockInit, Mutex, RwLock};
 
-/// Room for whatever it needs, and a number in a line of its own.
+/// Room for whatever it needs, and numbers in a line of their own.
 #[repr(C, align(64))]
 struct Room {
     bytes: [u8; 512],
     number: u64,
+    other: u64,
 }
 
 /// A counter under its mutex.
@@ -32,8 +34,9 @@ impl RawSync {
 
 impl Counter for RawSync {
     #[inline(always)]
-    fn increment(&self) {
+    fn work_and_add(&self, work: impl FnOnce()) {
         let guard = self.lock.lock().expect("the lock");
+        work();
         // SAFETY: the data that it was made with, a number, which the lock guards.
         unsafe { *guard.cast::<u64>() += 1 };
     }
@@ -41,6 +44,39 @@ impl Counter for RawSync {
     fn total(&self) -> u64 {
         // SAFETY: nobody else is at work.
         unsafe { (*self.room.at()).number }
+    }
+}
+
+/// Two numbers under its lock for readers and writers.
+pub struct RawSyncRwLock {
+    lock: Box<dyn LockImpl>,
+    _room: Shared<Room>,
+}
+
+impl RawSyncRwLock {
+    /// Two at nought.
+    pub fn new() -> RawSyncRwLock {
+        let room = Shared::<Room>::new();
+        assert!(RwLock::size_of(Some(room.at().cast())) <= 512);
+        // SAFETY: room enough, which lives as long as the lock, and the numbers as its data.
+        let lock = unsafe { RwLock::new(room.at().cast(), (&raw mut (*room.at()).number).cast()) };
+        RawSyncRwLock { lock: lock.expect("a lock").0, _room: room }
+    }
+}
+
+impl ReadWrite for RawSyncRwLock {
+    #[inline(always)]
+    fn read(&self) -> [u64; 2] {
+        let guard = self.lock.rlock().expect("the lock");
+        // SAFETY: the data that it was made with, two numbers, which nobody writes meanwhile.
+        unsafe { *guard.cast::<[u64; 2]>() }
+    }
+
+    #[inline(always)]
+    fn write(&self) {
+        let guard = self.lock.lock().expect("the lock");
+        // SAFETY: the same, which the lock guards.
+        add_one(unsafe { &mut *guard.cast::<[u64; 2]>() });
     }
 }
 

@@ -22,9 +22,11 @@ impl Pool for ThreadPool {
         self.install(|| (0..count as usize).into_par_iter().with_max_len(1).map(|_| doze(0)).sum())
     }
 
-    fn large(&mut self, count: u64) -> Vec<Vec<u8>> {
+    fn large(&mut self, count: u64, take: &mut dyn FnMut(Vec<u8>)) {
         let work = |number| add_one(payload(number as u64));
-        self.install(|| (0..count as usize).into_par_iter().with_max_len(1).map(work).collect())
+        let results: Vec<_> =
+            self.install(|| (0..count as usize).into_par_iter().with_max_len(1).map(work).collect());
+        results.into_iter().for_each(take);
     }
 
     fn close(self) {}

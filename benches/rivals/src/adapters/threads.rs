@@ -1,12 +1,15 @@
-//! What threads have: mutexes, and channels. Small messages pass by value, larger ones as `Vec<u8>`.
+//! What threads have: locks, and channels. Small messages pass by value, larger ones as `Vec<u8>`.
 
 use crate::channel::{Get, Put};
 use crate::lock::Counter;
+use crate::rwlock::{ReadWrite, add_one};
 
 impl Counter for std::sync::Mutex<u64> {
     #[inline(always)]
-    fn increment(&self) {
-        *self.lock().unwrap() += 1;
+    fn work_and_add(&self, work: impl FnOnce()) {
+        let mut number = self.lock().unwrap();
+        work();
+        *number += 1;
     }
 
     fn total(&self) -> u64 {
@@ -16,12 +19,38 @@ impl Counter for std::sync::Mutex<u64> {
 
 impl Counter for parking_lot::Mutex<u64> {
     #[inline(always)]
-    fn increment(&self) {
-        *self.lock() += 1;
+    fn work_and_add(&self, work: impl FnOnce()) {
+        let mut number = self.lock();
+        work();
+        *number += 1;
     }
 
     fn total(&self) -> u64 {
         *self.lock()
+    }
+}
+
+impl ReadWrite for std::sync::RwLock<[u64; 2]> {
+    #[inline(always)]
+    fn read(&self) -> [u64; 2] {
+        *std::sync::RwLock::read(self).unwrap()
+    }
+
+    #[inline(always)]
+    fn write(&self) {
+        add_one(&mut std::sync::RwLock::write(self).unwrap());
+    }
+}
+
+impl ReadWrite for parking_lot::RwLock<[u64; 2]> {
+    #[inline(always)]
+    fn read(&self) -> [u64; 2] {
+        *parking_lot::RwLock::read(self)
+    }
+
+    #[inline(always)]
+    fn write(&self) {
+        add_one(&mut parking_lot::RwLock::write(self));
     }
 }
 

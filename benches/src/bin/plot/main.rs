@@ -1,12 +1,13 @@
 //! Draws what the benches measured: `cargo run --release -p polyproc-benches --bin plot` makes one SVG an area in
-//! `benches/figures`, of the latest run in each file of [results](polyproc_benches::results). A folder given as an argument
-//! takes them instead.
+//! `benches/figures`, of the latest run in each file of [results](polyproc_benches::results), and one of each series of tables
+//! that differ by a number. A folder given as an argument takes them instead.
 
 use polyproc_benches::results::{Run, folder, load};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+mod curves;
 mod figure;
 mod scale;
 
@@ -44,6 +45,29 @@ fn overview(areas: &BTreeMap<String, Vec<Run>>) -> Vec<Run> {
     CHOSEN.iter().filter_map(|title| rivals().find(|run| run.title == *title).cloned()).collect()
 }
 
+/// The runs that are part of a series, by area and axis, and then by what they measure, in the order in which they were made.
+type Series = BTreeMap<(String, String), Vec<(String, Vec<Run>)>>;
+
+fn series(areas: &BTreeMap<String, Vec<Run>>) -> Series {
+    let mut all = Series::new();
+    for (area, runs) in areas {
+        for run in runs {
+            let Some(series) = &run.series else { continue };
+            let charts = all.entry((area.clone(), series.axis.clone())).or_default();
+            match charts.iter_mut().find(|(name, _)| *name == series.name) {
+                Some((_, runs)) => runs.push(run.clone()),
+                None => charts.push((series.name.clone(), vec![run.clone()])),
+            }
+        }
+    }
+    for charts in all.values_mut() {
+        // One point is no curve.
+        charts.retain(|(_, runs)| runs.len() > 1);
+    }
+    all.retain(|_, charts| !charts.is_empty());
+    all
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let figures = std::env::args_os()
         .nth(1)
@@ -52,11 +76,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     if areas.is_empty() {
         return Err(format!("no results in {}: run `cargo bench` first", folder().display()).into());
     }
+    std::fs::create_dir_all(&figures)?;
+    for ((area, axis), charts) in &series(&areas) {
+        let path = figures.join(format!("{area}-{axis}.svg"));
+        curves::draw(&path, area, axis, charts)?;
+        println!("{}: {} charts", path.display(), charts.len());
+    }
     let overview = overview(&areas);
     if !overview.is_empty() {
         areas.insert(figure::OVERVIEW.to_owned(), overview);
     }
-    std::fs::create_dir_all(&figures)?;
     for (area, runs) in &areas {
         let path = figures.join(format!("{area}.svg"));
         figure::draw(&path, area, runs)?;

@@ -29,6 +29,15 @@ impl Scale {
         (most > 0.0).then_some(Scale { low: 0.0, high: most * 1.05, is_log: false })
     }
 
+    /// An axis in equal factors on which all of these find room; `None` without any.
+    pub(crate) fn factors(figures: impl Iterator<Item = f64>) -> Option<Scale> {
+        let figures = figures.filter(|figure| figure.is_finite() && *figure > 0.0);
+        let (least, most) = figures.fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), figure| {
+            (low.min(figure), high.max(figure))
+        });
+        (most > 0.0).then_some(Scale { low: least / 1.3, high: most * 1.3, is_log: true })
+    }
+
     pub(crate) fn is_log(self) -> bool {
         self.is_log
     }

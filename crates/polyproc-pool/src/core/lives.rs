@@ -1,6 +1,6 @@
 //! The workers' lives: who is missing, who is told to end, what a death leaves, and who takes too long.
 
-use super::{Core, DEATHS, PATIENCE, Phase, RESPITE, Retry};
+use super::{Core, DEATHS, PATIENCE, Phase, REFUSALS, RESPITE, Retry, SHUNNED, STANDSTILL};
 use crate::batch::{BatchId, Piece, Source, What};
 use crate::crew::{Assigned, Stage, Worker};
 use crate::error::{PoolError, TaskError};
@@ -20,8 +20,30 @@ impl Core {
         if !has_work || is_resting {
             return 0;
         }
-        let staying = self.workers.iter().filter(|worker| worker.stage != Stage::Stopping).count();
-        self.wanted.saturating_sub(staying + self.starting)
+        self.wanted.saturating_sub(self.staying() + self.starting)
+    }
+
+    /// How many workers there are that were not told to end.
+    fn staying(&self) -> usize {
+        self.workers.iter().filter(|worker| worker.stage != Stage::Stopping && !worker.is_leaving).count()
+    }
+
+    /// Changes how many workers there should be.
+    pub(crate) fn resize(&mut self, wanted: usize) {
+        self.wanted = wanted;
+        // Those that were to leave may stay, if they are wanted again.
+        self.workers.iter_mut().for_each(|worker| worker.is_leaving = false);
+        self.release_workers();
+        // Of those at work the youngest end after what they are at. What they have not begun goes to others.
+        let surplus = self.staying().saturating_sub(wanted);
+        let staying = |index: &usize| self.workers[*index].stage != Stage::Stopping;
+        let leaving: Vec<usize> = (0..self.workers.len()).rev().filter(staying).take(surplus).collect();
+        for index in leaving {
+            self.workers[index].is_leaving = true;
+            self.take_unbegun(index);
+        }
+        self.dispatch();
+        self.release_workers();
     }
 
     pub(crate) fn number_worker(&mut self) -> u64 {
@@ -29,15 +51,26 @@ impl Core {
         self.next_worker - 1
     }
 
-    /// No worker could be started.
+    /// A worker was started.
+    pub(crate) fn welcome(&mut self, worker: Worker) {
+        (self.respite, self.refusals) = (None, 0);
+        self.workers.push(worker);
+    }
+
+    /// No worker could be started: the system is asked again, less and less often. What waits meanwhile is told if that
+    /// takes long and there is no worker at all; what comes later may find some.
     pub(crate) fn regret(&mut self, error: PoolError) {
+        self.refusals = self.refusals.saturating_add(1);
+        let respite = RESPITE.0 * (1 << (self.refusals - 1).min(10));
+        self.respite = Some(Instant::now() + respite.min(RESPITE.1));
+        if self.refusals >= REFUSALS && self.workers.is_empty() && self.starting == 0 {
+            let error = TaskError::Broken(error);
+            for id in std::mem::take(&mut self.turns) {
+                self.drop_queued(id, &error);
+            }
+        }
         // Whoever waits for the end may have waited for this one.
         self.ended.notify_all();
-        if self.workers.is_empty() {
-            self.fall(Phase::Broken(error));
-        } else {
-            self.respite = Some(Instant::now() + RESPITE);
-        }
     }
 
     /// Whether all workers have ended, and there is nothing for which others would be started.
@@ -48,12 +81,7 @@ impl Core {
     /// Tells workers to end that have done all that they will do.
     pub(crate) fn release_workers(&mut self) {
         let is_over = matches!(self.phase, Phase::Closed) && self.turns.is_empty();
-        let mut surplus = self
-            .workers
-            .iter()
-            .filter(|worker| worker.stage != Stage::Stopping)
-            .count()
-            .saturating_sub(self.wanted);
+        let mut surplus = self.staying().saturating_sub(self.wanted);
         for index in (0..self.workers.len()).rev() {
             let worker = &self.workers[index];
             // One that has only just been started is told, too, when the pool is closed.
@@ -62,7 +90,9 @@ impl Core {
                 continue;
             }
             let is_spent = worker.stage == Stage::Ready && !self.has_left(worker);
-            if is_over || is_spent || surplus > 0 {
+            if worker.is_leaving {
+                self.workers[index].stop();
+            } else if is_over || is_spent || surplus > 0 {
                 surplus = surplus.saturating_sub(1);
                 self.workers[index].stop();
             }
@@ -107,6 +137,9 @@ impl Core {
             }
             _ => None,
         };
+        // If it was at nothing, it may be what it had next that it died of.
+        let was_at = |job: &Assigned| worker.remains(job).is_some();
+        let is_shunning = !worker.is_doomed && !worker.jobs.iter().any(was_at);
         while let Some(job) = worker.jobs.pop_back() {
             if worker.is_lost
                 && let Some(begun) = job.begun(worker.board.begun())
@@ -119,7 +152,20 @@ impl Core {
                 continue;
             }
             match worker.remains(&job) {
-                None => self.put_back(job.batch, job.items.after(job.reported)),
+                None => {
+                    let (id, mut items) = (job.batch, job.items.after(job.reported));
+                    if is_shunning && worker.jobs.is_empty() && items.count > 0 {
+                        items.shunned += 1;
+                        if items.shunned >= SHUNNED {
+                            let (first, deaths) = (items.first, items.shunned);
+                            self.put_back(id, items.after(1));
+                            let what = What::Failed(TaskError::Unbegun { pid, status, deaths });
+                            self.settle(id, Piece { first, count: 1, what });
+                            continue;
+                        }
+                    }
+                    self.put_back(id, items);
+                }
                 Some((committed, bytes)) => {
                     let salvaged = committed - job.reported;
                     let first = job.items.first + job.reported;
@@ -209,11 +255,23 @@ impl Core {
                 }
                 let now = Instant::now();
                 let position = worker.position();
-                if position != worker.seen || position.is_none() {
+                if position != worker.seen {
                     (worker.seen, worker.since) = (position, now);
                 }
+                let most = match position {
+                    Some(_) => limit,
+                    None => limit.saturating_mul(10).max(STANDSTILL),
+                };
                 // Without an end if that is beyond all times.
-                let Some(end) = worker.since.checked_add(limit) else { continue };
+                let Some(end) = worker.since.checked_add(most) else { continue };
+                if position.is_none() && now >= end {
+                    // It is stopped, perhaps. Others can have what it has, unless it has begun just now.
+                    revoked.extend(worker.revoke());
+                    if worker.jobs.is_empty() {
+                        worker.kill();
+                        continue;
+                    }
+                }
                 if let Some(position) = position
                     && now >= end
                 {

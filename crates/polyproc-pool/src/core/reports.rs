@@ -53,8 +53,8 @@ impl Core {
                     if !worker.process.is_alive() || worker.stage == Stage::Stopping {
                         return;
                     }
-                    // It has closed what it should not have, or spoken nonsense: it is of no more use.
-                    worker.kill();
+                    // It is about to end, or has closed what it should not have, or spoken nonsense: it is of no more use.
+                    let _ = worker.process.kill();
                     return;
                 }
             }
@@ -102,8 +102,8 @@ impl Core {
                 if report.kind != Kind::Part {
                     let mut job = worker.finish(place).expect("found above");
                     out = job.out.take().filter(|_| report.kind == Kind::DoneInSlab);
-                    worker.long = match long_results(report.kind, &bytes) {
-                        0 => 0,
+                    worker.long = match length_of_results(report.kind, &bytes) {
+                        ..=INLINE => 0,
                         length => worker.long.max(length),
                     };
                     let worked = Duration::from_nanos(report.worked);
@@ -115,7 +115,7 @@ impl Core {
                     self.spare.put(Arc::into_inner(job.items.bytes).unwrap_or_default());
                 }
                 let what = match out {
-                    Some(slab) => What::Lent { slab, length: long_results(report.kind, &bytes) },
+                    Some(slab) => What::Lent { slab, length: length_of_results(report.kind, &bytes) },
                     None => What::Items { bytes, at: Report::SIZE, descriptors },
                 };
                 if count > 0 {
@@ -130,12 +130,11 @@ impl Core {
     }
 }
 
-/// How many bytes the results are that a report is about, if they are long.
-fn long_results(kind: Kind, report: &[u8]) -> usize {
+/// How many bytes the results are that a report is about.
+fn length_of_results(kind: Kind, report: &[u8]) -> usize {
     let what = &report[Report::SIZE..];
     match kind {
         Kind::DoneInSlab => what.first_chunk().map_or(0, |length| u64::from_le_bytes(*length) as usize),
-        _ if what.len() > INLINE => what.len(),
-        _ => 0,
+        _ => what.len(),
     }
 }

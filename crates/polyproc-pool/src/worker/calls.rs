@@ -22,7 +22,10 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    fn call<F: Function<Args>, Args: DeserializeOwned>(&mut self, function: F) -> Option<F::Output> {
+    fn call<F: Function<Args>, Args: DeserializeOwned + 'static>(
+        &mut self,
+        function: F,
+    ) -> Option<F::Output> {
         match items::read_with::<Args>(&self.bytes, std::mem::take(&mut self.descriptors)) {
             Ok(arguments) => Some(function.call(arguments)),
             Err(why) => {
@@ -54,7 +57,7 @@ impl<T, E: Display> Initialized for Result<T, E> {
 /// An initializer.
 pub(crate) struct Initialize<Args>(PhantomData<fn(Args)>);
 
-impl<F: Function<Args>, Args: DeserializeOwned> Adapter<F> for Initialize<Args>
+impl<F: Function<Args>, Args: DeserializeOwned + 'static> Adapter<F> for Initialize<Args>
 where
     F::Output: Initialized,
 {
@@ -70,7 +73,7 @@ where
 /// The maker of a state.
 pub(crate) struct MakeState<Args>(PhantomData<fn(Args)>);
 
-impl<F: Function<Args>, Args: DeserializeOwned> Adapter<F> for MakeState<Args>
+impl<F: Function<Args>, Args: DeserializeOwned + 'static> Adapter<F> for MakeState<Args>
 where
     F::Output: 'static,
 {
@@ -92,7 +95,7 @@ pub(crate) struct Last {
 
 pub(crate) struct SendState<S>(PhantomData<fn(S)>);
 
-impl<S: Serialize + 'static> Adapter<()> for SendState<S> {
+impl<S: Serialize + 'static + 'static> Adapter<()> for SendState<S> {
     type Context = Last;
 
     fn run((): (), last: &mut Last) {
@@ -112,7 +115,7 @@ impl<S: Serialize + 'static> Adapter<()> for SendState<S> {
 /// A function of one argument.
 pub(crate) struct Map<T, R>(PhantomData<fn(T) -> R>);
 
-impl<F: Fn(T) -> R, T: DeserializeOwned, R: Serialize> Adapter<F> for Map<T, R> {
+impl<F: Fn(T) -> R, T: DeserializeOwned + 'static, R: Serialize + 'static> Adapter<F> for Map<T, R> {
     type Context = Run;
 
     fn run(function: F, run: &mut Run) {
@@ -123,7 +126,7 @@ impl<F: Fn(T) -> R, T: DeserializeOwned, R: Serialize> Adapter<F> for Map<T, R> 
 /// A function whose arguments are a tuple.
 pub(crate) struct StarMap<Args>(PhantomData<fn(Args)>);
 
-impl<F: Function<Args>, Args: DeserializeOwned> Adapter<F> for StarMap<Args>
+impl<F: Function<Args>, Args: DeserializeOwned + 'static> Adapter<F> for StarMap<Args>
 where
     F::Output: Serialize,
 {
@@ -137,7 +140,7 @@ where
 /// A function of the worker's state and one argument.
 pub(crate) struct MapWithState<S, T, R>(PhantomData<fn(S, T) -> R>);
 
-impl<F: Fn(&mut S, T) -> R, S: 'static, T: DeserializeOwned, R: Serialize> Adapter<F>
+impl<F: Fn(&mut S, T) -> R, S: 'static, T: DeserializeOwned + 'static, R: Serialize + 'static> Adapter<F>
     for MapWithState<S, T, R>
 {
     type Context = Run;
@@ -157,9 +160,15 @@ impl<F: Fn(&mut [T]), T: Pod> Adapter<F> for ForEachChunk<T> {
     type Context = Run;
 
     fn run(function: F, run: &mut Run) {
-        let mut last = None;
-        run.each(|_, (loan, start, end): (Loan<T>, usize, usize)| {
-            loan.with(start..end, |part| function(part)).expect("the pool names parts that there are");
+        let mut last =
+            run.lent.take().and_then(|(_, last)| last.downcast::<Loan<T>>().ok()).map(|last| *last);
+        run.each(|_, (mut loan, start, end): (Loan<T>, usize, usize)| {
+            if let Some(last) = last.take() {
+                loan.follow(last);
+            }
+            if let Err(why) = loan.with(start..end, |part| function(part)) {
+                panic!("cannot work on the array: {why}");
+            }
             last = Some(loan);
         });
         if let (Some(loan), Some(function)) = (last, run.function) {

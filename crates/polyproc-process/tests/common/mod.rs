@@ -1,30 +1,14 @@
 //! What the tests share.
 
-#![allow(dead_code, reason = "each test binary uses some of it")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses some of it")]
 
 use polyproc_memory::handover;
+pub(crate) use polyproc_testing::watchdog;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc;
 use std::time::Duration;
-
-/// Ends the whole test binary if the test has not ended in time.
-#[must_use]
-pub(crate) struct Watchdog(#[allow(dead_code)] mpsc::Sender<()>);
-
-pub(crate) fn watchdog() -> Watchdog {
-    let (sender, receiver) = mpsc::channel();
-    let test = std::thread::current().name().unwrap_or("?").to_string();
-    std::thread::spawn(move || {
-        if receiver.recv_timeout(Duration::from_secs(60)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("{test} hangs");
-            std::process::abort();
-        }
-    });
-    Watchdog(sender)
-}
 
 /// A descriptor as an argument or a return value.
 #[derive(Debug)]

@@ -1,0 +1,155 @@
+//! What can be seen from outside of a pool only by chance: here a worker's work stands still where it is looked at.
+
+use super::*;
+use crate::crew::Stage;
+use crate::items::{self, Appended, Parcel, Tag};
+use crate::worker::{Initialize, Map};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use polyproc_process::init_for_tests;
+use polyproc_testing::{state, wait_until, watchdog};
+use polyproc_value::RawArray;
+use std::sync::OnceLock;
+
+init_for_tests!();
+
+/// How many tasks were begun, and how many may end.
+static GATE: OnceLock<RawArray<u64>> = OnceLock::new();
+
+fn remember(gate: RawArray<u64>) {
+    let _ = GATE.set(gate);
+}
+
+fn gated(n: u64) -> u64 {
+    let gate = GATE.get().unwrap();
+    gate.store(0, n + 1).unwrap();
+    while gate.load(1).unwrap() <= n {
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    n
+}
+
+fn long(_: u64) -> Vec<u8> {
+    vec![7; 4 << 20]
+}
+
+/// A pool's core with one worker, that nobody attends to but the test.
+struct Scene {
+    core: Core,
+    gate: RawArray<u64>,
+}
+
+impl Scene {
+    fn new(settings: Settings) -> Scene {
+        let gate = RawArray::zeroed(2).unwrap();
+        let initializer = Remote::new::<Initialize<(RawArray<u64>,)>, _>(remember).unwrap();
+        let parcel = Parcel::new(&(gate.clone(),)).unwrap();
+        let recipe = Recipe { initializer: Some((initializer, parcel)), ..Recipe::default() };
+        let mut core = Core::new(settings, 1);
+        core.workers.push(Worker::start(1, &recipe).unwrap());
+        wait_until("the worker is ready", || {
+            core.receive();
+            core.workers[0].stage == Stage::Ready
+        });
+        Scene { core, gate }
+    }
+
+    fn submit(&mut self, function: Remote, tasks: std::ops::Range<u64>) -> BatchId {
+        let id = self.core.begin(Ok(function), Some(tasks.clone().count()));
+        let (mut bytes, count) = (Vec::new(), tasks.clone().count());
+        for task in tasks {
+            assert!(matches!(items::append(&mut bytes, Tag::Value, &task), Appended::Plain));
+        }
+        self.core.enter(id, Source::new(bytes, Vec::new(), 0, count));
+        id
+    }
+
+    fn submit_gated(&mut self, tasks: std::ops::Range<u64>) -> BatchId {
+        self.submit(Remote::new::<Map<u64, u64>, _>(gated).unwrap(), tasks)
+    }
+
+    fn wait_for_begin_of(&self, task: u64) {
+        wait_until("it has begun", || self.gate.load(0).unwrap() == task + 1);
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.core.workers.iter_mut().for_each(Worker::kill);
+        self.core.workers.iter().for_each(|worker| drop(worker.process.join()));
+    }
+}
+
+fn limited() -> Settings {
+    Settings { timeout: Some(Duration::from_secs(1000)), max_tasks: Some(100), ..Settings::default() }
+}
+
+/// What was begun along with the task that takes too long would have to die with it.
+#[test]
+fn with_a_limit_each_task_is_begun_by_itself() {
+    let _watchdog = watchdog();
+    let mut scene = Scene::new(limited());
+    scene.submit_gated(0..8);
+    scene.wait_for_begin_of(0);
+    let revoked = scene.core.workers[0].revoke();
+    assert_eq!(revoked.iter().map(|(_, items)| items.count).sum::<usize>(), 7);
+    assert_eq!(scene.core.workers[0].given, 1, "what comes back does not count for the worker's lifetime");
+}
+
+/// Its report lies there unread: whoever is at the front is what the worker is at, and may be killed for.
+#[test]
+fn what_is_done_is_not_what_the_worker_is_at() {
+    let _watchdog = watchdog();
+    let mut scene = Scene::new(Settings::default());
+    scene.gate.store(1, 1).unwrap();
+    let (done, next) = (scene.submit_gated(0..1), scene.submit_gated(1..2));
+    assert_eq!(scene.core.workers[0].jobs.front().unwrap().batch, done);
+    scene.wait_for_begin_of(1);
+    scene.core.take_unbegun(0);
+    assert_eq!(scene.core.workers[0].jobs.iter().map(|job| job.batch).collect::<Vec<_>>(), [next]);
+}
+
+/// What lies behind what it will soon do waits for whoever is free first, and lets others have their turn.
+#[test]
+fn a_worker_has_its_next_job_and_few_behind_it() {
+    let _watchdog = watchdog();
+    let mut scene = Scene::new(Settings::default());
+    for task in 0..40 {
+        scene.submit_gated(task..task + 1);
+    }
+    assert!((2..=3).contains(&scene.core.workers[0].jobs.len()), "{}", scene.core.workers[0].jobs.len());
+}
+
+/// It may live on for a moment, and begin what it was given.
+#[test]
+fn a_killed_worker_gets_nothing_more() {
+    let _watchdog = watchdog();
+    let mut scene = Scene::new(Settings::default());
+    scene.core.workers[0].kill();
+    let id = scene.submit_gated(0..1);
+    assert!(scene.core.workers[0].jobs.is_empty());
+    assert_eq!(scene.core.batch(id).queued, 1);
+}
+
+/// The first part of a message has used up what the line was armed for.
+#[test]
+fn a_line_is_armed_again_after_a_part_of_a_message() {
+    let _watchdog = watchdog();
+    let mut scene = Scene::new(Settings::default());
+    let pid = scene.core.workers[0].process.pid();
+    let signal = |signal| kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+    scene.core.workers[0].is_armed = !scene.core.workers[0].line.prepare_wait().unwrap();
+    assert!(scene.core.workers[0].is_armed);
+    let id = scene.submit(Remote::new::<Map<u64, Vec<u8>>, _>(long).unwrap(), 0..1);
+    wait_until("a part has come", || scene.core.workers[0].line.has_news());
+    signal(Signal::SIGSTOP);
+    wait_until("it is stopped", || state(pid) == Some('T'));
+    scene.core.receive_from(0);
+    assert_eq!(scene.core.batch(id).settled, 0);
+    assert!(!scene.core.workers[0].is_armed);
+    signal(Signal::SIGCONT);
+    wait_until("the rest has come", || {
+        scene.core.receive();
+        scene.core.batch(id).settled == 1
+    });
+}
