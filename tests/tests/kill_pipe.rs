@@ -168,6 +168,38 @@ fn a_receive_and_the_room_that_it_makes() {
     }
 }
 
+/// Whether it was closed for sending or not: what was sent before is received, then the end, once and for all; and when the
+/// victim is gone, sending to it fails.
+#[test]
+fn an_end_for_sending() {
+    let _turn = one_at_a_time();
+    Operation::new("close_send", Scene::new)
+        .victim(|scene, stage| {
+            let end = scene.end();
+            stage.begin();
+            end.close_send().unwrap();
+            stage.end();
+        })
+        .peer(|scene: &Scene, _: &Cues| {
+            let end = scene.at_courier.recv().unwrap();
+            assert_eq!(end.recv().unwrap(), message(0, 16));
+            for _ in 0..2 {
+                assert!(matches!(end.recv(), Err(RecvError::Disconnected)));
+            }
+            let refused = loop {
+                if let Err(refused) = end.send(vec![1; 100]) {
+                    break refused;
+                }
+            };
+            assert!(matches!(refused, SendError::Disconnected(bytes) if bytes == [1; 100]));
+            scene.passed.store(1, Ordering::Relaxed);
+            scene.ended.fetch_add(1, Ordering::Relaxed);
+        })
+        .check(&["told"], |scene, _| scene.survey(&["told"]))
+        .run()
+        .assert_clean();
+}
+
 #[test]
 fn a_close_and_a_drop() {
     let _turn = one_at_a_time();

@@ -5,6 +5,7 @@ use bytemuck::Pod;
 use core::alloc::Layout;
 use core::cell::Cell;
 use core::fmt;
+use polyproc_sys::copy;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::error::Error;
@@ -178,7 +179,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Postcard {
     #[inline]
     fn copy(bytes: &[u8]) -> Vec<u8> {
         let mut copied = kept(&DECODING);
-        copied.extend_from_slice(bytes);
+        copy::append(&mut copied, bytes);
         copied
     }
 
@@ -284,7 +285,9 @@ impl Codec<Vec<u8>> for Bytes {
 
     #[inline(always)]
     fn copy(bytes: &[u8]) -> Vec<u8> {
-        bytes.to_vec()
+        let mut copied = Vec::new();
+        copy::append(&mut copied, bytes);
+        copied
     }
 
     #[inline(always)]

@@ -2,26 +2,13 @@
 //!
 //! No reference and no plain access of Rust's touches that memory: a race with a peer would be undefined. What is short
 //! goes word by word, as atomics, or by instructions for two words, which the compiler does not look into; what is long, by
-//! one string instruction, where that is fast. What arrives may be torn, and is judged in private memory, after the copy.
+//! such instructions for more ([`polyproc_sys::copy`]). What arrives may be torn, and is judged in private memory, after the
+//! copy.
 
 use core::ptr::NonNull;
 use polyproc_sys::atomic::{AtomicU64, Ordering};
-
-/// From here on, the string instruction is faster.
 #[cfg(target_arch = "x86_64")]
-const LONG: usize = 256;
-
-/// Whether the string instruction is fast for so many bytes.
-///
-/// It copies in large steps, unless the destination lies a little behind the source: it looks for that only in the lower
-/// bits of the addresses, and then copies by bytes, which takes fifteen times as long (measured on an AMD EPYC; less
-/// than 256 bytes behind, and no multiple of 32).
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn is_smooth(from: *const u8, to: *const u8, length: usize) -> bool {
-    let behind = to.addr().wrapping_sub(from.addr()) % 4096;
-    length >= LONG && (behind >= 256 || behind.is_multiple_of(32))
-}
+use polyproc_sys::copy;
 
 /// Two words at a time, where there are instructions for that.
 #[cfg(target_arch = "x86_64")]
@@ -57,26 +44,6 @@ mod wide {
     }
 }
 
-/// Copies `length` bytes by one instruction.
-///
-/// # Safety
-///
-/// They are readable and writable.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn string(from: *const u8, to: *mut u8, length: usize) {
-    // SAFETY: the caller's; the instruction reads and writes these bytes and nothing else.
-    unsafe {
-        core::arch::asm!(
-            "rep movsb",
-            inout("rcx") length => _,
-            inout("rsi") from => _,
-            inout("rdi") to => _,
-            options(nostack, preserves_flags)
-        );
-    }
-}
-
 #[inline(always)]
 fn word(place: NonNull<u8>, offset: usize) -> NonNull<AtomicU64> {
     // SAFETY: the callers stay within what they may access.
@@ -93,9 +60,9 @@ pub(crate) unsafe fn to_shared(bytes: &[u8], place: NonNull<u8>) {
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
     {
-        if is_smooth(bytes.as_ptr(), place.as_ptr(), bytes.len()) {
+        if bytes.len() >= copy::LONG {
             // SAFETY: the caller's.
-            return unsafe { string(bytes.as_ptr(), place.as_ptr(), bytes.len()) };
+            return unsafe { copy::copy(bytes.as_ptr(), place.as_ptr(), bytes.len()) };
         }
         while bytes.len() - done >= 16 {
             // SAFETY: within the bytes, and as many at the place.
@@ -130,9 +97,9 @@ pub(crate) unsafe fn from_shared(place: NonNull<u8>, to: *mut u8, length: usize)
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
     {
-        if is_smooth(place.as_ptr(), to, length) {
+        if length >= copy::LONG {
             // SAFETY: the caller's.
-            return unsafe { string(place.as_ptr(), to, length) };
+            return unsafe { copy::copy(place.as_ptr(), to, length) };
         }
         while length - done >= 16 {
             // SAFETY: as many are mapped, and there is room for as many.

@@ -59,6 +59,8 @@ pub(crate) struct Ticket {
     tail: u64,
     head_seen: u64,
     serial_sent: u64,
+    /// Nothing more is sent.
+    is_final: bool,
     head: u64,
     /// So many messages of what begins there are received.
     taken: u64,
@@ -117,6 +119,7 @@ impl End {
             tail: START,
             head_seen: START,
             serial_sent: 0,
+            is_final: false,
             head: START,
             taken: 0,
             serial_received: 0,
@@ -136,12 +139,13 @@ impl End {
         let [sends_by, receives_by] = ticket.capacities;
         let sends_by = place(&object, side, sends_by);
         let receives_by = place(&object, 1 - side, receives_by);
-        End {
+        let end = End {
             sending: Gate::new(Sending {
                 ring: Sender::new(sends_by, ticket.tail, ticket.head_seen),
                 pulse: Pulse::new(),
                 serial: ticket.serial_sent,
                 is_broken: false,
+                is_final: ticket.is_final,
                 is_under_way: false,
                 has_parked: false,
             }),
@@ -162,7 +166,11 @@ impl End {
             room: Patience::new(),
             heard: AtomicU32::new(0),
             is_closed: AtomicU32::new(0),
+        };
+        if ticket.is_final {
+            end.sending.disown();
         }
+        end
     }
 
     /// What travels to another process, with the region's and the socket's descriptors. `None` in the middle of something.
@@ -185,6 +193,7 @@ impl End {
             tail,
             head_seen,
             serial_sent: sending.serial,
+            is_final: sending.is_final,
             head,
             taken,
             serial_received: receiving.serial,

@@ -14,7 +14,7 @@ pub enum SendError<T> {
     Full(T),
     /// The last copy of the other end is gone: closed, dropped, or its process dead.
     Disconnected(T),
-    /// This end is closed.
+    /// This end is closed, or was [closed for sending](crate::Connection::close_send).
     Closed(T),
     /// It will never fit.
     TooLarge {
@@ -134,7 +134,8 @@ impl<T> Error for SendError<T> {
 pub enum RecvError {
     /// Nothing is there, at once or until the deadline.
     Empty,
-    /// Everything is drained, and the last copy of the other end is gone: closed, dropped, or its process dead.
+    /// Everything is drained, and nothing more comes: the last copy of the other end is gone, closed, dropped, or its process
+    /// dead; or it was [closed for sending](crate::Connection::close_send).
     Disconnected,
     /// This end is closed.
     Closed,
@@ -170,7 +171,9 @@ impl fmt::Display for RecvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RecvError::Empty => f.write_str("no message is there"),
-            RecvError::Disconnected => f.write_str("the other end of the connection is gone"),
+            RecvError::Disconnected => {
+                f.write_str("the other end of the connection is gone, or sends no more")
+            }
             RecvError::Closed => f.write_str("this end of the connection is closed"),
             RecvError::TooLong { length, max } => {
                 write!(f, "the message has {length} bytes, and {max} were allowed")

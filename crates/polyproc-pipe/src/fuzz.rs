@@ -174,7 +174,7 @@ fn receive(receiver: &mut Receiver, message: &mut Vec<u8>, taken: &mut u64) -> R
             receiver.publish()?;
         }
         match front {
-            Front::Nothing => break,
+            Front::Nothing | Front::Final => break,
             Front::Grown => receiver.grow(),
             _ => {}
         }

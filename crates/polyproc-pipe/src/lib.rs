@@ -29,6 +29,8 @@
 //! Besides, [`send_bytes`](Connection::send_bytes) and [`recv_bytes`](Connection::recv_bytes) pass bytes as they are, whatever
 //! the types: `recv_bytes(max)` leaves a longer message where it is.
 //!
+//! [`close_send`](Connection::close_send) ends one direction, while the other goes on.
+//!
 //! Handles of shared memory may be in messages, other connections too: their descriptors travel beside the bytes.
 //!
 //! # How it works

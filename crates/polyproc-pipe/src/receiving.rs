@@ -178,6 +178,7 @@ impl End {
             match front {
                 Front::Nothing => continue,
                 Front::Grown => self.grow(receiving)?,
+                Front::Final => return Err(RecvRefusal::Disconnected),
                 Front::Whole(length, _) | Front::First(length, _) if length > max => {
                     return Err(RecvRefusal::TooLong(length));
                 }

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | 0 to 39 | length of the payload in bytes; in a run, of each message |
 //! | 40 to 55 | descriptors that come along, by the socket; in a run, how many messages it has |
+//! | 57 | `FINAL`: nothing more comes, ever; the receiver stays there |
 //! | 58 | `CLOSED`: no more messages come to the run |
 //! | 59 | `GROWN`: the ring has twice the bytes from here on |
 //! | 60 | `MORE`: the message goes on in the next record. The first of several begins with the total length |
@@ -84,6 +85,7 @@ const DESCRIPTORS_SHIFT: u32 = 40;
 pub(crate) const DESCRIPTORS_MAX: usize = 0xffff;
 const COUNT_SHIFT: u32 = 40;
 const COUNT: u64 = 0xffff << COUNT_SHIFT;
+pub(crate) const FINAL: u64 = 1 << 57;
 pub(crate) const CLOSED: u64 = 1 << 58;
 pub(crate) const GROWN: u64 = 1 << 59;
 const MORE: u64 = 1 << 60;

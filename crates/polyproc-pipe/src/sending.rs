@@ -39,6 +39,8 @@ pub(crate) struct Sending {
     /// Of the next message with descriptors.
     pub(crate) serial: u64,
     pub(crate) is_broken: bool,
+    /// It was said that nothing more comes.
+    pub(crate) is_final: bool,
     /// A task has sent a part of a message, and will send the rest.
     pub(crate) is_under_way: bool,
     /// Whoever is inside has said at the door that it waits.
@@ -69,7 +71,7 @@ impl End {
     #[inline(never)]
     fn send_as_any(&self, bytes: &[u8], deadline: Deadline, quietly: bool) -> Result<(), SendRefusal> {
         let sending = self.enter_sending(deadline)?;
-        if sending.is_broken || sending.is_under_way || self.is_closed() {
+        if sending.is_broken || sending.is_final || sending.is_under_way || self.is_closed() {
             return self.send_otherwise(sending, bytes, &[], deadline);
         }
         self.send_record(sending, bytes, deadline, quietly)
@@ -170,12 +172,7 @@ impl End {
         deadline: Deadline,
     ) -> Result<(), SendRefusal> {
         while sending.is_under_way {
-            drop(sending);
-            if deadline.has_passed() {
-                return Err(SendRefusal::Full);
-            }
-            std::thread::sleep(SLICE);
-            sending = self.enter_sending(deadline)?;
+            sending = self.enter_again(sending, deadline)?;
         }
         let result = self
             .may_send(&mut sending, bytes.len(), descriptors.len())
@@ -191,6 +188,39 @@ impl End {
         result
     }
 
+    /// After a part of a task's message was seen under way.
+    fn enter_again<'a>(
+        &'a self,
+        sending: Inside<'a, Sending>,
+        deadline: Deadline,
+    ) -> Result<Inside<'a, Sending>, SendRefusal> {
+        drop(sending);
+        if deadline.has_passed() {
+            return Err(SendRefusal::Full);
+        }
+        std::thread::sleep(SLICE);
+        self.enter_sending(deadline)
+    }
+
+    /// Says that nothing more is sent.
+    pub(crate) fn close_sending(&self) -> Result<(), SendRefusal> {
+        let mut sending = self.enter_sending(Deadline::NEVER)?;
+        while sending.is_under_way {
+            sending = self.enter_again(sending, Deadline::NEVER)?;
+        }
+        if sending.is_final || self.is_closed() {
+            return Ok(());
+        }
+        if sending.is_broken || sending.ring.write_final().is_err() {
+            self.break_off(&mut sending);
+            return Err(SendRefusal::Corrupt);
+        }
+        sending.is_final = true;
+        self.sending.disown();
+        self.hear(&sending, false);
+        Ok(())
+    }
+
     /// Refuses what cannot be sent.
     pub(crate) fn may_send(
         &self,
@@ -198,7 +228,7 @@ impl End {
         length: usize,
         descriptors: usize,
     ) -> Result<(), SendRefusal> {
-        if self.is_closed() {
+        if self.is_closed() || sending.is_final {
             return Err(SendRefusal::Closed);
         }
         if sending.is_broken {

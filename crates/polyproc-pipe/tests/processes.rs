@@ -206,6 +206,31 @@ fn an_end_goes_on_where_it_was() {
     assert!(matches!(here.recv(), Err(RecvError::Disconnected)));
 }
 
+/// Either end: the one that sends no more, and the one that has not heard of that yet.
+#[test]
+fn an_end_that_sends_no_more_is_the_same_elsewhere() {
+    let _alone = alone();
+    let (courier, at_courier) = simplex::<Connection<u64, u64>>().unwrap();
+    let (here, there) = pipe::<u64, u64>().unwrap();
+    here.send(1).unwrap();
+    here.close_send().unwrap();
+    let child = Child::run(|| {
+        let here = at_courier.recv().unwrap();
+        assert!(matches!(here.send(2), Err(SendError::Closed(2))));
+        here.close_send().unwrap();
+        assert_eq!(here.recv().unwrap(), 7);
+        let there = at_courier.recv().unwrap();
+        assert_eq!(there.recv().unwrap(), 1);
+        assert!(matches!(there.recv(), Err(RecvError::Disconnected)));
+        there.send(8).unwrap();
+        assert_eq!(here.recv().unwrap(), 8);
+    });
+    courier.send(here).unwrap();
+    there.send(7).unwrap();
+    courier.send(there).unwrap();
+    child.join();
+}
+
 #[test]
 fn a_pipe_that_is_full_grows_and_goes_on_elsewhere() {
     let _alone = alone();

@@ -3,6 +3,7 @@
 #![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 
 use polyproc_pipe::{Bytes, Connection, Raw, RecvError, SendError, pipe, pipe_with_capacity, simplex, wait};
+use polyproc_testing::watchdog;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -263,4 +264,65 @@ fn what_was_received_does_not_come_back() {
         }
     }
     assert!(received > 1_000, "{received}");
+}
+
+#[test]
+fn one_direction_ends_and_the_other_goes_on() {
+    let _dog = watchdog();
+    let (here, there) = pipe::<u32, u32>().unwrap();
+    for n in 0..3 {
+        here.send(n).unwrap();
+    }
+    here.close_send().unwrap();
+    here.close_send().unwrap();
+    assert!(matches!(here.send(3), Err(SendError::Closed(3))));
+    assert!(matches!(here.try_send(3), Err(SendError::Closed(3))));
+    assert!(matches!(here.send_timeout(3, Duration::from_secs(1)), Err(SendError::Closed(3))));
+    assert!(!here.is_closed());
+    assert_eq!(there.iter().map(Result::unwrap).collect::<Vec<_>>(), [0, 1, 2]);
+    for _ in 0..3 {
+        assert!(matches!(there.recv(), Err(RecvError::Disconnected)));
+        assert!(matches!(there.try_recv(), Err(RecvError::Disconnected)));
+        assert!(matches!(there.recv_timeout(Duration::from_secs(5)), Err(RecvError::Disconnected)));
+        assert!(there.poll(Duration::ZERO).unwrap(), "the end counts");
+        assert!(there.prepare_wait().unwrap());
+        assert_eq!(wait(&[&there], None).unwrap(), [0]);
+    }
+    for n in 0..100_000 {
+        there.send(n).unwrap();
+        assert_eq!(here.recv().unwrap(), n);
+    }
+    drop(there);
+    assert!(matches!(here.recv(), Err(RecvError::Disconnected)));
+    here.close_send().unwrap();
+    here.close().unwrap();
+    here.close_send().unwrap();
+}
+
+/// The end of a direction wakes who sleeps, though the ring is full in the other direction, and in this one.
+#[test]
+fn the_end_of_a_direction_needs_no_room_and_wakes_who_sleeps() {
+    let _dog = watchdog();
+    let (here, there) = pipe_with_capacity::<Vec<u8>, Vec<u8>, Bytes>(4096).unwrap();
+    while here.try_send(vec![1; 100]).is_ok() {}
+    while there.try_send(vec![1; 100]).is_ok() {}
+    here.close_send().unwrap();
+    assert!(there.iter().map(Result::unwrap).all(|message| message == [1; 100]));
+
+    let (here, there) = pipe::<u32, u32>().unwrap();
+    let rescues = polyproc_sys::futex::backstop_rescues();
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        let sleeper = scope.spawn(|| there.recv());
+        let waiter = scope.spawn(|| {
+            let (_own, other) = pipe::<u32, u32>().unwrap();
+            wait(&[&other, &there], None)
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        here.close_send().unwrap();
+        assert!(matches!(sleeper.join().unwrap(), Err(RecvError::Disconnected)));
+        assert_eq!(waiter.join().unwrap().unwrap(), [1]);
+    });
+    assert!(begin.elapsed() >= Duration::from_millis(50));
+    assert_eq!(polyproc_sys::futex::backstop_rescues(), rescues, "somebody was woken by its backstop");
 }

@@ -412,6 +412,15 @@ impl<'a> Side<'a> {
     }
 }
 
+impl Side<'_> {
+    /// As in [`listen`](Side::listen): whether nobody has the lock, and nobody comes to it who does not take the mutex.
+    pub(crate) fn is_quiet(self) -> bool {
+        let bias = self.lock.bias.load(Ordering::SeqCst);
+        (bias == NOBODY || self.slot(bias).token.load(Ordering::Relaxed) == thread::current().token())
+            && self.lock.mutex.is_free()
+    }
+}
+
 impl Slot {
     /// Says that somebody sleeps until the owner is outside. `None` if something has changed.
     fn mark(&self) -> Option<u32> {

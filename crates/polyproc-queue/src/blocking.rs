@@ -195,6 +195,9 @@ impl RawQueue {
         let consumer = match unusual {
             // SAFETY: locked by `usual_front`, and left to it.
             Unusual::Locked => unsafe { Consumer::new(self) },
+            Unusual::Refused(Refusal::TimedOut) if self.empty_at().is_some() => {
+                return self.wait_for_news(deadline);
+            }
             Unusual::Refused(Refusal::TimedOut) => self.consume(deadline)?,
             Unusual::Refused(refusal) => return Err(refusal.into()),
         };
@@ -262,22 +265,26 @@ impl RawQueue {
         loop {
             // Before the look at the queue: it closes after its last message.
             let closed = self.is_closed();
-            let mut consumer = match self.consume(deadline) {
-                Ok(consumer) => consumer,
-                Err(refusal) => {
-                    wait.gives_up();
-                    return Err(refusal);
+            // SeqCst: after it, `announce_claims` changes the door.
+            let has_claims = header.settings.0.has_claims.load(Ordering::SeqCst) != 0;
+            let head = match self.empty_at() {
+                Some(head) => head,
+                None => {
+                    let mut consumer = match self.consume(deadline) {
+                        Ok(consumer) => consumer,
+                        Err(refusal) => {
+                            wait.gives_up();
+                            return Err(refusal);
+                        }
+                    };
+                    if let Some(front) = consumer.front() {
+                        wait.succeeded(0);
+                        consumer.has_slept(wait.sleeper.take());
+                        return Ok((consumer, front));
+                    }
+                    header.taken.0.mark.position.load(Ordering::Relaxed)
                 }
             };
-            if let Some(front) = consumer.front() {
-                wait.succeeded(0);
-                consumer.has_slept(wait.sleeper.take());
-                return Ok((consumer, front));
-            }
-            // SeqCst: after it, `announce_claims` gives the door a new number.
-            let has_claims = header.settings.0.has_claims.load(Ordering::SeqCst) != 0;
-            let head = header.taken.0.mark.position.load(Ordering::Relaxed);
-            drop(consumer);
             // A claimed message may come back yet; whoever has it sees to that.
             if closed && header.consumers.claims.load(Ordering::Relaxed) == 0 {
                 wait.succeeded(u32::MAX);

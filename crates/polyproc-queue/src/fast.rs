@@ -4,15 +4,17 @@
 //! The same steps as in [`ring`](crate::ring), without anything that is not needed for them. Whatever is not usual is left
 //! to it, with the mutex held: an [owner](crate::biased) leaves before.
 
-use crate::biased::Inside;
+use crate::biased::{Inside, Side};
 use crate::error::{GetRefusal, PutRefusal};
 use crate::layout::{HEADER, LENGTH, PADDING};
 use crate::producer::Producer;
 use crate::raw::RawQueue;
 use crate::ring::{is_before, segment_size, word};
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 use polyproc_mutex::Refusal;
 use polyproc_sys::atomic::Ordering;
+use polyproc_sys::copy::copy_away;
 use polyproc_sys::deadline::Deadline;
 
 impl RawQueue {
@@ -34,13 +36,109 @@ impl RawQueue {
         if let Err(refusal) = unsafe { side.lock_until(Deadline::PAST) } {
             return self.put_later(message, deadline, refusal);
         }
-        if self.put_usual(message, self.header().news.is_occupied()) {
+        let news = &self.header().news;
+        let mut herald = if news.is_occupied() { Some(news.raise()) } else { None };
+        if self.put_usual(message, false) {
+            if let Some(herald) = &mut herald {
+                herald.announce();
+            }
             // SAFETY: locked above.
             unsafe { side.unlock() };
+            if let Some(herald) = herald {
+                herald.wake(1);
+            }
             return Ok(());
         }
         // SAFETY: locked above, and left to it.
-        self.put_otherwise(message, deadline, unsafe { Producer::new(self) })
+        self.put_otherwise(message, deadline, unsafe { Producer::with(self, herald) })
+    }
+
+    /// Puts messages that all have so many bytes, at most so many, if the lock is granted to the calling thread, and as long as all
+    /// is as usual. Returns how many.
+    #[inline(always)]
+    pub(crate) fn put_owned(&self, most: usize, length: usize, fill: impl Fn(usize, Place)) -> usize {
+        let Some(inside) = self.producing().enter() else { return 0 };
+        let leave = Leave(self.producing(), inside);
+        let header = self.header();
+        if header.news.looks_occupied() || self.is_closed() || length > self.largest {
+            return 0;
+        }
+        let (tail, number) = header.put.0.get();
+        let room = self.room(tail, number, most);
+        let need = HEADER + (length as u64).next_multiple_of(HEADER);
+        let count = room.most.min((room.bytes / need) as usize);
+        for nth in 0..count {
+            // SAFETY: there is room for so many; and the lock is held.
+            fill(nth, unsafe { room.record(need * nth as u64, length) });
+        }
+        if count != 0 {
+            header.put.0.set(tail.wrapping_add(need * count as u64), number.wrapping_add(count as u64));
+        }
+        drop(leave);
+        count
+    }
+
+    /// Gets messages of so many bytes, at most so many, if the lock is granted to the calling thread, and as long as all is as
+    /// usual: `take` takes them all. Returns how many, and whether more is known to be there.
+    #[inline(always)]
+    pub(crate) fn get_owned(&self, most: usize, length: usize, take: impl FnOnce(Run<'_>)) -> (usize, bool) {
+        let Some(inside) = self.consuming().enter() else { return (0, false) };
+        let leave = Leave(self.consuming(), inside);
+        let header = self.header();
+        let consumers = &header.consumers;
+        if header.room.looks_occupied() || consumers.claims.load(Ordering::Relaxed) != 0 {
+            return (0, false);
+        }
+        let (head, number) = header.taken.0.mark.get();
+        let need = HEADER + (length as u64).next_multiple_of(HEADER);
+        let mut tail = consumers.tail_seen.load(Ordering::Relaxed);
+        if tail.wrapping_sub(head) < need * most as u64 {
+            let none = tail == head;
+            if none {
+                consumers.chase.pause();
+            }
+            // Acquire: pairs with the Release of `publish`.
+            tail = header.put.0.position.load(Ordering::Acquire);
+            consumers.tail_seen.store(tail, Ordering::Relaxed);
+            if none {
+                consumers.chase.learn(tail.wrapping_sub(head), self.most);
+            }
+        }
+        let index = consumers.segment.load(Ordering::Relaxed);
+        let segment = header.segment(index);
+        let offset = head.wrapping_sub(segment.base.load(Ordering::Relaxed)) & (segment_size(index) - 1);
+        // So many bytes are there in one piece.
+        let there = tail.wrapping_sub(head).min(segment.end.load(Ordering::Relaxed).wrapping_sub(head));
+        let there = there.min(segment_size(index) - offset);
+        let most = most.min((there / need) as usize);
+        // SAFETY: within the segment, or at its end.
+        let start = unsafe { self.at_offset(index, offset) };
+        let mut taken = 0;
+        while taken != most {
+            // SAFETY: within the segment.
+            let record = unsafe { start.add(taken * need as usize) };
+            // SAFETY: a word in the ring, aligned as all records are: one begins here, because those before it were as long
+            // as this loop takes them to be.
+            let found = unsafe { word(record) }.load(Ordering::Relaxed);
+            if found & (PADDING | LENGTH) != length as u64 {
+                break;
+            }
+            taken += 1;
+        }
+        if taken == 0 {
+            return (0, false);
+        }
+        take(Run { start, count: taken, length, need: need as usize, messages: PhantomData });
+        let next = head.wrapping_add(need * taken as u64);
+        header.taken.0.mark.set(next, number.wrapping_add(taken as u64));
+        // Release: pairs with the Acquire in `make_room`.
+        header.taken.0.free.store(next, Ordering::Release);
+        let shrink = tail == next && index != 0 && self.is_time_to_shrink();
+        drop(leave);
+        if shrink {
+            self.shrink();
+        }
+        (taken, tail != next)
     }
 
     /// As the only producer. `false`, and nothing was done, if anything is not as usual.
@@ -223,6 +321,37 @@ impl Drop for Unlock<'_> {
     }
 }
 
+/// Messages of one length, one behind the other.
+pub(crate) struct Run<'a> {
+    start: NonNull<u8>,
+    count: usize,
+    length: usize,
+    need: usize,
+    messages: PhantomData<&'a [u8]>,
+}
+
+impl<'a> Run<'a> {
+    #[inline(always)]
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &'a [u8]> + use<'a, '_> {
+        (0..self.count).map(|nth| {
+            // SAFETY: one begins here, and reaches beyond its header.
+            let place = unsafe { self.start.add(nth * self.need + HEADER as usize) };
+            // SAFETY: so many bytes were written there before it was published, and nobody writes them before it is freed.
+            unsafe { core::slice::from_raw_parts(place.as_ptr(), self.length) }
+        })
+    }
+}
+
+/// Leaves, also if a codec panics.
+struct Leave<'a>(Side<'a>, Inside<'a>);
+
+impl Drop for Leave<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.0.leave(self.1);
+    }
+}
+
 /// Room for one message of a known length.
 pub(crate) struct Place {
     place: NonNull<u8>,
@@ -267,19 +396,21 @@ struct Word(u64);
 #[inline(always)]
 pub(crate) unsafe fn write(message: &[u8], place: NonNull<u8>) {
     let (from, to, length) = (message.as_ptr(), place.as_ptr(), message.len());
+    if length > SMALL {
+        // SAFETY: the caller's; a message that is put lies in private memory.
+        return unsafe { copy_away(from, to, length) };
+    }
     let mut done = 0;
-    if length <= SMALL {
-        while done + size_of::<Word>() <= length {
-            // SAFETY: so many bytes of the message are left.
-            let word = unsafe { from.add(done) }.cast::<Word>();
-            // SAFETY: as above, and a `Word` needs no alignment. Volatile, so that the compiler makes nothing wider of it.
-            let word = unsafe { word.read_volatile() };
-            // SAFETY: the caller's.
-            let place = unsafe { to.add(done) }.cast::<Word>();
-            // SAFETY: the caller's.
-            unsafe { place.write(word) };
-            done += size_of::<Word>();
-        }
+    while done + size_of::<Word>() <= length {
+        // SAFETY: so many bytes of the message are left.
+        let word = unsafe { from.add(done) }.cast::<Word>();
+        // SAFETY: as above, and a `Word` needs no alignment. Volatile, so that the compiler makes nothing wider of it.
+        let word = unsafe { word.read_volatile() };
+        // SAFETY: the caller's.
+        let place = unsafe { to.add(done) }.cast::<Word>();
+        // SAFETY: the caller's.
+        unsafe { place.write(word) };
+        done += size_of::<Word>();
     }
     // SAFETY: within the message, or at its end.
     let from = unsafe { from.add(done) };

@@ -13,7 +13,8 @@
 
 use crate::biased::{Biased, SLOTS, Slot};
 use crate::chase::Chase;
-use crate::waitroom::{Robust, Waitroom};
+use crate::robust::Robust;
+use crate::waitroom::Waitroom;
 use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use polyproc_sys::backoff::Patience;
 

@@ -166,6 +166,9 @@ mod raw;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[allow(unsafe_code)]
 mod ring;
+#[allow(unsafe_code)]
+#[cfg_attr(any(polyproc_loom, polyproc_shuttle), allow(dead_code, reason = "the models use a part of it"))]
+mod robust;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 mod waiting;
 #[allow(unsafe_code)]

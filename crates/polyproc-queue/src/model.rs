@@ -23,6 +23,12 @@ pub enum Part {
     Place,
     /// That a sleeper marks the lock that is held.
     Mark,
+    /// That a sleeper marks a door that somebody has raised.
+    Came,
+    /// That the door is 0, where the kernel may have to wake, before one is woken that sleeps alone.
+    Zero,
+    /// That one who would be woken before one that sleeps alone wakes that one first.
+    Overtaken,
     /// The barrier of who takes a lock away from its owner.
     Barrier,
     /// That the kernel knows where the owner is inside.

@@ -42,9 +42,21 @@ impl<'a> Producer<'a> {
     /// The calling thread has just taken the producers' lock, and leaves it to the `Producer` to release it.
     #[inline(always)]
     pub(crate) unsafe fn new(queue: &'a RawQueue) -> Producer<'a> {
+        let news = &queue.header().news;
+        let herald = if news.is_occupied() { Some(news.raise()) } else { None };
+        // SAFETY: the caller's.
+        unsafe { Producer::with(queue, herald) }
+    }
+
+    /// The same, with a herald raised if somebody sleeps.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Producer::new).
+    #[inline(always)]
+    pub(crate) unsafe fn with(queue: &'a RawQueue, herald: Option<Herald<'a>>) -> Producer<'a> {
         let header = queue.header();
         let (tail, number) = header.put.0.get();
-        let herald = if header.news.is_occupied() { Some(header.news.raise()) } else { None };
         Producer { queue, header, tail, number, fresh: 0, herald, due: 0 }
     }
 
@@ -203,42 +215,16 @@ impl<'a> Producer<'a> {
         length: impl Fn(usize) -> usize,
         fill: impl Fn(usize, Place),
     ) -> usize {
-        let (queue, producers) = (self.queue, &self.header.producers);
-        let index = producers.segment.load(Ordering::Relaxed);
-        let segment = self.header.segment(index);
-        let size = segment_size(index);
-        let base = segment.base.load(Ordering::Relaxed);
-        let free = producers.free_seen.load(Ordering::Relaxed);
-        let from = if is_before(free, base) { base } else { free };
-        // So many bytes are there in one piece, and so many messages may be put.
-        let offset = self.tail.wrapping_sub(base) & (size - 1);
-        let there = segment.backed.load(Ordering::Relaxed).saturating_sub(offset);
-        let there = there.min(size.saturating_sub(self.tail.wrapping_sub(from)));
-        let there = there.min(queue.max_bytes.saturating_sub(self.tail.wrapping_sub(free)));
-        let most = match queue.most {
-            0 => most,
-            bound => {
-                let taken = producers.taken_seen.load(Ordering::Relaxed);
-                most.min(bound.saturating_sub(self.number.wrapping_sub(taken)) as usize)
-            }
-        };
-        // SAFETY: within the segment, or at its end.
-        let start = unsafe { queue.at_offset(index, offset) };
+        let room = self.queue.room(self.tail, self.number, most);
         let (mut done, mut added) = (0, 0);
-        while added < most {
+        while added < room.most {
             let length = length(added);
             let need = HEADER + (length as u64).next_multiple_of(HEADER);
-            if length > queue.largest || need > there - done {
+            if length > self.queue.largest || need > room.bytes - done {
                 break;
             }
-            // SAFETY: within the segment, which is memory up to here, and between the tail and the consumers.
-            let record = unsafe { start.add(done as usize) };
-            // SAFETY: a word in the ring, aligned as all records are.
-            unsafe { word(record) }.store(length as u64, Ordering::Relaxed);
-            // SAFETY: the record's room was checked to reach beyond its header.
-            let place = unsafe { record.add(HEADER as usize) };
-            // SAFETY: there is room for it, which nobody else has.
-            fill(added, unsafe { Place::new(place, length) });
+            // SAFETY: there is room for it, between the tail and the consumers.
+            fill(added, unsafe { room.record(done, length) });
             done += need;
             added += 1;
         }
@@ -266,7 +252,7 @@ impl<'a> Producer<'a> {
         self.header.put.0.set(self.tail, self.number);
         if let Some(herald) = &mut self.herald {
             herald.announce();
-            self.due += self.fresh;
+            self.due = self.due.saturating_add(self.fresh);
         }
         self.fresh = 0;
     }
@@ -282,5 +268,60 @@ impl Drop for Producer<'_> {
         {
             herald.wake(self.due);
         }
+    }
+}
+
+/// Room in one piece for messages that come next.
+pub(crate) struct Room {
+    start: NonNull<u8>,
+    pub(crate) bytes: u64,
+    /// And for so many at most.
+    pub(crate) most: usize,
+}
+
+impl Room {
+    /// Begins a message of this length so many bytes behind the start.
+    ///
+    /// # Safety
+    ///
+    /// There is room for it and its header, and the caller is the only producer.
+    #[inline(always)]
+    pub(crate) unsafe fn record(&self, offset: u64, length: usize) -> Place {
+        // SAFETY: the caller's: within the segment, which is memory up to there.
+        let record = unsafe { self.start.add(offset as usize) };
+        // SAFETY: a word in the ring, aligned as all records are.
+        unsafe { word(record) }.store(length as u64, Ordering::Relaxed);
+        // SAFETY: the record's room reaches beyond its header.
+        let place = unsafe { record.add(HEADER as usize) };
+        // SAFETY: the caller's.
+        unsafe { Place::new(place, length) }
+    }
+}
+
+impl RawQueue {
+    /// As the only producer, who has come to this tail and number: what is there for so many messages, as far as is known.
+    #[inline(always)]
+    pub(crate) fn room(&self, tail: u64, number: u64, most: usize) -> Room {
+        let header = self.header();
+        let producers = &header.producers;
+        let index = producers.segment.load(Ordering::Relaxed);
+        let segment = header.segment(index);
+        let size = segment_size(index);
+        let base = segment.base.load(Ordering::Relaxed);
+        let free = producers.free_seen.load(Ordering::Relaxed);
+        let from = if is_before(free, base) { base } else { free };
+        let offset = tail.wrapping_sub(base) & (size - 1);
+        let bytes = segment.backed.load(Ordering::Relaxed).saturating_sub(offset);
+        let bytes = bytes.min(size.saturating_sub(tail.wrapping_sub(from)));
+        let bytes = bytes.min(self.max_bytes.saturating_sub(tail.wrapping_sub(free)));
+        let most = match self.most {
+            0 => most,
+            bound => {
+                let taken = producers.taken_seen.load(Ordering::Relaxed);
+                most.min(bound.saturating_sub(number.wrapping_sub(taken)) as usize)
+            }
+        };
+        // SAFETY: within the segment, or at its end.
+        Room { start: unsafe { self.at_offset(index, offset) }, bytes, most }
     }
 }

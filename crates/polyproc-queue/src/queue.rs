@@ -7,10 +7,14 @@ use core::fmt;
 use core::marker::PhantomData;
 use polyproc_memory::Object;
 use polyproc_memory::codec::{Codec, EncodeError, Postcard};
+use polyproc_sys::copy;
 use polyproc_sys::deadline::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 use std::time::{Duration, Instant};
+
+/// Up to this size, messages are moved through registers.
+const SMALL: usize = 64;
 
 /// The kind of its memory.
 const KIND: &str = "queue";
@@ -173,8 +177,13 @@ impl<T, C: Codec<T>> Queue<T, C> {
         let (put, refusal, unencoded) = if C::IS_PLAIN {
             let fill =
                 |index: usize, mut place: Place| _ = C::encode(&messages[index], |bytes| place.fill(bytes));
-            let (put, refusal) = self.raw.put_all(messages.len(), deadline, |_| size_of::<T>(), fill);
-            (put, refusal, None)
+            let put = self.raw.put_owned(messages.len(), size_of::<T>(), fill);
+            if put == messages.len() {
+                return Ok(());
+            }
+            let fill = |index: usize, place: Place| fill(put + index, place);
+            let (more, refusal) = self.raw.put_all(messages.len() - put, deadline, |_| size_of::<T>(), fill);
+            (put + more, refusal, None)
         } else {
             self.put_encoded(&messages, deadline)
         };
@@ -359,7 +368,22 @@ impl<T, C: Codec<T>> Queue<T, C> {
                 copy(sink, bytes);
             }
         };
-        self.raw.get_all(most, deadline, size_of::<T>(), &mut sink, copy, copy_sized)?;
+        let room = sink.0.capacity();
+        let (taken, more) = self.raw.get_owned(most.min(room), size_of::<T>(), |run| {
+            if size_of::<T>() <= SMALL {
+                let read = |bytes| C::read(bytes).expect("a codec says that it is plain, and is not");
+                sink.0.extend(run.messages().map(read));
+            } else {
+                run.messages().for_each(|bytes| copy_sized(&mut sink, bytes));
+            }
+        });
+        if taken == 0 {
+            self.raw.get_all(most, deadline, size_of::<T>(), &mut sink, copy, copy_sized)?;
+        } else if more && taken != most {
+            // What is there is in several pieces, or of another kind. If somebody else gets it, that is as well.
+            let _ =
+                self.raw.get_all(most - taken, Deadline::PAST, size_of::<T>(), &mut sink, copy, copy_sized);
+        }
         let (messages, others) = sink;
         if others.is_empty() {
             return Ok(messages);
@@ -380,7 +404,7 @@ impl<T, C: Codec<T>> Queue<T, C> {
     pub fn get_into(&self, buffer: &mut Vec<u8>) -> Result<usize, GetError> {
         let copy = |bytes: &[u8]| {
             buffer.clear();
-            buffer.extend_from_slice(bytes);
+            copy::append(buffer, bytes);
         };
         match self.raw.owned_front() {
             Some(Ok(front)) => self.raw.take_usual(front, copy),

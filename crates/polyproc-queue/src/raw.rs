@@ -219,6 +219,17 @@ impl RawQueue {
         header.claims.iter().filter(is_dead).count() as u64
     }
 
+    /// Where it ends, if there is nothing to get. Asks nobody.
+    pub(crate) fn empty_at(&self) -> Option<u64> {
+        let header = self.header();
+        if header.consumers.claims.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        // What was taken first: it never overtakes what was put. So if they are the same, it was empty at the second look.
+        let head = header.taken.0.mark.position.load(Ordering::Acquire);
+        (header.put.0.position.load(Ordering::SeqCst) == head).then_some(head)
+    }
+
     /// Whether it looks as if a dead consumer had not said all that is free.
     pub(crate) fn has_left_room(&self) -> bool {
         let header = self.header();

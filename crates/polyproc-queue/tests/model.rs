@@ -13,7 +13,11 @@ use shuttle as checker;
 
 use checker::thread::{JoinHandle, spawn};
 use polyproc_queue::model::{Part, Stage, set_without};
+#[cfg(polyproc_shuttle)]
+use polyproc_sys::model::wake_the_last_first;
 use polyproc_sys::model::{End, Explorer, run};
+#[cfg(polyproc_shuttle)]
+use std::panic::resume_unwind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 // Not the checker's: they would take part in the unwinding when a model fails.
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,6 +29,9 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
 }
 
 const MODEL: Explorer = Explorer { random: 500, rare: 1_500 };
+/// For those with many steps.
+#[cfg(polyproc_shuttle)]
+const LARGE: Explorer = Explorer { random: 200, rare: 600 };
 
 fn taker(stage: &Arc<Stage>, tid: u32) -> JoinHandle<End> {
     let stage = stage.clone();
@@ -91,12 +98,79 @@ fn mortal_sleeper(mortal: Option<u32>) -> End {
     end
 }
 
+/// One puts two messages one after the other, and vanishes; another takes both. It may fall asleep again while it is being
+/// woken.
+fn mortal_putter_of_two(mortal: Option<u32>) -> End {
+    let stage = Arc::new(Stage::default());
+    let taker = {
+        let stage = stage.clone();
+        spawn(move || run(1, None, || (0..2).for_each(|_| stage.take())))
+    };
+    let end = run(7, mortal, || (0..2).for_each(|_| stage.put(1)));
+    run(8, None, || (stage.number()..2).for_each(|_| stage.put(1)));
+    assert_eq!(taker.join().unwrap(), End::Finished);
+    end
+}
+
+/// Two put, one of them mortal, for two that wait.
+#[cfg(polyproc_shuttle)]
+fn mortal_among_two(mortal: Option<u32>) -> End {
+    let stage = Arc::new(Stage::default());
+    let takers = [1, 2].map(|tid| taker(&stage, tid));
+    let other = {
+        let stage = stage.clone();
+        spawn(move || run(6, None, || stage.put(1)))
+    };
+    let end = run(7, mortal, || stage.put(1));
+    other.join().unwrap();
+    run(8, None, || {
+        if stage.number() == 1 {
+            stage.put(1);
+        }
+    });
+    for thread in takers {
+        assert_eq!(thread.join().unwrap(), End::Finished);
+    }
+    end
+}
+
+/// Three wait, one of them mortal, and two put a message for each of them. What the mortal one has not taken is more than
+/// enough for the others.
+#[cfg(polyproc_shuttle)]
+fn mortal_among_three(mortal: Option<u32>) -> End {
+    let stage = Arc::new(Stage::default());
+    let first = {
+        let stage = stage.clone();
+        spawn(move || run(1, mortal, || stage.take()))
+    };
+    let others = [2, 3].map(|tid| taker(&stage, tid));
+    let putter = {
+        let stage = stage.clone();
+        spawn(move || run(6, None, || stage.put(1)))
+    };
+    run(7, None, || (0..2).for_each(|_| stage.put(1)));
+    putter.join().unwrap();
+    let end = first.join().unwrap();
+    for thread in others {
+        assert_eq!(thread.join().unwrap(), End::Finished);
+    }
+    end
+}
+
 #[test]
 fn a_holder_that_vanishes_strands_nobody() {
     let _turn = one_at_a_time();
     let steps = MODEL.vanish_at_every_step(2, |mortal| mortal_holder(1, mortal));
     assert!(steps >= 10, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of a holder, one asleep");
+}
+
+#[test]
+fn a_holder_that_vanishes_at_the_second_message_strands_nobody() {
+    let _turn = one_at_a_time();
+    let steps = MODEL.vanish_at_every_step(2, mortal_putter_of_two);
+    assert!(steps >= 20, "the mortal thread had only {steps} steps");
+    println!("vanished at {steps} steps of a holder, two messages");
 }
 
 #[test]
@@ -113,6 +187,35 @@ fn a_sleeper_that_vanishes_strands_nobody() {
     let steps = MODEL.vanish_at_every_step(1, mortal_sleeper);
     assert!(steps >= 40, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of a sleeper");
+}
+
+#[test]
+#[cfg(polyproc_shuttle)]
+fn one_of_two_holders_that_vanishes_strands_nobody() {
+    let _turn = one_at_a_time();
+    let steps = MODEL.vanish_at_every_step(1, mortal_among_two);
+    assert!(steps >= 10, "the mortal thread had only {steps} steps");
+    println!("vanished at {steps} steps of one of two holders");
+}
+
+#[test]
+#[cfg(polyproc_shuttle)]
+fn one_of_three_sleepers_that_vanishes_strands_nobody() {
+    let _turn = one_at_a_time();
+    let steps = LARGE.vanish_at_every_step(1, mortal_among_three);
+    assert!(steps >= 20, "the mortal thread had only {steps} steps");
+    println!("vanished at {steps} steps of one of three sleepers");
+}
+
+/// Two sleepers of which the one that came last is woken first.
+#[test]
+#[cfg(polyproc_shuttle)]
+fn a_sleeper_that_vanishes_with_another_s_wake_strands_nobody() {
+    let _turn = one_at_a_time();
+    wake_the_last_first(true);
+    let result = catch_unwind(|| MODEL.vanish_at_every_step(1, mortal_sleeper));
+    wake_the_last_first(false);
+    assert!(result.unwrap() >= 40);
 }
 
 /// An owner and somebody else put a message each, or two; one of them may vanish. No message is lost, and nobody waits for
@@ -224,6 +327,11 @@ fn without_the_herald_the_wake_up_is_lost() {
 }
 
 #[test]
+fn without_the_zero_at_the_door_the_wake_up_is_lost() {
+    is_needed(Part::Zero, || _ = MODEL.vanish_at_every_step(2, |mortal| mortal_holder(1, mortal)));
+}
+
+#[test]
 fn without_the_last_look_the_wake_up_is_lost() {
     is_needed(Part::LastLook, || MODEL.explore(2, || _ = mortal_holder(1, None)));
 }
@@ -243,4 +351,23 @@ fn without_passing_on_the_wake_up_is_lost() {
 #[cfg(polyproc_shuttle)]
 fn without_places_the_wake_up_is_lost() {
     is_needed(Part::Place, || _ = MODEL.vanish_at_every_step(1, mortal_sleeper));
+}
+
+#[test]
+#[cfg(polyproc_shuttle)]
+fn without_marking_a_raised_door_the_wake_up_is_lost() {
+    is_needed(Part::Came, || _ = LARGE.vanish_at_every_step(1, mortal_among_three));
+}
+
+#[test]
+#[cfg(polyproc_shuttle)]
+fn without_waking_one_that_is_overtaken_the_wake_up_is_lost() {
+    is_needed(Part::Overtaken, || {
+        wake_the_last_first(true);
+        let result = catch_unwind(|| _ = MODEL.vanish_at_every_step(1, mortal_sleeper));
+        wake_the_last_first(false);
+        if let Err(error) = result {
+            resume_unwind(error);
+        }
+    });
 }

@@ -12,6 +12,7 @@
 //! | [`thread`] | who the calling thread is, right after a `fork` too | a thread-local load |
 //! | [`deadline`] | a point in monotonic time | a vDSO call when made |
 //! | [`backoff`] | how long to spin before sleeping | nothing |
+//! | [`copy`](mod@copy) | long copies between two CPUs | no more than the lines between them |
 //!
 //! # Models
 //!
@@ -43,6 +44,7 @@ compile_error!(
 
 pub mod atomic;
 pub mod backoff;
+pub mod copy;
 pub mod deadline;
 #[cfg(any(polyproc_loom, polyproc_shuttle))]
 pub mod model;

@@ -150,6 +150,19 @@ pub fn in_sandbox(sandbox: bool) {
     *SANDBOX.lock().unwrap() = sandbox;
 }
 
+/// Not the checker's, as above.
+static LAST_FIRST: Mutex<bool> = Mutex::new(false);
+
+/// Whether who came last to a futex is woken first, as the kernel does if that thread has the higher priority.
+pub fn wake_the_last_first(last_first: bool) {
+    *LAST_FIRST.lock().unwrap() = last_first;
+}
+
+/// What [`wake_the_last_first`] was told.
+pub fn wakes_the_last_first() -> bool {
+    *LAST_FIRST.lock().unwrap()
+}
+
 /// A point at which the thread may vanish.
 pub(crate) fn step() {
     let vanishes = RECORD.with(|record| match record.fuel.get() {
@@ -169,6 +182,8 @@ pub(crate) fn step() {
 fn bury(record: &Record) {
     let pending = record.pending.replace(core::ptr::null());
     for word in record.list.take().into_iter().rev() {
+        // SAFETY: the caller of `run` keeps the locks of the thread alive.
+        unsafe { &*word }.linked.store(false, core::sync::atomic::Ordering::Relaxed);
         if word != pending {
             // SAFETY: the caller of `run` keeps the locks of the thread alive.
             unsafe { &*word }.release_for_the_dead(record.tid.get(), false);

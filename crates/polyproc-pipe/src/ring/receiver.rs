@@ -1,7 +1,7 @@
 //! The receiver's side of a [ring](super).
 
 use super::{
-    ABORT, Broken, CLOSED, COUNT, COUNT_SHIFT, DESCRIPTORS_SHIFT, GROWN, HEADER, KIND_SHIFT, LENGTH,
+    ABORT, Broken, CLOSED, COUNT, COUNT_SHIFT, DESCRIPTORS_SHIFT, FINAL, GROWN, HEADER, KIND_SHIFT, LENGTH,
     MESSAGE_MAX, MORE, Place, RUN, RUN_MOST, Spot, WRITTEN, line_end, padded, slots,
 };
 use crate::copy;
@@ -30,6 +30,8 @@ pub(crate) enum Front {
     Last(usize),
     /// The message that has begun does not go on.
     Abort,
+    /// Nothing more comes, ever. It is not taken.
+    Final,
     /// The ring grows, when memory was put behind it: as much as it uses.
     Grown,
 }
@@ -38,7 +40,7 @@ impl Front {
     /// How many bytes of the ring it takes, at least.
     pub(crate) fn length(self) -> u64 {
         match self {
-            Front::Nothing => 0,
+            Front::Nothing | Front::Final => 0,
             Front::Whole(length, _) | Front::Next(length) | Front::Last(length) => HEADER + length as u64,
             Front::First(..) | Front::Abort | Front::Grown => HEADER,
         }
@@ -214,6 +216,9 @@ impl Receiver {
         if self.skipped != 0 {
             return Err(Broken);
         }
+        if header == WRITTEN | FINAL && self.left.is_none() {
+            return Ok(Front::Final);
+        }
         if kind == WRITTEN | GROWN {
             let can_grow = self.place.capacity < self.place.most
                 && self.place.is_in_one_even_lap(self.published, self.head)
@@ -355,7 +360,7 @@ impl Receiver {
     /// Appends the payload in front to `to`, and takes it. The part of a message begins or goes on with it.
     pub(crate) fn take_into(&mut self, front: Front, to: &mut Vec<u8>) {
         let (skip, length) = match front {
-            Front::Nothing | Front::Grown => return,
+            Front::Nothing | Front::Final | Front::Grown => return,
             Front::Whole(length, _) => (0, length),
             Front::First(total, _) => {
                 let first = (self.front & LENGTH) - HEADER;

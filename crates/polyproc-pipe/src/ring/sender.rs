@@ -1,8 +1,8 @@
 //! The sender's side of a [ring](super).
 
 use super::{
-    ABORT, Broken, CLOSED, COUNT, COUNT_SHIFT, DESCRIPTORS_SHIFT, GROWN, HEADER, LINE, MORE, Place, RUN,
-    RUN_MOST, Spot, WRITTEN, line_end, padded, slots,
+    ABORT, Broken, CLOSED, COUNT, COUNT_SHIFT, DESCRIPTORS_SHIFT, FINAL, GROWN, HEADER, LINE, MORE, Place,
+    RUN, RUN_MOST, Spot, WRITTEN, line_end, padded, slots,
 };
 use crate::copy;
 use crate::line::Line;
@@ -237,6 +237,12 @@ impl Sender {
     /// Takes back the message of which the last record had more to come. For that there always is room.
     pub(crate) fn write_abort(&mut self) -> Result<(), Broken> {
         self.write_record(ABORT, &[])
+    }
+
+    /// Says that nothing more comes. For that there always is room, and after it nothing is sent.
+    pub(crate) fn write_final(&mut self) -> Result<(), Broken> {
+        self.close_run();
+        self.write_record(FINAL, &[])
     }
 
     #[inline(always)]

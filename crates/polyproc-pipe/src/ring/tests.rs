@@ -238,7 +238,10 @@ fn a_header_that_cannot_be_is_refused() {
         8, // Not written.
         RUN | 8,
         WRITTEN | (1 << 56),
-        WRITTEN | (1 << 57),
+        WRITTEN | FINAL | 8,
+        WRITTEN | FINAL | MORE,
+        WRITTEN | FINAL | (1 << DESCRIPTORS_SHIFT),
+        RUN | FINAL | WRITTEN | (1 << COUNT_SHIFT) | 8,
         WRITTEN | CLOSED,
         WRITTEN | (CAPACITY - 8), // No room for the zero behind it.
         WRITTEN | (1 << 39),
@@ -411,4 +414,47 @@ fn two_that_send_at_one_end_are_noticed() {
         !goes_on && rig.sender.write(b"12345678", 0, true).is_err()
     });
     assert!(refused);
+}
+
+#[test]
+fn nothing_comes_after_the_last_record_which_is_not_taken() {
+    let mut rig = rig();
+    rig.send(&[1; 8]);
+    rig.send(&[2; 8]);
+    rig.sender.write_final().unwrap();
+    assert_eq!(rig.receive().unwrap().unwrap(), [1; 8]);
+    assert_eq!(rig.receive().unwrap().unwrap(), [2; 8]);
+    for _ in 0..3 {
+        assert_eq!(rig.receiver.front(), Ok(Front::Final));
+        rig.receiver.take_into(Front::Final, &mut Vec::new());
+    }
+    // Whoever gets the receiver's end finds it, too.
+    let (head, taken) = rig.receiver.position().unwrap();
+    assert_eq!(Receiver::new(rig.place, head, taken).front(), Ok(Front::Final));
+}
+
+#[test]
+fn the_last_record_fits_into_a_full_ring() {
+    let mut rig = rig();
+    let mut sent = 0;
+    while rig.sender.finds_room(40).unwrap() {
+        rig.send(&[sent; 40]);
+        sent += 1;
+    }
+    rig.sender.write_final().unwrap();
+    for number in 0..sent {
+        assert_eq!(rig.receive().unwrap().unwrap(), [number; 40]);
+    }
+    assert_eq!(rig.receiver.front(), Ok(Front::Final));
+}
+
+#[test]
+fn an_end_in_the_middle_of_a_message_is_refused() {
+    let mut rig = rig();
+    rig.sender.write_first(100, &[0; 50], 0).unwrap();
+    rig.sender.write_final().unwrap();
+    let mut torso = Vec::new();
+    let front = rig.receiver.front().unwrap();
+    rig.receiver.take_into(front, &mut torso);
+    assert_eq!(rig.receiver.front(), Err(Broken));
 }

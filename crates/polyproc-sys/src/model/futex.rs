@@ -31,6 +31,8 @@ pub enum Wait {
 pub struct Futex {
     word: AtomicU32,
     queue: Mutex<VecDeque<Arc<Sleeper>>>,
+    /// Not the checker's: whether its links are in use.
+    pub(super) linked: std::sync::atomic::AtomicBool,
 }
 
 /// A thread asleep, on one word or several.
@@ -95,7 +97,7 @@ impl Default for Futex {
 #[allow(missing_docs, clippy::missing_errors_doc)]
 impl Futex {
     pub fn new(value: u32) -> Futex {
-        Futex { word: AtomicU32::new(value), queue: Mutex::new(VecDeque::new()) }
+        Futex { word: AtomicU32::new(value), queue: Mutex::new(VecDeque::new()), linked: false.into() }
     }
     pub fn load(&self, ordering: Ordering) -> u32 {
         self.word.load(ordering)
@@ -187,10 +189,11 @@ impl Futex {
     }
 }
 
-/// Wakes the first in the queue.
+/// Wakes the first in the queue, or the last.
 fn wake(queue: &mut VecDeque<Arc<Sleeper>>, count: u32) -> u32 {
     let woken = queue.len().min(count as usize);
-    for sleeper in queue.drain(..woken) {
+    let first = if super::wakes_the_last_first() { queue.len() - woken } else { 0 };
+    for sleeper in queue.drain(first..first + woken) {
         *sleeper.woken.lock().unwrap() = true;
         sleeper.bell.notify_all();
     }

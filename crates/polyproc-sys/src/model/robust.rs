@@ -62,10 +62,13 @@ impl Current {
     }
     pub unsafe fn link(self, word: &Futex, _: &Node) {
         step();
+        // One set of links: in one thread's list at a time.
+        assert!(!word.linked.swap(true, core::sync::atomic::Ordering::Relaxed), "it is in a list already");
         RECORD.with(|record| record.list.borrow_mut().push(word));
     }
     pub unsafe fn unlink(self, word: &Futex, _: &Node) {
         step();
+        word.linked.store(false, core::sync::atomic::Ordering::Relaxed);
         RECORD.with(|record| record.list.borrow_mut().retain(|other| !core::ptr::eq(*other, word)));
     }
     pub fn holds(self, word: &Futex, _: &Node) -> bool {

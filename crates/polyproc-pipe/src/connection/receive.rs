@@ -1,0 +1,93 @@
+//! The receiving half of a [`Connection`].
+
+use super::{Connection, is_plain};
+use crate::error::RecvError;
+use crate::ring::BUFFER;
+use polyproc_memory::codec::Codec;
+use polyproc_memory::handover;
+use polyproc_sys::deadline::Deadline;
+use std::time::{Duration, Instant};
+
+impl<S, R, C: Codec<R>> Connection<S, R, C> {
+    /// Receives a message, waiting for one.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Disconnected`] when everything is drained and nobody is left at the other end, at once if that one
+    /// was killed; else [`RecvError`].
+    #[inline]
+    pub fn recv(&self) -> Result<R, RecvError> {
+        self.recv_by(Deadline::NEVER)
+    }
+
+    /// Receives a message that is there.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Empty`], or as for [`recv`](Connection::recv).
+    #[inline]
+    pub fn try_recv(&self) -> Result<R, RecvError> {
+        self.recv_by(Deadline::PAST)
+    }
+
+    /// Receives a message, waiting no longer than this. Zero does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Empty`], or as for [`recv`](Connection::recv).
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<R, RecvError> {
+        self.recv_by(Deadline::after(timeout))
+    }
+
+    /// Receives a message, waiting until then.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Empty`], or as for [`recv`](Connection::recv).
+    pub fn recv_until(&self, deadline: Instant) -> Result<R, RecvError> {
+        self.recv_by(Deadline::at(deadline))
+    }
+
+    #[inline]
+    fn recv_by(&self, deadline: Deadline) -> Result<R, RecvError> {
+        let size = C::element().size();
+        if C::IS_PLAIN
+            && size <= BUFFER
+            && let Some(copied) = self.end.recv_exact(size, deadline, C::copy)
+        {
+            return C::decode(copied).map_err(RecvError::Decode);
+        }
+        self.recv_copied(deadline)
+    }
+
+    fn recv_copied(&self, deadline: Deadline) -> Result<R, RecvError> {
+        let mut bytes = Vec::new();
+        let received = self.end.recv(&mut bytes, usize::MAX, deadline);
+        let descriptors = received.map_err(|refusal| RecvError::new(refusal, usize::MAX))?;
+        let decoded = if is_plain::<R, C>() {
+            C::decode(C::own(bytes))
+        } else {
+            handover::receive(descriptors, || C::decode(C::own(bytes)))
+        };
+        decoded.map_err(RecvError::Decode)
+    }
+
+    /// The messages, until the other end is gone and all are drained, or something is wrong for good: a message that
+    /// cannot be decoded is one `Err`, and the next one follows.
+    pub fn iter(&self) -> impl Iterator<Item = Result<R, RecvError>> {
+        let mut is_over = false;
+        std::iter::from_fn(move || {
+            if is_over {
+                return None;
+            }
+            match self.recv() {
+                Err(RecvError::Disconnected | RecvError::Closed) => None,
+                Err(error) => {
+                    is_over = !matches!(error, RecvError::Decode(_));
+                    Some(Err(error))
+                }
+                message => Some(message),
+            }
+        })
+    }
+}
