@@ -46,7 +46,7 @@
 //! | its worker is killed, crashes, or calls `exit` | [`TaskError::WorkerDied`] with pid and status, for exactly the task that it was at, at once; or another try, see [`Retry`] |
 //! | an idle worker is killed | nothing: another has its place |
 //! | a worker is stopped (`SIGSTOP`) | what it has not begun goes to others that are idle; the task that it is at waits, or its [timeout](Builder::task_timeout) kills it; with a timeout, a worker that begins nothing for ten times as long, a second at least, is killed, too |
-//! | a child that a task has forked returns from the task | that child ends there |
+//! | a child returns from the task, the initializer or the maker of a state that has forked it | that child ends there |
 //! | arguments or a result cannot be sent or read | that task's error |
 //! | the initializer fails or panics | the pool is [broken](PoolError::Initializer), with its message |
 //! | workers die before they are ready, three in a row | the pool is [broken](PoolError::WorkersDie) |
@@ -88,6 +88,9 @@
 //! # Limits
 //!
 //! - A single argument or result is at most 1 GiB.
+//! - Bytes do not say what they are, so types that want to be told (untagged enums, flattened structs, `serde_json::Value`) and
+//!   those that leave out fields now and then (`skip_serializing_if`) cannot be sent: that is the task's error. A variant that
+//!   serde is to skip has to be an enum's last.
 //! - If this process is killed in [`for_each_chunk`](Pool::for_each_chunk), its workers die a moment after it, and whoever takes
 //!   the array's lock waits for that. For a worker that is stopped (`SIGSTOP`) that may be long.
 //! - A task's `task_timeout` is noticed by looking, at most a tenth of it too late.

@@ -211,6 +211,37 @@ fn a_task_may_fork() {
     assert_eq!(pool.apply(std::process::id, ()).unwrap(), pid);
 }
 
+/// The child would be a second worker, on its parent's line.
+#[test]
+fn an_initializer_and_the_maker_of_a_state_may_fork() {
+    let _watchdog = watchdog();
+    let branch = |children: RawArray<u32>| {
+        // SAFETY: the child goes on as the worker's copy, which is what is tested; it has one thread.
+        if let nix::unistd::ForkResult::Child = unsafe { nix::unistd::fork() }.unwrap() {
+            let place = children.fetch_add(0, 1).unwrap() as usize + 1;
+            children.store(place, std::process::id()).unwrap();
+            assert!(place < 2, "in a child this is nobody's business");
+        }
+        0u64
+    };
+    // How many, and who.
+    let children = RawArray::zeroed(4).unwrap();
+    let pool = Pool::builder()
+        .workers(1)
+        .initializer(move |children: RawArray<u32>| assert_eq!(branch(children), 0), (children.clone(),))
+        .with_worker_state(branch, (children.clone(),))
+        .unwrap();
+    let pid = pool.apply(|_: &mut u64, ()| std::process::id(), ()).unwrap();
+    wait_until("both were forked", || children.load(2).unwrap() != 0);
+    for child in [1, 2].map(|place| children.load(place).unwrap()) {
+        assert_ne!(child, pid);
+        wait_until("the child has ended", || matches!(state(child), None | Some('Z')));
+    }
+    assert_eq!(children.load(0).unwrap(), 2, "a child went on");
+    let pids = pool.map(|_: &mut u64, _: u32| std::process::id(), 0..100).unwrap();
+    assert_eq!((pids, pool.stats().deaths), (vec![pid; 100], 0));
+}
+
 #[test]
 fn workers_without_input_and_output_work() {
     let _watchdog = watchdog();
