@@ -3,6 +3,7 @@
 use super::*;
 use crate::crew::Stage;
 use crate::items::{self, Appended, Parcel, Tag};
+use crate::wire::{Kind, Report};
 use crate::worker::{Initialize, Map};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -152,4 +153,26 @@ fn a_line_is_armed_again_after_a_part_of_a_message() {
         scene.core.receive();
         scene.core.batch(id).settled == 1
     });
+}
+
+/// A worker that says more than it can know has been written over: what it was given is told by its death.
+#[test]
+fn reports_of_more_than_there_is_are_not_believed() {
+    let _watchdog = watchdog();
+    for (kind, count, length) in [
+        (Kind::Part, 2, 0),
+        (Kind::Done, u32::MAX, 0),
+        (Kind::DoneInSlab, 1, u64::MAX),
+        (Kind::DoneInSlab, 1, 9),
+    ] {
+        let mut scene = Scene::new(Settings::default());
+        let id = scene.submit_gated(0..1);
+        let job = scene.core.workers[0].jobs[0].number;
+        let report = Report { kind, count, job, worked: 0 };
+        let bytes = [&report.to_bytes()[..], &u64::to_le_bytes(length)].concat();
+        scene.core.take_report(0, bytes, Vec::new());
+        assert!(scene.core.workers[0].is_doomed, "{kind:?}");
+        assert_eq!((scene.core.batch(id).settled, scene.core.workers[0].jobs.len()), (0, 1), "{kind:?}");
+        assert_eq!(scene.core.workers[0].long, 0, "{kind:?}");
+    }
 }
