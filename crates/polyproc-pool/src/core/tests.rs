@@ -176,3 +176,24 @@ fn reports_of_more_than_there_is_are_not_believed() {
         assert_eq!(scene.core.workers[0].long, 0, "{kind:?}");
     }
 }
+
+/// Whoever looks when nothing is to be done looks for ever.
+#[test]
+fn the_system_is_asked_again_only_for_a_worker_that_is_wanted() {
+    let _watchdog = watchdog();
+    let mut scene = Scene::new(Settings::default());
+    scene.submit_gated(0..1);
+    scene.wait_for_begin_of(0);
+    scene.core.wanted = 2;
+    let respite = Some(Instant::now());
+    scene.core.respite = respite;
+    assert_eq!(scene.core.watch(), respite);
+    assert_eq!(scene.core.missing(), 1);
+    scene.core.phase = Phase::Closed;
+    assert_eq!((scene.core.watch(), scene.core.missing()), (None, 0));
+    // In place of one that is about to leave.
+    scene.core.phase = Phase::Open;
+    scene.core.wanted = 1;
+    scene.core.workers[0].is_leaving = true;
+    assert_eq!((scene.core.watch(), scene.core.missing()), (respite, 1));
+}
