@@ -269,7 +269,8 @@ impl Core {
                 if position.is_none() && now >= end {
                     // It is stopped, perhaps. Others can have what it has, unless it has begun just now.
                     revoked.extend(worker.revoke());
-                    if worker.jobs.is_empty() {
+                    // If it has, it is soon at it, or was stopped at the very moment: then nobody has called the function.
+                    if worker.jobs.is_empty() || end.checked_add(most).is_some_and(|end| now >= end) {
                         worker.kill();
                         continue;
                     }

@@ -197,3 +197,26 @@ fn the_system_is_asked_again_only_for_a_worker_that_is_wanted() {
     scene.core.workers[0].is_leaving = true;
     assert_eq!((scene.core.watch(), scene.core.missing()), (respite, 1));
 }
+
+/// As if it had been stopped in the middle of its first word: the gate says that it has begun, and nothing says what it is at.
+#[test]
+fn a_worker_that_stands_still_where_it_begins_a_task_is_replaced() {
+    let _watchdog = watchdog();
+    let limit = Duration::from_secs(1);
+    let mut scene = Scene::new(Settings { timeout: Some(limit), ..Settings::default() });
+    let pid = Pid::from_raw(i32::try_from(scene.core.workers[0].process.pid()).unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    wait_until("it is stopped", || state(scene.core.workers[0].process.pid()) == Some('T'));
+    let id = scene.submit_gated(0..1);
+    let worker = &mut scene.core.workers[0];
+    assert!(worker.board.begin(0, worker.jobs[0].number) && worker.position().is_none());
+    for (times, is_doomed) in [(9, false), (11, false), (19, false), (21, true)] {
+        scene.core.workers[0].since = Instant::now().checked_sub(limit * times).unwrap();
+        scene.core.watch();
+        assert_eq!(scene.core.workers[0].is_doomed, is_doomed, "{times}");
+    }
+    wait_until("it is dead", || !scene.core.workers[0].process.is_alive());
+    scene.core.bury(0);
+    // Its function was not called: another worker may have it.
+    assert_eq!((scene.core.batch(id).queued, scene.core.batch(id).settled), (1, 0));
+}
