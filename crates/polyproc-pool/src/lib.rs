@@ -83,7 +83,7 @@
 //!   and out of it. Some arguments need a third copy: if many of them wait, or [`apply`](Pool::apply) submits them.
 //! - A worker costs a process, about a millisecond to start, 310 KiB of shared memory, and five descriptors in this
 //!   process. For long items there are up to ten pieces of shared memory more for a worker, and eight for the pool, each with a
-//!   descriptor, which are kept until it ends.
+//!   descriptor; those of up to 16 MiB are kept until it ends.
 //! - What is waited for costs a look at each worker at work; with hundreds of workers that is some microseconds each time.
 //!
 //! # Limits
