@@ -179,14 +179,14 @@ fn a_pool_in_a_worker_ends_with_it() {
     assert_eq!(pool.apply(square, (3,)).unwrap(), 9);
 }
 
-/// How many tasks were done, and how many children were forked.
+/// How many tasks were done, how many children were forked, and who the last one is.
 static COUNTS: OnceLock<RawArray<u32>> = OnceLock::new();
 
 /// The child would go on with the rest of the chunk, and say so on its parent's line.
 #[test]
 fn a_task_may_fork() {
     let _watchdog = watchdog();
-    let counts = RawArray::zeroed(2).unwrap();
+    let counts = RawArray::zeroed(3).unwrap();
     let remember = |counts: RawArray<u32>| drop(COUNTS.set(counts));
     let pool = Pool::builder().workers(1).initializer(remember, (counts.clone(),)).build().unwrap();
     let pid = pool.apply(std::process::id, ()).unwrap();
@@ -196,6 +196,7 @@ fn a_task_may_fork() {
             // SAFETY: the child goes on as the worker's copy, which is what is tested; it has one thread.
             if let nix::unistd::ForkResult::Child = unsafe { nix::unistd::fork() }.unwrap() {
                 counts.fetch_add(1, 1).unwrap();
+                counts.store(2, std::process::id()).unwrap();
             }
         }
         std::thread::sleep(Duration::from_micros(100));
@@ -204,10 +205,12 @@ fn a_task_may_fork() {
     };
     let results = pool.batch().chunk_size(10).map(task, 0..20).unwrap();
     assert!(results.into_iter().eq(0..20));
+    wait_until("the child has ended", || match counts.load(2).unwrap() {
+        0 => false,
+        child => matches!(state(child), None | Some('Z')),
+    });
     // The one in the child is the twenty-first.
-    wait_until("the child has come to its end", || counts.load(0).unwrap() >= 21);
-    std::thread::sleep(Duration::from_millis(5));
-    assert_eq!(counts.to_vec(), [21, 1]);
+    assert_eq!(counts.to_vec()[..2], [21, 1]);
     assert_eq!(pool.apply(std::process::id, ()).unwrap(), pid);
 }
 
