@@ -56,12 +56,13 @@ impl Object {
 }
 
 impl Claimant {
-    /// Claims the object. Others may as well. Does not block.
+    /// Claims the object. Others may as well, each by a claimant of its own: to the kernel the claims of one are one, and
+    /// the first to end would end them all. Does not block.
     ///
     /// # Errors
     ///
     /// The system has no room for a lock.
-    pub fn claim(&self) -> io::Result<Claim<'_>> {
+    pub fn claim(&mut self) -> io::Result<Claim<'_>> {
         control(&self.file, libc::F_OFD_SETLK, &mut lock(libc::F_RDLCK, self.place))?;
         Ok(Claim { claimant: self, pid: std::process::id() })
     }
@@ -121,14 +122,14 @@ mod tests {
         let arena = Arena::new(4096).unwrap();
         let [object, neighbour] = [(); 2].map(|()| Object::create(Some(&arena), &shape).unwrap());
         assert!(!object.is_claimed().unwrap());
-        let (one, other) = (object.claimant().unwrap(), object.claimant().unwrap());
+        let (mut one, mut other) = (object.claimant().unwrap(), object.claimant().unwrap());
         let claims = (one.claim().unwrap(), other.claim().unwrap());
         assert!(object.is_claimed().unwrap() && !neighbour.is_claimed().unwrap());
         drop(claims.0);
         assert!(object.is_claimed().unwrap());
         drop(claims.1);
         assert!(!object.is_claimed().unwrap());
-        let third = object.claimant().unwrap();
+        let mut third = object.claimant().unwrap();
         std::mem::forget(third.claim().unwrap());
         assert!(object.is_claimed().unwrap());
         drop(third);

@@ -128,6 +128,10 @@ impl Lease {
         &self.memory
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.memory.len()
+    }
+
     /// Does something with the bytes.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut [u8]) -> R) -> R {
         // What somebody left behind who died does no harm: what counts is written anew each time.

@@ -46,7 +46,7 @@
 //! | its worker is killed, crashes, or calls `exit` | [`TaskError::WorkerDied`] with pid and status, for exactly the task that it was at, at once; or another try, see [`Retry`] |
 //! | an idle worker is killed | nothing: another has its place |
 //! | a worker is stopped (`SIGSTOP`) | what it has not begun goes to others that are idle; the task that it is at waits, or its [timeout](Builder::task_timeout) kills it; with a timeout, a worker that begins nothing for ten times as long, a second at least, is killed, too |
-//! | a child that a task has forked returns from the task | that child ends there |
+//! | a child returns from the task, the initializer or the maker of a state that has forked it | that child ends there |
 //! | arguments or a result cannot be sent or read | that task's error |
 //! | the initializer fails or panics | the pool is [broken](PoolError::Initializer), with its message |
 //! | workers die before they are ready, three in a row | the pool is [broken](PoolError::WorkersDie) |
@@ -81,13 +81,17 @@
 //!   taken back, so a slow task holds up no other.
 //! - Arguments or results of more than 24 KiB lie in shared memory that is used again, and are copied twice each way: into it
 //!   and out of it. Some arguments need a third copy: if many of them wait, or [`apply`](Pool::apply) submits them.
-//! - A worker costs a process, about a millisecond to start, 310 KiB of shared memory, more for long items, and five
-//!   descriptors in this process.
+//! - A worker costs a process, about a millisecond to start, 310 KiB of shared memory, and five descriptors in this
+//!   process. For long items there are up to ten pieces of shared memory more for a worker, and eight for the pool, each with a
+//!   descriptor; those of up to 16 MiB are kept until it ends.
 //! - What is waited for costs a look at each worker at work; with hundreds of workers that is some microseconds each time.
 //!
 //! # Limits
 //!
 //! - A single argument or result is at most 1 GiB.
+//! - Bytes do not say what they are, so types that want to be told (untagged enums, flattened structs, `serde_json::Value`) and
+//!   those that leave out fields now and then (`skip_serializing_if`) cannot be sent: that is the task's error. A variant that
+//!   serde is to skip has to be an enum's last.
 //! - If this process is killed in [`for_each_chunk`](Pool::for_each_chunk), its workers die a moment after it, and whoever takes
 //!   the array's lock waits for that. For a worker that is stopped (`SIGSTOP`) that may be long.
 //! - A task's `task_timeout` is noticed by looking, at most a tenth of it too late.

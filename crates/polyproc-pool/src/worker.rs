@@ -54,7 +54,7 @@ pub(crate) fn work(employment: Employment) {
         next_unit: 1,
         forks: thread::forks(),
     };
-    let prepared = prepare(initializer, state);
+    let prepared = run.prepare(initializer, state);
     let greeting = match prepared {
         Ok(state) => {
             run.state = state;
@@ -66,27 +66,6 @@ pub(crate) fn work(employment: Employment) {
         // Nobody may be left to hear it.
         let _ = run.bid_farewell(farewell);
     }
-}
-
-/// Calls the initializer and makes the state.
-fn prepare(
-    initializer: Option<(Remote, Parcel)>,
-    state: Option<(Remote, Parcel)>,
-) -> Result<Box<dyn Any>, String> {
-    let mut made: Box<dyn Any> = Box::new(());
-    for (function, Parcel { bytes, descriptors }) in [initializer, state].into_iter().flatten() {
-        let descriptors: Result<Vec<OwnedFd>, _> =
-            descriptors.iter().map(|descriptor| descriptor.as_fd().try_clone_to_owned()).collect();
-        let descriptors = descriptors.map_err(|error| error.to_string())?;
-        let mut setup = Setup { bytes, descriptors, made: Ok(Box::new(())) };
-        let called = remote::catch_traced(|| function.call(&mut setup));
-        match called {
-            Ok(Ok(())) => made = setup.made?,
-            Ok(Err(remote::NotHere)) => return Err(NOT_HERE.into()),
-            Err(Panic { message, location, .. }) => return Err(format!("panicked at {location}: {message}")),
-        }
-    }
-    Ok(made)
 }
 
 /// So long an array stays mapped of which nothing is lent any more.
@@ -141,6 +120,31 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// Calls the initializer and makes the state.
+    fn prepare(
+        &self,
+        initializer: Option<(Remote, Parcel)>,
+        state: Option<(Remote, Parcel)>,
+    ) -> Result<Box<dyn Any>, String> {
+        let mut made: Box<dyn Any> = Box::new(());
+        for (function, Parcel { bytes, descriptors }) in [initializer, state].into_iter().flatten() {
+            let descriptors: Result<Vec<OwnedFd>, _> =
+                descriptors.iter().map(|descriptor| descriptor.as_fd().try_clone_to_owned()).collect();
+            let descriptors = descriptors.map_err(|error| error.to_string())?;
+            let mut setup = Setup { bytes, descriptors, made: Ok(Box::new(())) };
+            let called = remote::catch_traced(|| function.call(&mut setup));
+            self.end_if_fork();
+            match called {
+                Ok(Ok(())) => made = setup.made?,
+                Ok(Err(remote::NotHere)) => return Err(NOT_HERE.into()),
+                Err(Panic { message, location, .. }) => {
+                    return Err(format!("panicked at {location}: {message}"));
+                }
+            }
+        }
+        Ok(made)
+    }
+
     /// Does what the pool says, until it says that this was all.
     fn obey(&mut self) -> Result<(), Gone> {
         let mut slabs: Vec<Option<Array<u8>>> = Vec::new();
@@ -281,8 +285,7 @@ impl Run {
                 self.settle()
             });
             if done.is_err() {
-                // Nobody waits for the rest.
-                std::process::exit(0);
+                leave();
             }
         }
     }
@@ -335,11 +338,18 @@ impl Run {
         self.settle()
     }
 
-    /// A child that the task has forked, and that should have ended there, is to end here: line and board are its parent's, and
+    /// A child that a task has forked, and that should have ended there, is to end here: line and board are its parent's, and
     /// so are the slabs.
     #[inline(always)]
     fn is_no_fork(&self) -> Result<(), Gone> {
         if self.forks == thread::forks() { Ok(()) } else { Err(Gone) }
+    }
+
+    /// The same, of a child that was forked before the first task, or after the last.
+    fn end_if_fork(&self) {
+        if self.is_no_fork().is_err() {
+            leave();
+        }
     }
 
     /// Reads the next item if it lies in a slab, or if descriptors came with it: then it is the only one.
@@ -409,6 +419,7 @@ impl Run {
         let state = std::mem::replace(&mut self.state, Box::new(()));
         let mut last = Last { state, item: Vec::new(), descriptors: Vec::new() };
         let called = remote::catch_traced(|| farewell.call(&mut last));
+        self.end_if_fork();
         if let Err(panic) = called {
             last.item.clear();
             let _ = items::append(&mut last.item, Tag::Panicked, &panic);
@@ -416,6 +427,11 @@ impl Run {
         let report = Report { kind: Kind::State, count: 1, job: 0, worked: 0 };
         send(&self.line, &[&report.to_bytes(), &last.item[..]].concat(), &last.descriptors)
     }
+}
+
+/// Ends the process here: nobody waits for the rest.
+fn leave() -> ! {
+    std::process::exit(0)
 }
 
 /// Room for a report, and for the results of a job whose items came with it, if they are no longer than those.

@@ -179,14 +179,14 @@ fn a_pool_in_a_worker_ends_with_it() {
     assert_eq!(pool.apply(square, (3,)).unwrap(), 9);
 }
 
-/// How many tasks were done, and how many children were forked.
+/// How many tasks were done, how many children were forked, and who the last one is.
 static COUNTS: OnceLock<RawArray<u32>> = OnceLock::new();
 
 /// The child would go on with the rest of the chunk, and say so on its parent's line.
 #[test]
 fn a_task_may_fork() {
     let _watchdog = watchdog();
-    let counts = RawArray::zeroed(2).unwrap();
+    let counts = RawArray::zeroed(3).unwrap();
     let remember = |counts: RawArray<u32>| drop(COUNTS.set(counts));
     let pool = Pool::builder().workers(1).initializer(remember, (counts.clone(),)).build().unwrap();
     let pid = pool.apply(std::process::id, ()).unwrap();
@@ -196,6 +196,7 @@ fn a_task_may_fork() {
             // SAFETY: the child goes on as the worker's copy, which is what is tested; it has one thread.
             if let nix::unistd::ForkResult::Child = unsafe { nix::unistd::fork() }.unwrap() {
                 counts.fetch_add(1, 1).unwrap();
+                counts.store(2, std::process::id()).unwrap();
             }
         }
         std::thread::sleep(Duration::from_micros(100));
@@ -204,11 +205,44 @@ fn a_task_may_fork() {
     };
     let results = pool.batch().chunk_size(10).map(task, 0..20).unwrap();
     assert!(results.into_iter().eq(0..20));
+    wait_until("the child has ended", || match counts.load(2).unwrap() {
+        0 => false,
+        child => matches!(state(child), None | Some('Z')),
+    });
     // The one in the child is the twenty-first.
-    wait_until("the child has come to its end", || counts.load(0).unwrap() >= 21);
-    std::thread::sleep(Duration::from_millis(5));
-    assert_eq!(counts.to_vec(), [21, 1]);
+    assert_eq!(counts.to_vec()[..2], [21, 1]);
     assert_eq!(pool.apply(std::process::id, ()).unwrap(), pid);
+}
+
+/// The child would be a second worker, on its parent's line.
+#[test]
+fn an_initializer_and_the_maker_of_a_state_may_fork() {
+    let _watchdog = watchdog();
+    let branch = |children: RawArray<u32>| {
+        // SAFETY: the child goes on as the worker's copy, which is what is tested; it has one thread.
+        if let nix::unistd::ForkResult::Child = unsafe { nix::unistd::fork() }.unwrap() {
+            let place = children.fetch_add(0, 1).unwrap() as usize + 1;
+            children.store(place, std::process::id()).unwrap();
+            assert!(place < 2, "in a child this is nobody's business");
+        }
+        0u64
+    };
+    // How many, and who.
+    let children = RawArray::zeroed(4).unwrap();
+    let pool = Pool::builder()
+        .workers(1)
+        .initializer(move |children: RawArray<u32>| assert_eq!(branch(children), 0), (children.clone(),))
+        .with_worker_state(branch, (children.clone(),))
+        .unwrap();
+    let pid = pool.apply(|_: &mut u64, ()| std::process::id(), ()).unwrap();
+    wait_until("both were forked", || children.load(2).unwrap() != 0);
+    for child in [1, 2].map(|place| children.load(place).unwrap()) {
+        assert_ne!(child, pid);
+        wait_until("the child has ended", || matches!(state(child), None | Some('Z')));
+    }
+    assert_eq!(children.load(0).unwrap(), 2, "a child went on");
+    let pids = pool.map(|_: &mut u64, _: u32| std::process::id(), 0..100).unwrap();
+    assert_eq!((pids, pool.stats().deaths), (vec![pid; 100], 0));
 }
 
 #[test]

@@ -155,7 +155,9 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     #[inline]
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let left = self.count()?;
-        visitor.visit_seq(Elements { reader: self, left })
+        let mut elements = Elements { reader: self, left };
+        let value = visitor.visit_seq(&mut elements)?;
+        elements.end().map(|()| value)
     }
 
     #[inline]
@@ -176,7 +178,9 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     #[inline]
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let left = self.count()?;
-        visitor.visit_map(Elements { reader: self, left })
+        let mut elements = Elements { reader: self, left };
+        let value = visitor.visit_map(&mut elements)?;
+        elements.end().map(|()| value)
     }
 
     #[inline]
@@ -220,6 +224,15 @@ struct Elements<'a, 'de> {
 }
 
 impl Elements<'_, '_> {
+    /// Those that are left would be read as what comes next.
+    #[inline(always)]
+    fn end(&self) -> Result<(), Error> {
+        match self.left {
+            0 => Ok(()),
+            left => Err(unwanted(left)),
+        }
+    }
+
     /// No more than there are bytes, whatever was said.
     fn hint(&self) -> Option<usize> {
         Some(usize::try_from(self.left).map_or(self.reader.0.len(), |left| left.min(self.reader.0.len())))
@@ -298,4 +311,9 @@ impl<'de> de::VariantAccess<'de> for &mut Reader<'de> {
     ) -> Result<V::Value, Error> {
         self.deserialize_tuple(fields.len(), visitor)
     }
+}
+
+#[cold]
+fn unwanted(left: u64) -> Error {
+    de::Error::custom(format_args!("{left} elements are there that nobody wants"))
 }

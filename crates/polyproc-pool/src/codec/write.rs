@@ -304,6 +304,12 @@ macro_rules! named {
                 self.add(value)
             }
 
+            /// What is behind it would be read in its place.
+            #[cold]
+            fn skip_field(&mut self, field: &'static str) -> Result<(), Error> {
+                Err(ser::Error::custom(format_args!("a type that leaves out `{field}` now and then cannot be sent")))
+            }
+
             #[inline(always)]
             fn end(self) -> Result<(), Error> {
                 self.finish()

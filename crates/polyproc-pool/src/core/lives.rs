@@ -11,16 +11,18 @@ use std::time::Instant;
 impl Core {
     /// How many workers are to be started.
     pub(crate) fn missing(&self) -> usize {
+        let is_resting = self.respite.is_some_and(|respite| Instant::now() < respite);
+        if is_resting { 0 } else { self.lacking() }
+    }
+
+    /// How many are to be started now, or when the system may be asked again.
+    fn lacking(&self) -> usize {
         let has_work = match self.phase {
             Phase::Open => true,
             Phase::Closed => !self.turns.is_empty(),
             _ => false,
         };
-        let is_resting = self.respite.is_some_and(|respite| Instant::now() < respite);
-        if !has_work || is_resting {
-            return 0;
-        }
-        self.wanted.saturating_sub(self.staying() + self.starting)
+        if has_work { self.wanted.saturating_sub(self.staying() + self.starting) } else { 0 }
     }
 
     /// How many workers there are that were not told to end.
@@ -245,7 +247,7 @@ impl Core {
 
     /// Looks how long workers have been at what they are. Returns when to look again.
     pub(crate) fn watch(&mut self) -> Option<Instant> {
-        let mut next = self.respite.filter(|_| self.wanted > self.workers.len());
+        let mut next = self.respite.filter(|_| self.lacking() > 0);
         let mut revoked = Vec::new();
         if let Some(limit) = self.settings.timeout {
             for worker in self.workers.iter_mut().filter(|worker| !worker.jobs.is_empty() && !worker.is_gone)
@@ -267,7 +269,8 @@ impl Core {
                 if position.is_none() && now >= end {
                     // It is stopped, perhaps. Others can have what it has, unless it has begun just now.
                     revoked.extend(worker.revoke());
-                    if worker.jobs.is_empty() {
+                    // If it has, it is soon at it, or was stopped at the very moment: then nobody has called the function.
+                    if worker.jobs.is_empty() || end.checked_add(most).is_some_and(|end| now >= end) {
                         worker.kill();
                         continue;
                     }

@@ -2,7 +2,7 @@
 
 use super::{Core, Phase};
 use crate::batch::{Piece, What};
-use crate::crew::{INLINE, Stage};
+use crate::crew::{INLINE, Lease, Stage};
 use crate::error::PoolError;
 use crate::wire::{Kind, Report};
 use polyproc_pipe::RecvError;
@@ -94,6 +94,15 @@ impl Core {
                 };
                 let job = &mut worker.jobs[place];
                 let count = report.count as usize;
+                let length = length_of_results(report.kind, &bytes);
+                let room = job.out.as_ref().map_or(0, Lease::len);
+                if count > job.items.count.saturating_sub(job.reported)
+                    || report.kind == Kind::DoneInSlab && length > room
+                {
+                    // Somebody has written over it.
+                    worker.kill();
+                    return;
+                }
                 let (id, first) = (job.batch, job.items.first + job.reported);
                 job.reported += count;
                 worker.tasks += count as u64;
@@ -102,7 +111,7 @@ impl Core {
                 if report.kind != Kind::Part {
                     let mut job = worker.finish(place).expect("found above");
                     out = job.out.take().filter(|_| report.kind == Kind::DoneInSlab);
-                    worker.long = match length_of_results(report.kind, &bytes) {
+                    worker.long = match length {
                         ..=INLINE => 0,
                         length => worker.long.max(length),
                     };
@@ -115,7 +124,7 @@ impl Core {
                     self.spare.put(Arc::into_inner(job.items.bytes).unwrap_or_default());
                 }
                 let what = match out {
-                    Some(slab) => What::Lent { slab, length: length_of_results(report.kind, &bytes) },
+                    Some(slab) => What::Lent { slab, length },
                     None => What::Items { bytes, at: Report::SIZE, descriptors },
                 };
                 if count > 0 {

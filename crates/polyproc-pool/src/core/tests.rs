@@ -3,6 +3,7 @@
 use super::*;
 use crate::crew::Stage;
 use crate::items::{self, Appended, Parcel, Tag};
+use crate::wire::{Kind, Report};
 use crate::worker::{Initialize, Map};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -152,4 +153,70 @@ fn a_line_is_armed_again_after_a_part_of_a_message() {
         scene.core.receive();
         scene.core.batch(id).settled == 1
     });
+}
+
+/// A worker that says more than it can know has been written over: what it was given is told by its death.
+#[test]
+fn reports_of_more_than_there_is_are_not_believed() {
+    let _watchdog = watchdog();
+    for (kind, count, length) in [
+        (Kind::Part, 2, 0),
+        (Kind::Done, u32::MAX, 0),
+        (Kind::DoneInSlab, 1, u64::MAX),
+        (Kind::DoneInSlab, 1, 9),
+    ] {
+        let mut scene = Scene::new(Settings::default());
+        let id = scene.submit_gated(0..1);
+        let job = scene.core.workers[0].jobs[0].number;
+        let report = Report { kind, count, job, worked: 0 };
+        let bytes = [&report.to_bytes()[..], &u64::to_le_bytes(length)].concat();
+        scene.core.take_report(0, bytes, Vec::new());
+        assert!(scene.core.workers[0].is_doomed, "{kind:?}");
+        assert_eq!((scene.core.batch(id).settled, scene.core.workers[0].jobs.len()), (0, 1), "{kind:?}");
+        assert_eq!(scene.core.workers[0].long, 0, "{kind:?}");
+    }
+}
+
+/// Whoever looks when nothing is to be done looks for ever.
+#[test]
+fn the_system_is_asked_again_only_for_a_worker_that_is_wanted() {
+    let _watchdog = watchdog();
+    let mut scene = Scene::new(Settings::default());
+    scene.submit_gated(0..1);
+    scene.wait_for_begin_of(0);
+    scene.core.wanted = 2;
+    let respite = Some(Instant::now());
+    scene.core.respite = respite;
+    assert_eq!(scene.core.watch(), respite);
+    assert_eq!(scene.core.missing(), 1);
+    scene.core.phase = Phase::Closed;
+    assert_eq!((scene.core.watch(), scene.core.missing()), (None, 0));
+    // In place of one that is about to leave.
+    scene.core.phase = Phase::Open;
+    scene.core.wanted = 1;
+    scene.core.workers[0].is_leaving = true;
+    assert_eq!((scene.core.watch(), scene.core.missing()), (respite, 1));
+}
+
+/// As if it had been stopped in the middle of its first word: the gate says that it has begun, and nothing says what it is at.
+#[test]
+fn a_worker_that_stands_still_where_it_begins_a_task_is_replaced() {
+    let _watchdog = watchdog();
+    let limit = Duration::from_secs(1);
+    let mut scene = Scene::new(Settings { timeout: Some(limit), ..Settings::default() });
+    let pid = Pid::from_raw(i32::try_from(scene.core.workers[0].process.pid()).unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    wait_until("it is stopped", || state(scene.core.workers[0].process.pid()) == Some('T'));
+    let id = scene.submit_gated(0..1);
+    let worker = &mut scene.core.workers[0];
+    assert!(worker.board.begin(0, worker.jobs[0].number) && worker.position().is_none());
+    for (times, is_doomed) in [(9, false), (11, false), (19, false), (21, true)] {
+        scene.core.workers[0].since = Instant::now().checked_sub(limit * times).unwrap();
+        scene.core.watch();
+        assert_eq!(scene.core.workers[0].is_doomed, is_doomed, "{times}");
+    }
+    wait_until("it is dead", || !scene.core.workers[0].process.is_alive());
+    scene.core.bury(0);
+    // Its function was not called: another worker may have it.
+    assert_eq!((scene.core.batch(id).queued, scene.core.batch(id).settled), (1, 0));
 }
