@@ -115,6 +115,10 @@ pub trait Codec<T> {
 }
 
 /// Serialised by `postcard`: for every type that serde takes.
+///
+/// It writes values only, in order, and no names. A type that leaves fields out where it is written but not where it is read
+/// (`skip_serializing_if` without `default` on both sides, `skip_serializing` alone, a skipped variant before others) is read as
+/// other values; one that has to see what comes next (`untagged`, `flatten`, tags inside) is an error.
 #[derive(Clone, Copy, Debug)]
 pub enum Postcard {}
 
