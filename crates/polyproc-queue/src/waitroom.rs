@@ -42,6 +42,8 @@
 //!   the owner is inside then, the sleeper sleeps on that, too, and its leaving wakes. If not, its next visit takes the mutex.
 //! - **The sleeper has looked for news and does not sleep yet when the holder wakes**: the door, or the bell, is not what it was
 //!   before the holder published, so it does not begin to. What the door becomes when somebody comes, nobody else makes of it.
+//! - **The holder publishes nothing**: the door, once raised, never is again what it was before. Others have found it raised,
+//!   and not changed it.
 //! - **The holder dies**, from raising to lowering: the kernel wakes one who sleeps on the door. **With a herald**: one who sleeps
 //!   on that. **Having lowered it to 0, before the wake**: the kernel finds it 0 with the operation pending, and wakes one, the
 //!   one that there is. If somebody has come in between, so that it is not 0, that one has woken the other first.
@@ -321,10 +323,9 @@ fn next(number: u32) -> u32 {
 impl Drop for Herald<'_> {
     fn drop(&mut self) {
         match self.raised {
-            // Nothing has happened. What the dead have left is as good as somebody asleep.
-            Some((door, seen)) if self.is_door(door) => {
-                self.lower(door, if seen & OWNER_DIED != 0 { ASLEEP } else { seen }, false);
-            }
+            // By this one nothing has happened, but by others meanwhile: whoever came before it was raised and does not sleep
+            // yet looks again.
+            Some((door, _)) if self.is_door(door) => self.lower(door, ASLEEP, false),
             Some((herald, seen)) => self.lower(herald, next(seen), false),
             None => {}
         }
