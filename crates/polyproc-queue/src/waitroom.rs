@@ -414,13 +414,14 @@ impl<'r> Sleeper<'r> {
                 (true, _) => door | came(),
             };
             // Relaxed: ordered by the door.
+            let alone = room.alone.load(Ordering::Relaxed);
+            let wakes = !words.is_empty() && alone != 0 && (door == NOBODY || overtakes());
             if words.is_empty() {
                 room.alone.store(place as u32 + 1, Ordering::Relaxed);
-            } else if room.alone.load(Ordering::Relaxed) != 0 && (door == NOBODY || overtakes()) {
+            } else if wakes {
                 // One sleeps that does not know of this one, and is to be woken before it is: by somebody who may die on the way
                 // to that, or by those who would wake this one first.
                 word.wake_all();
-                room.alone.store(0, Ordering::Relaxed);
             }
             if next == door && is_owned(door) {
                 if self.known.replace(true) {
@@ -433,6 +434,11 @@ impl<'r> Sleeper<'r> {
             // SeqCst: before the look at the lock, and for the news.
             if word.compare_exchange(door, next, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
                 self.known.set(true);
+                if wakes {
+                    // Once more: it may have fallen asleep since. From here on it does not.
+                    word.wake_all();
+                    room.alone.store(0, Ordering::Relaxed);
+                }
                 return (next, bell);
             }
         }
