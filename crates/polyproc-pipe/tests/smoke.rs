@@ -299,6 +299,20 @@ fn one_direction_ends_and_the_other_goes_on() {
     here.close_send().unwrap();
 }
 
+/// Nor does it cost anything that was sent before, if a long message has just been taken back for want of room.
+#[test]
+fn the_end_of_a_direction_leaves_what_was_sent() {
+    let _dog = watchdog();
+    for length in (0..600).step_by(8) {
+        let (here, there) = pipe_with_capacity::<Vec<u8>, Vec<u8>, Bytes>(4096).unwrap();
+        here.send(vec![3; length]).unwrap();
+        assert!(matches!(here.try_send(vec![4; 1 << 20]), Err(SendError::Full(_))));
+        here.close_send().unwrap();
+        let received = there.iter().collect::<Result<Vec<_>, _>>().unwrap();
+        assert_eq!(received, [vec![3; length]], "{length} bytes");
+    }
+}
+
 /// The end of a direction wakes who sleeps, though the ring is full in the other direction, and in this one.
 #[test]
 fn the_end_of_a_direction_needs_no_room_and_wakes_who_sleeps() {

@@ -92,7 +92,8 @@ impl RawQueue {
         let (head, number) = header.taken.0.mark.get();
         let need = HEADER + (length as u64).next_multiple_of(HEADER);
         let mut tail = consumers.tail_seen.load(Ordering::Relaxed);
-        if tail.wrapping_sub(head) < need * most as u64 {
+        // Any number of messages without bytes has room in a vector.
+        if tail.wrapping_sub(head) < need.saturating_mul(most as u64) {
             let none = tail == head;
             if none {
                 consumers.chase.pause();

@@ -115,6 +115,27 @@ impl Stage {
         }
     }
 
+    /// Comes to put something, and does not, as a producer whose message is too large. Others do something when it has released the
+    /// lock, and has not said yet that there is no news.
+    ///
+    /// # Panics
+    ///
+    /// If the calling thread holds the lock.
+    pub fn put_nothing(&self, others: impl FnOnce()) {
+        let side = self.side();
+        // SAFETY: the stage outlives the threads of a model.
+        unsafe { side.lock_until(Deadline::NEVER) }.unwrap();
+        // Who vanishes drops nothing.
+        let mut herald = None;
+        if self.room.is_occupied() {
+            herald = Some(ManuallyDrop::new(self.room.raise()));
+        }
+        // SAFETY: locked above.
+        unsafe { side.unlock() };
+        others();
+        drop(herald.map(ManuallyDrop::into_inner));
+    }
+
     fn publish(&self, count: u32) {
         let put = self.put.load(Ordering::Relaxed);
         self.put.store(put + u64::from(count), Ordering::Release);

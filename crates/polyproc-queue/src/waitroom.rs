@@ -42,6 +42,8 @@
 //!   the owner is inside then, the sleeper sleeps on that, too, and its leaving wakes. If not, its next visit takes the mutex.
 //! - **The sleeper has looked for news and does not sleep yet when the holder wakes**: the door, or the bell, is not what it was
 //!   before the holder published, so it does not begin to. What the door becomes when somebody comes, nobody else makes of it.
+//! - **The holder publishes nothing**: the door, once raised, never is again what it was before. Others have found it raised,
+//!   and not changed it.
 //! - **The holder dies**, from raising to lowering: the kernel wakes one who sleeps on the door. **With a herald**: one who sleeps
 //!   on that. **Having lowered it to 0, before the wake**: the kernel finds it 0 with the operation pending, and wakes one, the
 //!   one that there is. If somebody has come in between, so that it is not 0, that one has woken the other first.
@@ -321,10 +323,9 @@ fn next(number: u32) -> u32 {
 impl Drop for Herald<'_> {
     fn drop(&mut self) {
         match self.raised {
-            // Nothing has happened. What the dead have left is as good as somebody asleep.
-            Some((door, seen)) if self.is_door(door) => {
-                self.lower(door, if seen & OWNER_DIED != 0 { ASLEEP } else { seen }, false);
-            }
+            // By this one nothing has happened, but by others meanwhile: whoever came before it was raised and does not sleep
+            // yet looks again.
+            Some((door, _)) if self.is_door(door) => self.lower(door, ASLEEP, false),
             Some((herald, seen)) => self.lower(herald, next(seen), false),
             None => {}
         }
@@ -413,13 +414,14 @@ impl<'r> Sleeper<'r> {
                 (true, _) => door | came(),
             };
             // Relaxed: ordered by the door.
+            let alone = room.alone.load(Ordering::Relaxed);
+            let wakes = !words.is_empty() && alone != 0 && (door == NOBODY || overtakes());
             if words.is_empty() {
                 room.alone.store(place as u32 + 1, Ordering::Relaxed);
-            } else if room.alone.load(Ordering::Relaxed) != 0 && (door == NOBODY || overtakes()) {
+            } else if wakes {
                 // One sleeps that does not know of this one, and is to be woken before it is: by somebody who may die on the way
                 // to that, or by those who would wake this one first.
                 word.wake_all();
-                room.alone.store(0, Ordering::Relaxed);
             }
             if next == door && is_owned(door) {
                 if self.known.replace(true) {
@@ -432,6 +434,11 @@ impl<'r> Sleeper<'r> {
             // SeqCst: before the look at the lock, and for the news.
             if word.compare_exchange(door, next, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
                 self.known.set(true);
+                if wakes {
+                    // Once more: it may have fallen asleep since. From here on it does not.
+                    word.wake_all();
+                    room.alone.store(0, Ordering::Relaxed);
+                }
                 return (next, bell);
             }
         }

@@ -221,3 +221,15 @@ fn a_copy_that_panics_leaves_the_message_and_holds_up_nobody() {
     queue.put(vec![7]).unwrap();
     assert_eq!(queue.try_get().unwrap(), [7]);
 }
+
+/// By one who always gets, too, and into a vector that has room for any number.
+#[test]
+fn messages_without_bytes_are_counted() {
+    let queue = Queue::<(), Raw>::new().unwrap();
+    for _ in 0..10_000 {
+        queue.put_many([(), (), ()]).unwrap();
+        assert_eq!(queue.get_many(2).unwrap().len(), 2);
+        assert_eq!(queue.get_many(usize::MAX).unwrap().len(), 1);
+        assert!(queue.try_get_many(usize::MAX).is_err());
+    }
+}

@@ -112,6 +112,20 @@ fn mortal_putter_of_two(mortal: Option<u32>) -> End {
     end
 }
 
+/// One comes to put and does not; meanwhile another puts a message. One waits, or is about to.
+fn one_puts_nothing() {
+    let stage = Arc::new(Stage::default());
+    let taker = taker(&stage, 1);
+    let other = stage.clone();
+    run(6, None, || {
+        stage.put_nothing(|| {
+            let other = spawn(move || run(7, None, || other.put(1)));
+            assert_eq!(other.join().unwrap(), End::Finished);
+        });
+    });
+    assert_eq!(taker.join().unwrap(), End::Finished);
+}
+
 /// Two put, one of them mortal, for two that wait.
 #[cfg(polyproc_shuttle)]
 fn mortal_among_two(mortal: Option<u32>) -> End {
@@ -171,6 +185,12 @@ fn a_holder_that_vanishes_at_the_second_message_strands_nobody() {
     let steps = MODEL.vanish_at_every_step(2, mortal_putter_of_two);
     assert!(steps >= 20, "the mortal thread had only {steps} steps");
     println!("vanished at {steps} steps of a holder, two messages");
+}
+
+#[test]
+fn one_that_comes_and_puts_nothing_strands_nobody() {
+    let _turn = one_at_a_time();
+    MODEL.explore(3, one_puts_nothing);
 }
 
 #[test]

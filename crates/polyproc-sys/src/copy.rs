@@ -76,6 +76,7 @@ fn append_long(to: &mut Vec<u8>, bytes: &[u8]) {
 #[cfg(target_arch = "x86_64")]
 mod wide {
     use core::arch::asm;
+    use core::arch::x86_64::_mm256_zeroupper;
 
     const STEP: usize = 128;
 
@@ -115,6 +116,8 @@ mod wide {
         }
         // SAFETY: the caller's; so many are done.
         unsafe { rest(from, to, done, length) };
+        // By itself the compiler does not: it knows of the lower halves of what is lost in assembly, and no more.
+        _mm256_zeroupper();
     }
 
     /// Stores that do not read the destination's lines first, and leave none of them in the cache.
@@ -153,6 +156,8 @@ mod wide {
         unsafe { asm!("sfence", options(nostack, preserves_flags)) };
         // SAFETY: the caller's; so many are done.
         unsafe { rest(from, to, done, length) };
+        // By itself the compiler does not: it knows of the lower halves of what is lost in assembly, and no more.
+        _mm256_zeroupper();
     }
 
     /// So many bytes are before the destination's first place that is aligned to 32, and at least one.
@@ -278,6 +283,39 @@ mod tests {
                     let others = target[..behind].iter().chain(&target[behind + length..]);
                     assert!(others.copied().all(|byte| byte == 0), "{name}, {length} bytes to {behind}");
                 }
+            }
+        }
+    }
+
+    /// Else other code that uses the lower halves waits for the upper ones, on some processors.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_upper_halves_of_the_registers_are_left_empty() {
+        #[target_feature(enable = "avx")]
+        unsafe fn copy_and_look(way: Copy, from: &[u8], to: &mut [u8]) -> u128 {
+            let mut upper = 0u128;
+            // SAFETY: as many bytes are in both.
+            unsafe { way(from.as_ptr(), to.as_mut_ptr(), from.len()) };
+            // SAFETY: reads what the copy has left in some registers, and writes the 16 bytes.
+            unsafe {
+                core::arch::asm!(
+                    "vorps ymm0, ymm0, ymm1",
+                    "vorps ymm0, ymm0, ymm2",
+                    "vorps ymm0, ymm0, ymm3",
+                    "vextractf128 xmm0, ymm0, 1",
+                    "vmovups [{upper}], xmm0",
+                    upper = in(reg) &raw mut upper,
+                    out("xmm0") _,
+                    options(nostack, preserves_flags)
+                );
+            }
+            upper
+        }
+        if std::is_x86_feature_detected!("avx") {
+            let (from, mut to) = (vec![0xff; 5_000], vec![0; 5_000]);
+            for (name, way) in ways() {
+                // SAFETY: the processor has it.
+                assert_eq!(unsafe { copy_and_look(way, &from, &mut to) }, 0, "{name}");
             }
         }
     }

@@ -73,7 +73,7 @@ impl Sender {
         (self.place.capacity / 2 - HEADER) as usize
     }
 
-    /// Whether a record of so many bytes fits, as far as is known. Leaves room for an abort behind it.
+    /// Whether a record of so many bytes fits, as far as is known. Leaves room for an abort behind it, and for the end behind that.
     #[inline(always)]
     pub(crate) fn has_room(&self, length: usize) -> bool {
         self.has_room_for(HEADER + padded(length as u64))
@@ -81,8 +81,8 @@ impl Sender {
 
     #[inline(always)]
     fn has_room_for(&self, record: u64) -> bool {
-        // Behind it an abort, and the zero.
-        self.tail.wrapping_sub(self.head_seen) + record + 2 * HEADER <= self.place.capacity
+        // Behind it an abort, the record that nothing more comes, and the zero.
+        self.tail.wrapping_sub(self.head_seen) + record + 3 * HEADER <= self.place.capacity
     }
 
     /// Whether it fits now.

@@ -448,6 +448,33 @@ fn the_last_record_fits_into_a_full_ring() {
     assert_eq!(rig.receiver.front(), Ok(Front::Final));
 }
 
+/// Whatever is left behind the part, as little as a sender leaves.
+#[test]
+fn the_last_record_fits_behind_a_message_that_was_taken_back() {
+    for length in (0..256).step_by(8) {
+        let mut rig = rig();
+        rig.send(&vec![7; length]);
+        assert_eq!(rig.sender.finds_room(100 + 8), Ok(true));
+        rig.sender.write_first(10_000, &[1; 100], 0).unwrap();
+        while rig.sender.finds_room(120).unwrap() {
+            rig.sender.write_next(&[2; 120], false).unwrap();
+        }
+        rig.sender.write_abort().unwrap();
+        rig.sender.write_final().unwrap();
+        let front = rig.receiver.front();
+        assert_eq!(front, Ok(Front::Whole(length, 0)), "the first message is of {length} bytes");
+        rig.receiver.take_into(front.unwrap(), &mut Vec::new());
+        let mut torso = Vec::new();
+        loop {
+            match rig.receiver.front().unwrap() {
+                Front::Final => break,
+                Front::Nothing => panic!("there is an end"),
+                front => rig.receiver.take_into(front, &mut torso),
+            }
+        }
+    }
+}
+
 #[test]
 fn an_end_in_the_middle_of_a_message_is_refused() {
     let mut rig = rig();
