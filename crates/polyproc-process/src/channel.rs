@@ -13,10 +13,10 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use polyproc_memory::handover::Descriptor;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::{self, IoSlice, Write};
+use std::fs::{File, Permissions};
+use std::io::{self, IoSlice, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::PermissionsExt;
 
 /// The longest body that travels in the packet itself.
 const INLINE_MAX: usize = 64 << 10;
@@ -205,6 +205,8 @@ fn to_file(parts: &[&[u8]]) -> io::Result<OwnedFd> {
         result => result?,
     };
     let mut file = File::from(file);
+    // Born with mode 0777, and open(2) of /proc/PID/fd/N goes by the mode.
+    file.set_permissions(Permissions::from_mode(0o600))?;
     for part in parts {
         file.write_all(part)?;
     }
@@ -253,14 +255,18 @@ fn receive_packet(socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<Opti
 }
 
 fn from_file(file: OwnedFd, length: u64) -> io::Result<Vec<u8>> {
-    let file = File::from(file);
+    let mut file = File::from(file);
     if file.metadata()?.len() != length {
         return Err(malformed());
     }
-    let mut body = vec![0; usize::try_from(length).map_err(|_| malformed())?];
-    // The offset is where the sender stopped writing, so it plays no part.
-    file.read_exact_at(&mut body, 0)?;
-    Ok(body)
+    let length = usize::try_from(length).map_err(|_| malformed())?;
+    let mut body = Vec::new();
+    // A file may be said to be of any length, and take no memory.
+    body.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    // The offset is where the sender stopped writing. Nobody else uses it.
+    file.rewind()?;
+    file.read_to_end(&mut body)?;
+    if body.len() == length { Ok(body) } else { Err(malformed()) }
 }
 
 fn malformed() -> io::Error {
@@ -346,6 +352,26 @@ mod tests {
         send_packet(ours.as_fd(), &[IoSlice::new(&prefix(0, 1, false))], &[]).unwrap();
         send_packet(ours.as_fd(), &[IoSlice::new(&[0])], &[]).unwrap();
         assert_eq!(receive(theirs.as_fd(), 0).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_long_body_is_for_its_owner_and_cannot_be_changed() {
+        let file = File::from(to_file(&[b"part", b"part"]).unwrap());
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+        assert!(file.set_len(4).is_err() && file.set_len(9).is_err());
+        assert!((&file).write_all(b"other").is_err());
+        assert_eq!(from_file(file.into(), 8).unwrap(), b"partpart");
+    }
+
+    /// Its length is whatever somebody has said, and nothing is behind it.
+    #[test]
+    fn a_body_larger_than_memory_is_an_error() {
+        let file = File::from(memfd_create(c"large", MFdFlags::MFD_CLOEXEC).unwrap());
+        file.set_len(1 << 60).unwrap();
+        let (ours, theirs) = pair().unwrap();
+        let prefix = Prefix { length: 1 << 60, descriptors: 1, in_file: true }.to_bytes();
+        send_packet(ours.as_fd(), &[IoSlice::new(&prefix)], &[file.as_raw_fd()]).unwrap();
+        assert_eq!(receive(theirs.as_fd(), 0).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
     }
 
     #[test]
