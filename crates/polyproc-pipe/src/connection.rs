@@ -26,7 +26,7 @@ const CAPACITY: [usize; 2] = [128 << 10, 1 << 20];
 ///
 /// # Errors
 ///
-/// Out of memory, or of descriptors.
+/// Out of memory, or of descriptors; `Unsupported` where threads have no robust lists, see [`polyproc_sys::robust::check`].
 ///
 /// # Example
 ///

@@ -15,6 +15,7 @@ use polyproc_memory::{Kind, Object, Shape, handover};
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::backoff::Patience;
 use polyproc_sys::deadline::Deadline;
+use polyproc_sys::robust;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -109,6 +110,8 @@ fn allocate(object: &Object, side: u8, offset: u64, length: u64) -> io::Result<(
 impl End {
     /// Both ends of a new pipe, whose rings use so many bytes at first.
     pub(crate) fn pair(shape: &Shape, capacity: u64) -> io::Result<(End, End)> {
+        // Whoever sends or receives is known by what a thread knows of itself.
+        robust::check()?;
         let object = Object::with_reserve(shape, 2 * shape.count as usize)?;
         let (first, second) = socket::pair()?;
         let ticket = |side| Ticket {

@@ -10,6 +10,7 @@ use crate::state::StatePool;
 use crate::worker::{Initialize, Initialized, MakeState, SendState};
 use polyproc_process::remote::Remote;
 use polyproc_process::{Function, cpu_count};
+use polyproc_sys::robust;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -171,6 +172,8 @@ impl Builder {
         if workers == 0 {
             return Err(PoolError::NoWorkers);
         }
+        // Its threads and its workers would find out only later.
+        robust::check()?;
         let hub = Arc::new(Hub::new(Core::new(self.settings, workers))?);
         hub.open()?;
         let supervisor = {
