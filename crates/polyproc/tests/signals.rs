@@ -1,7 +1,8 @@
-//! Signals neither end a wait nor prolong it, whatever is waited for.
+//! Signals neither end a wait nor prolong it, whatever is waited for; and no wait asks for the time of day, which jumps.
 
 use polyproc::{
-    Barrier, Condition, Event, JoinableQueue, Mutex, Process, Queue, RwLock, Semaphore, Value, pipe, wait,
+    Barrier, Condition, Event, JoinableQueue, Mutex, Pool, Process, Queue, RwLock, Semaphore, Value, pipe,
+    wait,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -41,6 +42,41 @@ fn takes_its_time(what: &str, wait: impl FnOnce() -> bool) {
     assert!(ALARMS.load(Ordering::Relaxed) > before + 5, "{what} was hardly interrupted");
 }
 
+/// From now on, whoever waits for a time of day, and not for one that only goes forward, dies of it.
+fn forbid_the_time_of_day() {
+    let instruction = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
+    let load = |offset: u32| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0);
+    // How many of the next instructions are left out, if it is so and if not.
+    let equal = |k: u32, jt, jf| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k, jt, jf);
+    let any_bit = |k: u32, jt, jf| instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, k, jt, jf);
+    let answer = |k: u32| instruction(libc::BPF_RET | libc::BPF_K, k, 0, 0);
+    // `struct seccomp_data`: the number of the call, and 16 bytes in, its arguments.
+    let argument = |index: u32| load(16 + 8 * index);
+    let mut filter = [
+        load(0),
+        equal(libc::SYS_futex as u32, 4, 0),
+        equal(libc::SYS_futex_waitv as u32, 7, 0),
+        equal(libc::SYS_timerfd_settime as u32, 9, 0),
+        equal(libc::SYS_semtimedop as u32, 8, 0),
+        answer(libc::SECCOMP_RET_ALLOW),
+        argument(1),
+        any_bit(libc::FUTEX_CLOCK_REALTIME as u32, 0, 4),
+        // Without a time, as the C library's own waits are, the clock does not matter.
+        argument(3),
+        equal(0, 2, 3),
+        argument(4),
+        equal(libc::CLOCK_MONOTONIC as u32, 0, 1),
+        answer(libc::SECCOMP_RET_ALLOW),
+        answer(libc::SECCOMP_RET_KILL_PROCESS),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the call takes plain numbers.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    // SAFETY: the program is readable, and so is its filter.
+    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    assert_eq!(result, 0, "seccomp: {}", std::io::Error::last_os_error());
+}
+
 /// In a process of its own: the signals are for its only thread.
 fn waits(rwlock: RwLock<u8>, written: RwLock<u8>) {
     let (semaphore, event, condition) =
@@ -76,6 +112,34 @@ fn signals_neither_end_nor_prolong_a_wait() -> polyproc::Result<()> {
     let (rwlock, written) = (RwLock::new(0u8)?, RwLock::new(0u8)?);
     let (_reading, _writing) = (rwlock.read()?, written.write()?);
     Process::spawn(waits, (rwlock.clone(), written.clone()))?.join()?;
+    Ok(())
+}
+
+/// The same, and some more, where no wait may ask for the time of day.
+fn waits_by_a_steady_clock(rwlock: RwLock<u8>, written: RwLock<u8>, held: Mutex<u8>) {
+    let never = Event::new().unwrap();
+    let (pool, process) =
+        (Pool::new(1).unwrap(), Process::spawn(|never: Event| never.wait(), (never.clone(),)));
+    forbid_the_time_of_day();
+    waits(rwlock, written);
+    takes_its_time("a lock", || held.lock_timeout(TIMEOUT).is_ok());
+    let process = process.unwrap();
+    takes_its_time("a process", || process.join_timeout(TIMEOUT).is_ok());
+    let result = pool.apply_async(|never: Event| never.wait(), (never.clone(),));
+    takes_its_time("a result", || result.get_timeout(TIMEOUT).is_ok());
+    pool.close();
+    takes_its_time("a pool", || pool.join_timeout(TIMEOUT).is_ok());
+    never.set();
+    process.join().unwrap();
+    pool.join().unwrap();
+}
+
+#[test]
+fn no_wait_asks_for_the_time_of_day() -> polyproc::Result<()> {
+    let (rwlock, written, held) = (RwLock::new(0u8)?, RwLock::new(0u8)?, Mutex::new(0u8)?);
+    let (_reading, _writing, _locked) = (rwlock.read()?, written.write()?, held.lock()?);
+    let handles = (rwlock.clone(), written.clone(), held.clone());
+    Process::spawn(waits_by_a_steady_clock, handles)?.join()?;
     Ok(())
 }
 
