@@ -192,3 +192,43 @@ impl fmt::Debug for RawCondition<'_> {
             .finish()
     }
 }
+
+#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+mod tests {
+    use super::*;
+    use polyproc_mutex::RawMutex;
+    use polyproc_testing::{wait_until, watchdog};
+
+    /// As if all had been notified 2^32 times, less a few.
+    #[test]
+    fn the_number_of_times_that_all_were_notified_wraps() {
+        let _watchdog = watchdog();
+        let (queue, slots, mutex) = (Queue::new(), [const { Slot::new() }; 3], RawMutex::new());
+        let condition = RawCondition::new(&queue, &slots);
+        queue.all.store(u32::MAX - 1, Ordering::Relaxed);
+        queue.rung.store(u32::MAX - 1, Ordering::Relaxed);
+        let lock = || {
+            // SAFETY: the mutex stays where it is to the end of the test.
+            unsafe { mutex.lock_until(Deadline::NEVER) }.unwrap();
+        };
+        // SAFETY: each caller has locked.
+        let unlock = || unsafe { mutex.unlock() };
+        for times in 0..4u32 {
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        lock();
+                        // SAFETY: queue and slots stay where they are, the lock is held, and nothing here panics.
+                        let waited = unsafe { condition.wait(Deadline::NEVER, unlock, lock) };
+                        unlock();
+                        assert_eq!(waited, Ok(((), Ended::Notified)));
+                    });
+                }
+                wait_until("both wait", || condition.waiting() == 2);
+                assert_eq!(condition.notify_all(), 2);
+            });
+            assert_eq!(queue.all.load(Ordering::Relaxed), times.wrapping_sub(1));
+            assert_eq!(queue.rung.load(Ordering::Relaxed), times.wrapping_sub(1));
+        }
+    }
+}

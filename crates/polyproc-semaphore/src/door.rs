@@ -89,3 +89,42 @@ impl Door {
 fn numbered(now: u32, state: u32) -> u32 {
     (now & !STATE).wrapping_add(NEXT) | state
 }
+
+#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+#[allow(unsafe_code, reason = "for the protocol as it is, without handles")]
+mod tests {
+    use super::*;
+    use crate::{Cell, Head, RawSemaphore};
+    use polyproc_sys::deadline::Deadline;
+    use polyproc_testing::{wait_until, watchdog};
+
+    /// As if there had been news 2^30 times, less a few: which takes no more than an hour.
+    #[test]
+    fn numbers_wrap() {
+        let _watchdog = watchdog();
+        let (head, cells) = (Head::new(), [Cell::new()]);
+        let before = !STATE - 3 * NEXT;
+        head.door.0.store(before, Ordering::Relaxed);
+        let semaphore = RawSemaphore::new(&head, &cells);
+        // SAFETY: head and cells stay where they are to the end of the test.
+        let acquire = || unsafe { semaphore.acquire_until(0, Deadline::NEVER) }.unwrap();
+        // SAFETY: each caller has acquired it.
+        let put_back = |permit| unsafe { semaphore.put_back(permit) };
+        for _ in 0..5 {
+            let permit = acquire();
+            std::thread::scope(|scope| {
+                let waiter = scope.spawn(|| put_back(acquire()));
+                wait_until("it is about to sleep", || !head.door.is_quiet());
+                put_back(permit);
+                waiter.join().unwrap();
+            });
+        }
+        assert!(head.door.0.load(Ordering::Relaxed) < before, "they did not wrap");
+        // Both steps, each by itself.
+        let (door, gate) = (Door(Futex::new(!STATE)), Futex::new(0));
+        assert_eq!(door.announce().1, ASLEEP);
+        door.0.store(!STATE | ASLEEP, Ordering::Relaxed);
+        door.tell(&gate, 1);
+        assert_eq!(door.0.load(Ordering::Relaxed), NOBODY, "nobody slept");
+    }
+}

@@ -96,3 +96,50 @@ impl RawMutex {
         }
     }
 }
+
+#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+mod tests {
+    use super::*;
+    use polyproc_sys::deadline::Deadline;
+    use polyproc_testing::{wait_until, watchdog};
+
+    fn lock(mutex: &RawMutex) {
+        // SAFETY: the mutex of a test stays where it is to its end.
+        unsafe { mutex.lock_until(Deadline::NEVER) }.unwrap();
+    }
+
+    fn unlock(mutex: &RawMutex) {
+        // SAFETY: each caller has locked.
+        unsafe { mutex.unlock() };
+    }
+
+    /// As if a thousand waiters had been killed, each after the lock had been released in vain often enough.
+    #[test]
+    fn the_numbers_of_censuses_wrap() {
+        let _watchdog = watchdog();
+        let mutex = RawMutex::new();
+        let last = !COUNT;
+        mutex.census.store(last, Ordering::Relaxed);
+        for number in [last, 0, NEXT] {
+            assert_eq!(mutex.census.load(Ordering::Relaxed), number);
+            // Three have died, and nobody is left to take them off.
+            mutex.census.store(number | 3, Ordering::Relaxed);
+            mutex.useless.store(patience(), Ordering::Relaxed);
+            lock(&mutex);
+            let next = number.wrapping_add(NEXT);
+            assert_eq!(mutex.census.load(Ordering::Relaxed), next);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    lock(&mutex);
+                    unlock(&mutex);
+                });
+                wait_until("one is counted", || mutex.census.load(Ordering::Relaxed) == next + 1);
+                // Who was counted in the one before takes nobody off.
+                mutex.take_off(number | 3);
+                assert_eq!(mutex.census.load(Ordering::Relaxed), next + 1);
+                unlock(&mutex);
+            });
+            assert_eq!(mutex.census.load(Ordering::Relaxed), next, "nobody sleeps");
+        }
+    }
+}
