@@ -1,8 +1,8 @@
 //! Signals neither end a wait nor prolong it, whatever is waited for; and no wait asks for the time of day, which jumps.
 
 use polyproc::{
-    Barrier, Condition, Event, JoinableQueue, Mutex, Pool, Process, Queue, RwLock, Semaphore, Value, pipe,
-    wait,
+    Barrier, Builder, Condition, Event, JoinableQueue, Mutex, Pool, Process, Queue, RwLock, Semaphore, Value,
+    pipe, wait,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -118,12 +118,12 @@ fn signals_neither_end_nor_prolong_a_wait() -> polyproc::Result<()> {
 /// The same, and some more, where no wait may ask for the time of day.
 fn waits_by_a_steady_clock(rwlock: RwLock<u8>, written: RwLock<u8>, held: Mutex<u8>) {
     let never = Event::new().unwrap();
-    let (pool, process) =
-        (Pool::new(1).unwrap(), Process::spawn(|never: Event| never.wait(), (never.clone(),)));
+    let pool = Pool::new(1).unwrap();
+    // Ends with this process, also if that dies of a wait.
+    let process = Builder::new().daemon(true).spawn(|never: Event| never.wait(), (never.clone(),)).unwrap();
     forbid_the_time_of_day();
     waits(rwlock, written);
     takes_its_time("a lock", || held.lock_timeout(TIMEOUT).is_ok());
-    let process = process.unwrap();
     takes_its_time("a process", || process.join_timeout(TIMEOUT).is_ok());
     let result = pool.apply_async(|never: Event| never.wait(), (never.clone(),));
     takes_its_time("a result", || result.get_timeout(TIMEOUT).is_ok());
