@@ -297,6 +297,10 @@ impl RawQueue {
     /// Claims the message that comes next. `None` if there are too many claims.
     pub(crate) fn claim(&self, deadline: Deadline) -> Result<Option<Claimed>, GetRefusal> {
         let (mut consumer, front) = self.consume_front(deadline)?;
+        // Beside the consumers' lock.
+        if !thread::current().has_room() {
+            return Err(GetRefusal::TooManyLocks);
+        }
         Ok(consumer.claim(&front).map(|slot| Claimed { slot, front }))
     }
 

@@ -240,6 +240,14 @@ fn a_panic_in_the_middle_of_many_holds_up_nobody() {
     Child::run(|| assert_eq!(takes(Duration::ZERO, || queue.get_many(9).unwrap()), [1, 7, 2])).join();
     queue.put(3).unwrap();
     assert_eq!(queue.get().unwrap(), 3);
+    // Nor by one that is got by itself.
+    for _ in 0..OFTEN {
+        queue.put(1).unwrap();
+        assert_eq!(queue.get().unwrap(), 1);
+    }
+    queue.put(7).unwrap();
+    (0..3).for_each(|_| panics(&|| _ = queue.get()));
+    Child::run(|| assert_eq!(takes(Duration::ZERO, || queue.get().unwrap()), 7)).join();
 }
 
 #[test]
