@@ -87,7 +87,7 @@ fn wait_takes_whatever_has_a_descriptor() {
     let _: io::Result<Vec<usize>> = wait(&[&null], Duration::from_secs(1));
     let all: [Waitable<'_>; 3] = [(&at_a).into(), (&at_b).into(), null.as_fd().into()];
     assert_eq!(wait(&all, None).unwrap(), [0, 1, 2]);
-    assert_eq!(wait(&vec![at_a.as_fd(), null.as_fd()], Duration::ZERO).unwrap(), [0, 1]);
+    assert_eq!(wait(&[at_a.as_fd(), null.as_fd()], Duration::ZERO).unwrap(), [0, 1]);
 }
 
 #[test]
