@@ -20,11 +20,13 @@ pub(crate) struct Pulse {
     looked: u64,
     credit: u64,
     is_burst: bool,
+    /// Nobody is there any more.
+    is_over: bool,
 }
 
 impl Pulse {
     pub(crate) fn new() -> Pulse {
-        Pulse { asked: 0, looked: 0, credit: 0, is_burst: false }
+        Pulse { asked: 0, looked: 0, credit: 0, is_burst: false, is_over: false }
     }
 
     /// Before a message: whether it is time to ask. `heard` is what is not 0 if the other side was heard of since the last
@@ -46,6 +48,9 @@ impl Pulse {
 
     #[inline(never)]
     fn looks_at_the_clock(&mut self, heard: &AtomicU32) -> bool {
+        if self.is_over {
+            return true;
+        }
         let now = ticks();
         // Relaxed: nothing rides on it.
         if heard.load(Ordering::Relaxed) != 0 {
@@ -63,6 +68,12 @@ impl Pulse {
     #[inline(always)]
     pub(crate) fn is_burst(&self) -> bool {
         self.is_burst
+    }
+
+    /// It was asked, and nobody is there: it is time to ask before each message.
+    pub(crate) fn is_over(&mut self) {
+        self.is_over = true;
+        self.credit = 0;
     }
 
     /// It was asked, and somebody is there.

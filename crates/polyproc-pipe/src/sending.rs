@@ -156,6 +156,9 @@ impl End {
     #[inline(never)]
     fn take_pulse(&self, sending: &mut Sending) -> Result<(), SendRefusal> {
         if socket::is_gone(self.socket()) {
+            // Nobody will be there again: nothing is sent any more without asking, by the owner of the gate neither.
+            sending.pulse.is_over();
+            self.sending.disown();
             return Err(SendRefusal::Disconnected);
         }
         sending.pulse.is_alive();

@@ -22,6 +22,9 @@ use std::time::Duration;
 /// How long an operation that does not wait waits for another process's copy that is under way.
 const BUSY: Duration = Duration::from_millis(1);
 
+/// How often somebody who counts begins again because others have taken something meanwhile.
+const LOOKS: u32 = 100;
+
 /// In `looks`: whose it is.
 pub(crate) const FOR_NEWS: usize = 0;
 pub(crate) const FOR_ROOM: usize = 1;
@@ -294,6 +297,10 @@ impl RawQueue {
     /// Claims the message that comes next. `None` if there are too many claims.
     pub(crate) fn claim(&self, deadline: Deadline) -> Result<Option<Claimed>, GetRefusal> {
         let (mut consumer, front) = self.consume_front(deadline)?;
+        // Beside the consumers' lock.
+        if !thread::current().has_room() {
+            return Err(GetRefusal::TooManyLocks);
+        }
         Ok(consumer.claim(&front).map(|slot| Claimed { slot, front }))
     }
 
@@ -350,9 +357,7 @@ impl RawQueue {
     /// How many tasks were put and are not done.
     pub(crate) fn unfinished(&self) -> u64 {
         let header = self.header();
-        // What is done first: it never overtakes what was put.
-        let done = header.done.0.load(Ordering::SeqCst);
-        header.put.0.number().wrapping_sub(done)
+        difference(|| header.put.0.number(), || header.done.0.load(Ordering::SeqCst))
     }
 
     /// Waits until all tasks are done. Returns whether they are.
@@ -387,11 +392,25 @@ impl RawQueue {
     /// How many messages are in it, now or a moment ago.
     pub(crate) fn len(&self) -> u64 {
         let header = self.header();
-        // What was taken first: it never overtakes what was put.
-        let taken = header.taken.0.mark.number();
-        let put = header.put.0.number();
-        put.wrapping_sub(taken) + self.dead_claims()
+        let there = difference(|| header.put.0.number(), || header.taken.0.mark.number());
+        // More than it takes, if others were quicker than whoever counts.
+        let there = if self.most == 0 { there } else { there.min(self.most) };
+        there + self.dead_claims()
     }
+}
+
+/// How much more was put than has gone, which never overtakes it: as it is at one moment, unless others never rest. Then it
+/// may be too much.
+fn difference(put: impl Fn() -> u64, gone: impl Fn() -> u64) -> u64 {
+    let mut before = gone();
+    for _ in 0..LOOKS {
+        let (put, after) = (put(), gone());
+        if after == before {
+            return put.wrapping_sub(before);
+        }
+        before = after;
+    }
+    put().wrapping_sub(before)
 }
 
 /// A message that somebody has claimed.
