@@ -1,5 +1,6 @@
 //! [`Queue`]: the handle.
 
+#[allow(unsafe_code)]
 mod get;
 mod put;
 
