@@ -347,7 +347,7 @@ fn main() {
     }
     if is_wanted("large") {
         large::<{ 64 << 10 }>("messages of 64 KiB, one producer, one consumer, two CPUs", 20_000);
-        large::<{ 1 << 20 }>("messages of 1 MiB, one producer, one consumer, two CPUs", 1_000);
+        large::<{ 1 << 20 }>("messages of 1 MiB, one producer, one consumer, two CPUs", 5_000);
         large::<{ 16 << 20 }>("messages of 16 MiB, one producer, one consumer, two CPUs", 256);
     }
     if is_wanted("many") {

@@ -5,11 +5,15 @@ use bytemuck::Pod;
 use core::alloc::Layout;
 use core::cell::Cell;
 use core::fmt;
+use core::mem::MaybeUninit;
 use polyproc_sys::copy;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::error::Error;
 use std::thread::LocalKey;
+
+#[allow(unsafe_code, reason = "copies to memory that is not initialised")]
+mod plain;
 
 /// How a `T` travels through a queue or a pipe.
 ///
@@ -100,6 +104,17 @@ pub trait Codec<T> {
     #[inline(always)]
     fn read(bytes: &[u8]) -> Result<T, DecodeError> {
         Self::decode(Self::copy(bytes))
+    }
+
+    /// The same, to a place that the caller has for it. Returns what is there now.
+    ///
+    /// # Errors
+    ///
+    /// As for [`decode`](Codec::decode).
+    #[doc(hidden)]
+    #[inline(always)]
+    fn read_to<'a>(bytes: &[u8], place: &'a mut MaybeUninit<T>) -> Result<&'a mut T, DecodeError> {
+        Ok(place.write(Self::read(bytes)?))
     }
 
     /// The same, to the end of a vector.
@@ -219,6 +234,12 @@ pub struct RawCopied<T> {
 }
 
 #[cold]
+#[inline(never)]
+fn not_of_size(bytes: &[u8], size: usize) -> DecodeError {
+    wrong_size(bytes.to_vec(), size)
+}
+
+#[cold]
 fn wrong_size(bytes: Vec<u8>, size: usize) -> DecodeError {
     let length = bytes.len();
     DecodeError::new(bytes, format!("{length} bytes where {size} make a message"))
@@ -262,7 +283,12 @@ impl<T: Pod> Codec<T> for Raw {
         if bytes.len() == size_of::<T>() {
             return Ok(bytemuck::pod_read_unaligned(bytes));
         }
-        Err(wrong_size(bytes.to_vec(), size_of::<T>()))
+        Err(not_of_size(bytes, size_of::<T>()))
+    }
+
+    #[inline(always)]
+    fn read_to<'a>(bytes: &[u8], place: &'a mut MaybeUninit<T>) -> Result<&'a mut T, DecodeError> {
+        plain::copy_to(bytes, place).ok_or_else(|| not_of_size(bytes, size_of::<T>()))
     }
 
     #[inline(always)]

@@ -233,3 +233,112 @@ fn messages_without_bytes_are_counted() {
         assert!(queue.try_get_many(usize::MAX).is_err());
     }
 }
+
+/// Their bytes go straight to where the caller has them, in whichever way they are got, and by whoever gets them.
+#[test]
+fn plain_messages_of_any_size_come_whole() {
+    fn whole<const N: usize>() {
+        let message =
+            |number: usize| -> [u8; N] { std::array::from_fn(|at| (number * 31 + at * 7 + at / 251) as u8) };
+        let queue = Queue::<[u8; N], Raw>::new().unwrap();
+        // So many that one who always gets is granted the lock on the way, and that they wrap.
+        for number in 0..200 {
+            queue.put(message(number)).unwrap();
+            queue.put(message(number + 1)).unwrap();
+            assert!(queue.get().unwrap() == message(number), "{N} bytes, get {number}");
+            assert!(queue.try_get().unwrap() == message(number + 1), "{N} bytes, try_get {number}");
+        }
+        for number in 0..4 {
+            queue.put(message(number)).unwrap();
+        }
+        // By one who is granted nothing.
+        let other = queue.clone();
+        let got = std::thread::spawn(move || other.get_timeout(SOON).unwrap()).join().unwrap();
+        assert!(got == message(0), "{N} bytes, by another");
+        assert!(queue.claim().unwrap().ack() == message(1), "{N} bytes, claim");
+        queue.close();
+        let rest: Vec<_> = queue.iter().map(Result::unwrap).collect();
+        assert!(rest == [message(2), message(3)], "{N} bytes, iter");
+        assert!(matches!(queue.get(), Err(GetError::Closed)));
+    }
+    let _watchdog = watchdog();
+    whole::<1>();
+    whole::<8>();
+    whole::<63>();
+    whole::<255>();
+    whole::<256>();
+    whole::<1000>();
+    whole::<1024>();
+    whole::<4096>();
+    whole::<{ 20 << 10 }>();
+}
+
+#[test]
+fn a_plain_message_may_be_aligned_to_more_than_the_queue_is() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    #[repr(C, align(64))]
+    struct Wide([u64; 40]);
+    // SAFETY: no padding, any bytes, and nothing that is dropped.
+    unsafe impl bytemuck::Zeroable for Wide {}
+    // SAFETY: as above.
+    unsafe impl bytemuck::Pod for Wide {}
+
+    let queue = Queue::<Wide, Raw>::new().unwrap();
+    for number in 0..100 {
+        queue.put(Wide([number; 40])).unwrap();
+        assert_eq!(queue.get().unwrap(), Wide([number; 40]));
+    }
+}
+
+/// What is in its place, whoever says so: a codec is not trusted with memory.
+#[derive(Debug)]
+struct Elsewhere;
+
+impl Codec<[u8; 300]> for Elsewhere {
+    const CODE: u8 = b'E';
+    const IS_PLAIN: bool = true;
+    type Copied = [u8; 300];
+
+    fn encode<R>(message: &[u8; 300], put: impl FnOnce(&[u8]) -> R) -> Result<R, EncodeError> {
+        Ok(put(message))
+    }
+
+    fn copy(bytes: &[u8]) -> [u8; 300] {
+        bytes.try_into().unwrap()
+    }
+
+    fn decode(copied: [u8; 300]) -> Result<[u8; 300], DecodeError> {
+        match copied[0] {
+            1 => Err(DecodeError::new(copied.to_vec(), "it begins with 1")),
+            _ => Ok(copied),
+        }
+    }
+
+    fn read_to<'a>(
+        bytes: &[u8],
+        place: &'a mut std::mem::MaybeUninit<[u8; 300]>,
+    ) -> Result<&'a mut [u8; 300], DecodeError> {
+        match bytes[0] {
+            2 => Ok(Box::leak(Box::new([2; 300]))),
+            _ => Ok(place.write(Self::read(bytes)?)),
+        }
+    }
+}
+
+#[test]
+fn a_codec_that_reads_to_another_place_gets_nothing() {
+    let _watchdog = watchdog();
+    let queue = Queue::<[u8; 300], Elsewhere>::new().unwrap();
+    queue.put_many([[0; 300], [1; 300], [0; 300], [2; 300]]).unwrap();
+    assert_eq!(queue.get().unwrap(), [0; 300]);
+    let GetError::Decode(error) = queue.get().unwrap_err() else { panic!() };
+    assert_eq!(error.bytes(), [1; 300]);
+    assert_eq!(queue.get().unwrap(), [0; 300]);
+    for _ in 0..2 {
+        let got = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| queue.get()));
+        assert!(got.is_err());
+        // It is still there, and holds up nobody.
+        assert_eq!(queue.len(), 1);
+    }
+    assert_eq!(*queue.get_ref().unwrap(), [2; 300]);
+}

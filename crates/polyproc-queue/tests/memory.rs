@@ -41,6 +41,25 @@ fn a_million_messages_and_their_memory_is_given_back() {
     }
 }
 
+/// To give memory back and to get it again takes longer than many messages.
+#[test]
+fn memory_that_is_needed_again_at_once_is_kept_for_a_while() {
+    let _watchdog = watchdog();
+    let queue = Queue::<Vec<u8>, Bytes>::new().unwrap();
+    let empty = memory_of(&queue);
+    let message = vec![1; 200 << 10];
+    let is_given_back = || {
+        queue.put_bytes(&message).unwrap();
+        assert_eq!(queue.get().unwrap(), message);
+        memory_of(&queue) == empty
+    };
+    assert!(is_given_back(), "at the first drain");
+    // Once more for each time that this was put aside for long between two messages.
+    let again = (1..1000).filter(|_| is_given_back()).count();
+    assert!(again <= 2, "{again} times");
+    assert!((0..10_000).any(|_| is_given_back()), "some day it is");
+}
+
 #[test]
 fn a_process_puts_ten_mebibytes_and_is_gone() {
     let _watchdog = watchdog();
