@@ -12,6 +12,7 @@
 //! | [`thread`] | who the calling thread is, right after a `fork` too | a thread-local load |
 //! | [`deadline`] | a point in monotonic time | a vDSO call when made |
 //! | [`backoff`] | how long to spin before sleeping | nothing |
+//! | [`fork`] | a lock among threads that no forked child inherits locked | two locks of `std`'s |
 //! | [`copy`](mod@copy) | long copies between two CPUs | no more than the lines between them |
 //!
 //! # Models
@@ -49,6 +50,8 @@ pub mod deadline;
 #[cfg(any(polyproc_loom, polyproc_shuttle))]
 pub mod model;
 
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+pub mod fork;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 pub mod futex;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
