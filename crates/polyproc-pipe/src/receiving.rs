@@ -184,6 +184,10 @@ impl End {
                 Front::Whole(length, _) | Front::First(length, _) if length > max => {
                     return Err(RecvRefusal::TooLong(length));
                 }
+                // One that has begun for somebody who would have taken more.
+                Front::Last(length) if receiving.torso.len() + length > max => {
+                    return Err(RecvRefusal::TooLong(receiving.torso.len() + length));
+                }
                 Front::Whole(_, descriptors) => {
                     // Before it is taken: what does not arrive with it is missed, and what finds no room comes later.
                     let descriptors = self.take_descriptors(receiving, descriptors)?;
