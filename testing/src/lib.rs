@@ -242,6 +242,28 @@ pub fn wait_asleep(tid: u32) {
     wait_until("a thread falls asleep", || state(tid) == Some('S'));
 }
 
+/// From here on, this system call fails with `EPERM` in this thread and what it starts, as in a sandbox whose list is older
+/// than the call; if an argument is given, only with that as its second one.
+pub fn forbid(call: libc::c_long, argument: Option<libc::c_int>) {
+    let line = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
+    let load = |offset: u32| line(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0);
+    let equal = |k: u32, jf: u8| line(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k, 0, jf);
+    let answer = |k: u32| line(libc::BPF_RET | libc::BPF_K, k, 0, 0);
+    // `struct seccomp_data`: the number of the call at 0, the lower half of its second argument at 24.
+    let mut filter = vec![load(0), equal(call as u32, if argument.is_some() { 3 } else { 1 })];
+    if let Some(argument) = argument {
+        filter.extend([load(24), equal(argument as u32, 1)]);
+    }
+    filter.push(answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
+    filter.push(answer(libc::SECCOMP_RET_ALLOW));
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the call takes plain numbers.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    // SAFETY: the program is readable, and so is its filter.
+    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    assert_eq!(result, 0, "seccomp: {}", std::io::Error::last_os_error());
+}
+
 /// Waits for the kill that is to come.
 pub fn wait_for_the_end() -> ! {
     loop {

@@ -8,7 +8,7 @@ use polyproc_event::Event;
 use polyproc_mutex::Mutex;
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::deadline::BACKSTOP;
-use polyproc_testing::wait_until;
+use polyproc_testing::{forbid, wait_until};
 use polyproc_tests::child::{Child, Ending};
 use polyproc_tests::kill::{Operation, Outcome, When, is_full};
 use polyproc_tests::shared::{Cues, Shared};
@@ -372,7 +372,7 @@ fn set_in_a_sandbox() {
     for step in (0..).step_by(if is_full() { 1 } else { 2 }) {
         let scene = Scene::new();
         let mut tracee = Tracee::fork(|stage| {
-            sandbox::enter();
+            forbid(libc::SYS_futex, Some(libc::FUTEX_WAKE_OP));
             stage.begin();
             scene.event.set();
             stage.end();
@@ -448,34 +448,6 @@ fn a_handler_sets_in_the_middle_of_a_lock_operation() {
         event.set();
         wait_until("the waiter goes on", || passed.load(Ordering::Relaxed) != before);
         waiter.kill();
-    }
-}
-
-/// What forbids FUTEX_WAKE_OP.
-#[allow(unsafe_code, reason = "seccomp")]
-mod sandbox {
-    /// From here on, FUTEX_WAKE_OP fails in this process.
-    pub(crate) fn enter() {
-        let line = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
-        let load = |offset: u32| line(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0);
-        let equal = |k: u32, jf: u8| line(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k, 0, jf);
-        let answer = |k: u32| line(libc::BPF_RET | libc::BPF_K, k, 0, 0);
-        // `struct seccomp_data`: the number of the call at 0, the lower half of its second argument at 24.
-        let mut filter = [
-            load(0),
-            equal(libc::SYS_futex as u32, 3),
-            load(24),
-            equal(libc::FUTEX_WAKE_OP as u32, 1),
-            answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-            answer(libc::SECCOMP_RET_ALLOW),
-        ];
-        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-        // SAFETY: the call takes plain numbers.
-        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-        let mode = libc::SECCOMP_MODE_FILTER;
-        // SAFETY: the program is readable, and so is its filter.
-        let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) };
-        assert_eq!(result, 0, "seccomp: {}", std::io::Error::last_os_error());
     }
 }
 

@@ -7,7 +7,7 @@ use polyproc_event::Event;
 use polyproc_sys::atomic::{AtomicU64, Ordering};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-use support::{Child, Slot, Waiters, watchdog, woken_in_time};
+use support::{Child, Slot, Waiters, forbid, watchdog, woken_in_time};
 
 /// What the handler sets. Each test has it in a child of its own.
 static EVENT: OnceLock<Event> = OnceLock::new();
@@ -139,7 +139,7 @@ fn set_works_where_a_sandbox_forbids_to_set_and_wake_in_one() {
         let event = Event::new().unwrap();
         let waiters = Waiters::asleep(&event, 3);
         Child::run(|| {
-            forbid_wake_op();
+            forbid(libc::SYS_futex, Some(libc::FUTEX_WAKE_OP));
             // SAFETY: errno is the thread's own.
             let errno = unsafe { libc::__errno_location() };
             // SAFETY: the pointer is valid as long as the thread.
@@ -152,27 +152,4 @@ fn set_works_where_a_sandbox_forbids_to_set_and_wake_in_one() {
         assert!(event.is_set());
         waiters.join()
     });
-}
-
-/// From here on, FUTEX_WAKE_OP fails in this process.
-fn forbid_wake_op() {
-    let jump = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
-    let load = |offset: u32| jump(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0);
-    let equal = |k: u32, jt: u8, jf: u8| jump(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k, jt, jf);
-    let answer = |k: u32| jump(libc::BPF_RET | libc::BPF_K, k, 0, 0);
-    // `struct seccomp_data`: the number of the call at 0, the lower half of its second argument at 24.
-    let mut filter = [
-        load(0),
-        equal(libc::SYS_futex as u32, 0, 3),
-        load(24),
-        equal(libc::FUTEX_WAKE_OP as u32, 0, 1),
-        answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        answer(libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: the call takes plain numbers.
-    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    // SAFETY: the program is readable, and so is its filter.
-    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
-    assert_eq!(result, 0, "seccomp: {}", std::io::Error::last_os_error());
 }

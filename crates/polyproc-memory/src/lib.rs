@@ -120,7 +120,6 @@ mod mapping;
 mod memfd;
 mod object;
 mod region;
-#[allow(unsafe_code, reason = "registers fork handlers")]
 mod registry;
 mod reserve;
 mod shape;

@@ -5,12 +5,11 @@
 use crate::error::CreateError;
 use crate::{available, layout::LINE};
 use core::ffi::CStr;
-use polyproc_sys::atomic::{AtomicU64, Ordering};
+use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::sync::{PoisonError, RwLock};
 
 /// The seals of a region and their names. What is missing on receipt is named in the error.
 pub(crate) const SEALS: [(u32, &str); 3] = [
@@ -25,13 +24,14 @@ const STEP: u64 = 2 << 20;
 /// So many bytes of reserves this process has asked for.
 static FROM_RESERVES: AtomicU64 = AtomicU64::new(0);
 
-/// Whether the kernel is known to lack `MFD_NOEXEC_SEAL` (before 6.3).
-static NOEXEC_SEAL_MISSING: RwLock<bool> = RwLock::new(false);
+/// Whether the kernel is known to lack `MFD_NOEXEC_SEAL` (before 6.3): 0 or 1.
+static NOEXEC_SEAL_MISSING: AtomicU32 = AtomicU32::new(0);
 
 /// Makes regions without `MFD_NOEXEC_SEAL`, as on kernels before 6.3: for tests of the fallback.
 #[doc(hidden)]
 pub fn without_noexec_seal(without: bool) {
-    *NOEXEC_SEAL_MISSING.write().unwrap_or_else(PoisonError::into_inner) = without;
+    // Relaxed: nothing rides on it but which flags the kernel is asked for first.
+    NOEXEC_SEAL_MISSING.store(without.into(), Ordering::Relaxed);
 }
 
 /// The size of a page in bytes.
@@ -110,7 +110,7 @@ fn check_available(size: u64) -> io::Result<()> {
 
 fn open(name: &CStr) -> io::Result<OwnedFd> {
     const FLAGS: libc::c_uint = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    let opened = if *NOEXEC_SEAL_MISSING.read().unwrap_or_else(PoisonError::into_inner) {
+    let opened = if NOEXEC_SEAL_MISSING.load(Ordering::Relaxed) != 0 {
         memfd_create(name, FLAGS)
     } else {
         memfd_create(name, FLAGS | libc::MFD_NOEXEC_SEAL).or_else(|error| {

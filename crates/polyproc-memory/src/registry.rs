@@ -4,67 +4,18 @@ use crate::error::AttachError;
 use crate::layout::{Geometry, LINE};
 use crate::mapping::{Identity, Mapping};
 use crate::memfd;
-use core::cell::{Cell, UnsafeCell};
-use polyproc_sys::atomic::{AtomicU32, Ordering};
+use polyproc_sys::atomic::Ordering;
+use polyproc_sys::fork::Mutex;
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 type Regions = BTreeMap<Identity, Arc<Mapping>>;
 
 /// Every mapping with at least one handle.
 static REGIONS: Mutex<Regions> = Mutex::new(BTreeMap::new());
-
-fn regions() -> MutexGuard<'static, Regions> {
-    // Whether the fork handlers are registered: 0 or 1. No `Once`: a fork while another thread is inside would leave it
-    // unfinished in the child for ever. Two threads may register them both, so the handlers count themselves.
-    static AT_FORK: AtomicU32 = AtomicU32::new(0);
-    if AT_FORK.load(Ordering::Acquire) == 0 {
-        // SAFETY: the handlers are functions of the program's lifetime; what they do is stated there.
-        let result = unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork)) };
-        assert_eq!(result, 0, "no memory to register fork handlers");
-        AT_FORK.store(1, Ordering::Release);
-    }
-    lock()
-}
-
-fn lock() -> MutexGuard<'static, Regions> {
-    REGIONS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The registry's lock during a fork, so that the child never inherits it from a thread that it does not have.
-struct Held(UnsafeCell<Option<MutexGuard<'static, Regions>>>);
-
-// SAFETY: the cell is touched only by the thread that forks, and only while it holds the lock whose guard is in it.
-unsafe impl Sync for Held {}
-
-static HELD: Held = Held(UnsafeCell::new(None));
-
-thread_local! {
-    /// How many pairs of the handlers below are between their two calls.
-    static FORKING: Cell<u32> = const { Cell::new(0) };
-}
-
-extern "C" fn before_fork() {
-    if FORKING.replace(FORKING.get() + 1) != 0 {
-        return;
-    }
-    let guard = lock();
-    // SAFETY: this thread holds the lock, so no other is between `before_fork` and `after_fork`.
-    unsafe { HELD.0.get().write(Some(guard)) };
-}
-
-/// Runs in the parent, and in the child.
-extern "C" fn after_fork() {
-    if FORKING.replace(FORKING.get() - 1) != 1 {
-        return;
-    }
-    // SAFETY: this thread holds the lock: it took it in `before_fork`. The child's one thread is a copy of that thread.
-    let guard = unsafe { HELD.0.get().replace(None) };
-    drop(guard);
-}
 
 /// What tells the region in this file from all others. It is that region's as long as the file is open, which is as
 /// long as it stands in the registry.
@@ -77,7 +28,7 @@ pub(crate) fn enter(file: File, geometry: Geometry) -> io::Result<Arc<Mapping>> 
     let identity = identity(&file.metadata()?, &geometry);
     let mapping = Arc::new(Mapping::new(file, identity, geometry)?);
     mapping.initialise();
-    regions().insert(identity, Arc::clone(&mapping));
+    REGIONS.lock().insert(identity, Arc::clone(&mapping));
     Ok(mapping)
 }
 
@@ -98,7 +49,7 @@ pub(crate) fn attach(file: File) -> Result<Arc<Mapping>, AttachError> {
     }
     let geometry = Geometry::judge(&memfd::read_header(&file)?, size, memfd::page_size())?;
     let identity = identity(&metadata, &geometry);
-    let mut regions = regions();
+    let mut regions = REGIONS.lock();
     if let Some(mapping) = regions.get(&identity) {
         // Relaxed: what stands in the registry has a handle, and only the holder of its lock takes the last one away.
         mapping.handles.fetch_add(1, Ordering::Relaxed);
@@ -119,7 +70,7 @@ pub(crate) fn release(mapping: &Mapping) {
             Err(other) => handles = other,
         }
     }
-    let mut regions = regions();
+    let mut regions = REGIONS.lock();
     if mapping.handles.fetch_sub(1, Ordering::AcqRel) > 1 {
         // Somebody received the region at this very moment.
         return;

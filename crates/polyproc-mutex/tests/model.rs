@@ -13,24 +13,15 @@ use shuttle as checker;
 
 use polyproc_mutex::{RawMutex, Refusal};
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::model::{End, Explorer, run};
+use polyproc_sys::model::{End, Explorer, Number, run};
 // Not the checker's: it would take part in the unwinding when a model fails.
 use std::sync::{Arc, Mutex};
 
 /// A lock, and a number that two threads would corrupt if both were inside.
 struct Shared {
     raw: RawMutex,
-    /// Not atomic on purpose: the checker reports an unordered access.
-    #[cfg(polyproc_loom)]
-    number: loom::cell::UnsafeCell<u32>,
-    #[cfg(polyproc_shuttle)]
-    number: shuttle::sync::atomic::AtomicU32,
+    number: Number,
 }
-
-// SAFETY: the number is only touched with the lock held; that this is so is what the models check.
-unsafe impl Sync for Shared {}
-// SAFETY: as above.
-unsafe impl Send for Shared {}
 
 impl Shared {
     fn new() -> Arc<Shared> {
@@ -45,22 +36,6 @@ impl Shared {
     fn unlock(&self) {
         // SAFETY: each caller has locked.
         unsafe { self.raw.unlock() };
-    }
-
-    /// One increment in two steps, so that two at a time would lose one.
-    #[cfg(polyproc_loom)]
-    fn increment(&self) {
-        // SAFETY: the lock is held.
-        let number = self.number.with(|number| unsafe { *number });
-        // SAFETY: the lock is held.
-        self.number.with_mut(|cell| unsafe { *cell = number + 1 });
-    }
-
-    #[cfg(polyproc_shuttle)]
-    fn increment(&self) {
-        use shuttle::sync::atomic::Ordering::SeqCst;
-        let number = self.number.load(SeqCst);
-        self.number.store(number + 1, SeqCst);
     }
 }
 
@@ -78,7 +53,7 @@ fn contend(others: u32, rounds: u32, mortal: Option<u32>) -> End {
             checker::thread::spawn(move || {
                 run(2 + index, None, || {
                     shared.lock();
-                    shared.increment();
+                    shared.number.increment();
                     shared.unlock();
                 })
             })
@@ -87,7 +62,7 @@ fn contend(others: u32, rounds: u32, mortal: Option<u32>) -> End {
     let end = run(1, mortal, || {
         for _ in 0..rounds {
             shared.lock();
-            shared.increment();
+            shared.number.increment();
             shared.unlock();
         }
     });
@@ -215,7 +190,7 @@ fn a_waiter_that_times_out_strands_nobody() {
             checker::thread::spawn(move || {
                 run(2, None, || {
                     shared.lock();
-                    shared.increment();
+                    shared.number.increment();
                     shared.unlock();
                 })
             })
@@ -226,7 +201,7 @@ fn a_waiter_that_times_out_strands_nobody() {
             // SAFETY: as in `lock`.
             match unsafe { shared.raw.lock_until(soon) } {
                 Ok(()) => {
-                    shared.increment();
+                    shared.number.increment();
                     shared.unlock();
                 }
                 Err(refusal) => assert_eq!(refusal, Refusal::TimedOut),

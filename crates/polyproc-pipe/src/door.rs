@@ -6,8 +6,12 @@
 //!
 //! Whoever passes by without waiting leaves the bell to the one who waits. Tasks of a runtime, which wait for the socket
 //! elsewhere, leave their wakers here: what they wait for may be gone from the socket before they hear of it.
+//!
+//! Descriptors for which this process has no room stay on the socket, and whatever is behind them: who receives is told so, and
+//! who waits for room in the other direction looks every millisecond.
 
-use crate::socket::{self, Packet};
+use crate::end::SLICE;
+use crate::socket::{self, InFront, Packet};
 use polyproc_sys::deadline::Deadline;
 use std::collections::VecDeque;
 use std::io;
@@ -28,17 +32,34 @@ pub(crate) const SENDING: usize = 0;
 /// The other one.
 pub(crate) const RECEIVING: usize = 1;
 
+/// What the socket has told.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Outlook {
+    /// The other end is gone.
+    pub(crate) has_ended: bool,
+    /// In front are descriptors for which this process has no room.
+    pub(crate) lacks_room: bool,
+    /// The one who looked has taken all that was there.
+    is_drained: bool,
+}
+
 #[derive(Default)]
 struct State {
     /// Whether somebody waits at the socket.
     is_attended: bool,
+    /// Whether that one takes what comes without a look at it before: only as long as no descriptors are announced.
+    takes_blindly: bool,
     /// Whether somebody waits for that one.
     has_others: bool,
     /// Whether a thread that is about to wait is inside the gate of this direction.
     parked: [bool; 2],
     /// Tasks that wait for the socket by themselves, each with its own number.
     tasks: Vec<(i32, Waker)>,
-    has_ended: bool,
+    outlook: Outlook,
+    /// A notice came, and what it announces did not yet.
+    has_notice: bool,
+    /// The serial number of the last message whose descriptors were taken, or are not wanted any more.
+    done: u64,
     inbox: VecDeque<(u64, OwnedFd)>,
     /// Descriptors came that nobody has announced, more than are kept.
     is_flooded: bool,
@@ -52,6 +73,12 @@ pub(crate) struct Door {
 }
 
 impl Door {
+    /// One that goes on where another process has left it: with the messages up to this one `done`.
+    pub(crate) fn new(done: u64, has_notice: bool) -> Door {
+        let state = State { done, has_notice, ..State::default() };
+        Door { state: Mutex::new(state), turn: Condvar::new() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -66,7 +93,7 @@ impl Door {
         ready: impl Fn() -> bool,
     ) -> io::Result<bool> {
         let mut state = self.state();
-        if ready() || state.has_ended {
+        if ready() || state.outlook.has_ended {
             return Ok(true);
         }
         if deadline.has_passed() {
@@ -84,34 +111,45 @@ impl Door {
             return Ok(true);
         }
         state.is_attended = true;
+        let is_blind = deadline == Deadline::NEVER && !state.has_notice;
+        state.takes_blindly = is_blind;
         drop(state);
-        let packet = Door::wait_for_packet(socket, deadline);
+        let came = if is_blind {
+            socket::receive(socket, true).map(Some)
+        } else {
+            // The backstop is for a thread that closes the end meanwhile.
+            socket::wait_readable(socket, deadline.or_backstop()).map(|_| None)
+        };
         let mut state = self.state();
+        let packet = came.and_then(|packet| packet.map_or_else(|| state.receive(socket), Ok));
+        let is_forgotten = is_blind && matches!(packet, Ok(Packet::Nothing));
+        let result = packet.map(|packet| state.take(packet, socket));
+        if state.outlook.lacks_room {
+            drop(state);
+            socket::wait_for_the_end(socket, deadline.min(Deadline::after(SLICE)));
+            state = self.state();
+        }
         state.is_attended = false;
-        let is_forgotten = deadline == Deadline::NEVER && matches!(packet, Ok(Packet::Nothing));
-        let result = packet.map(|packet| state.take(packet));
+        state.takes_blindly = false;
         self.let_others_look(state);
         result.map(|()| !is_forgotten)
     }
 
-    fn wait_for_packet(socket: BorrowedFd<'_>, deadline: Deadline) -> io::Result<Packet> {
-        if deadline == Deadline::NEVER {
-            return socket::receive(socket, true);
-        }
-        // The backstop is for a thread that closes the end meanwhile.
-        socket::wait_readable(socket, deadline.or_backstop())?;
-        socket::receive(socket, false)
-    }
-
-    /// Takes what has come, without waiting. Whether the other end is gone.
-    pub(crate) fn look(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+    /// Takes what has come, without waiting.
+    pub(crate) fn look(&self, socket: BorrowedFd<'_>) -> io::Result<Outlook> {
         let mut state = self.state();
         let has_taken = state.take_packets(socket)?;
-        let has_ended = state.has_ended;
+        let outlook = state.outlook;
         if has_taken {
             self.let_others_look(state);
         }
-        Ok(has_ended)
+        Ok(outlook)
+    }
+
+    /// What was seen last; what may be otherwise by now is looked at again.
+    pub(crate) fn outlook(&self, socket: BorrowedFd<'_>) -> io::Result<Outlook> {
+        let outlook = self.state().outlook;
+        if outlook.lacks_room { self.look(socket) } else { Ok(outlook) }
     }
 
     /// After something was taken from the socket that others may wait for, or the end was closed.
@@ -164,7 +202,7 @@ impl Door {
 
     /// Whether the other end was seen to be gone.
     pub(crate) fn has_ended(&self) -> bool {
-        self.state().has_ended
+        self.state().outlook.has_ended
     }
 
     /// Whether more descriptors came than were announced.
@@ -172,8 +210,19 @@ impl Door {
         self.state().is_flooded
     }
 
+    /// Whether a notice came, and what it announces did not yet.
+    pub(crate) fn has_notice(&self) -> bool {
+        self.state().has_notice
+    }
+
+    /// Whether somebody waits who will take what is in front on the socket.
+    fn is_about_to_take(&self) -> bool {
+        let state = self.state();
+        state.is_attended && !state.outlook.lacks_room
+    }
+
     /// So many descriptors of the message with this serial number, or as many as are there; those of earlier ones are
-    /// closed.
+    /// closed. `EMFILE`, and nothing is lost, if there is no room for them.
     pub(crate) fn fetch_descriptors(
         &self,
         socket: BorrowedFd<'_>,
@@ -182,12 +231,18 @@ impl Door {
     ) -> io::Result<Vec<OwnedFd>> {
         let patience = Deadline::after(ATTENDANCE);
         for _ in 0..=count.div_ceil(socket::PACKET_DESCRIPTORS) {
-            self.look(socket)?;
+            let mut outlook = self.look(socket)?;
             // One who waits is about to take the bell that lies before them.
-            while !self.has_descriptors(serial, count) && self.state().is_attended && !patience.has_passed() {
+            while !self.has_descriptors(serial, count) && self.is_about_to_take() && !patience.has_passed() {
                 std::thread::yield_now();
-                self.look(socket)?;
+                outlook = self.look(socket)?;
             }
+            if outlook.is_drained {
+                break;
+            }
+        }
+        if !self.has_descriptors(serial, count) && self.state().outlook.lacks_room {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
         let mut descriptors = self.take_descriptors(serial);
         // The first ones may be of an attempt to send it that ran into its deadline.
@@ -201,8 +256,16 @@ impl Door {
         state.is_flooded || state.inbox.iter().filter(|(of, _)| *of == serial).count() >= count
     }
 
+    /// Closes the descriptors of the messages up to this one, which is not to come, also those that are still on the socket.
+    pub(crate) fn refuse_descriptors(&self, socket: BorrowedFd<'_>, serial: u64) -> io::Result<()> {
+        drop(self.take_descriptors(serial));
+        self.look(socket).map(drop)
+    }
+
+    /// Those of the message with this serial number; they and all of earlier ones are done with.
     fn take_descriptors(&self, serial: u64) -> Vec<OwnedFd> {
         let mut state = self.state();
+        state.done = serial;
         let mut taken = Vec::new();
         while state.inbox.front().is_some_and(|(of, _)| *of <= serial) {
             if let Some((of, descriptor)) = state.inbox.pop_front()
@@ -223,16 +286,21 @@ impl State {
     /// Whether there was anything that others may wait for.
     fn take_packets(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
         let mut has_taken = false;
+        self.outlook.is_drained = false;
         for _ in 0..PACKETS {
             // The one who waits sleeps in the kernel until it has taken something itself: a bell is left to it, also one that
             // comes in this moment.
-            if self.is_attended && !socket::is_courier_next(socket) {
-                break;
+            if self.is_attended {
+                match socket::in_front(socket) {
+                    InFront::Byte => break,
+                    InFront::Courier if self.takes_blindly => break,
+                    InFront::Courier | InFront::End => {}
+                }
             }
-            let packet = socket::receive(socket, false)?;
-            let is_last = matches!(packet, Packet::Nothing | Packet::End);
-            has_taken |= !matches!(packet, Packet::Nothing);
-            self.take(packet);
+            let packet = self.receive(socket)?;
+            let is_last = matches!(packet, Packet::Nothing | Packet::End | Packet::NoRoom);
+            has_taken |= !matches!(packet, Packet::Nothing | Packet::NoRoom);
+            self.take(packet, socket);
             if is_last {
                 break;
             }
@@ -240,11 +308,29 @@ impl State {
         Ok(has_taken)
     }
 
-    fn take(&mut self, packet: Packet) {
+    /// The next packet, if there is one.
+    fn receive(&self, socket: BorrowedFd<'_>) -> io::Result<Packet> {
+        if self.has_notice {
+            socket::receive_noticed(socket, self.done)
+        } else {
+            socket::receive(socket, false)
+        }
+    }
+
+    fn take(&mut self, packet: Packet, socket: BorrowedFd<'_>) {
+        self.outlook.lacks_room = matches!(packet, Packet::NoRoom);
+        self.outlook.is_drained = matches!(packet, Packet::Nothing);
         match packet {
-            Packet::Nothing | Packet::Bell => {}
-            Packet::End => self.has_ended = true,
+            Packet::Nothing | Packet::Interrupted | Packet::Bell => {}
+            Packet::End => self.outlook.has_ended = true,
+            Packet::Notice => self.has_notice = true,
+            // The end is behind them.
+            Packet::NoRoom => self.outlook.has_ended |= socket::is_gone(socket),
             Packet::Descriptors(serial, descriptors) => {
+                self.has_notice = false;
+                if serial <= self.done {
+                    return;
+                }
                 self.inbox.extend(descriptors.into_iter().map(|descriptor| (serial, descriptor)));
                 if self.inbox.len() > KEPT {
                     self.inbox.clear();

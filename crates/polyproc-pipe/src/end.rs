@@ -66,6 +66,8 @@ pub(crate) struct Ticket {
     /// So many messages of what begins there are received.
     taken: u64,
     serial_received: u64,
+    /// Descriptors were announced that are still on the socket.
+    has_notice: bool,
 }
 
 /// What lies in the region; the bytes of the rings are its reserve.
@@ -126,6 +128,7 @@ impl End {
             head: START,
             taken: 0,
             serial_received: 0,
+            has_notice: false,
         };
         for side in [0, 1] {
             allocate(&object, side, 0, capacity)?;
@@ -164,7 +167,7 @@ impl End {
             object: ManuallyDrop::new(object),
             socket: ManuallyDrop::new(Arc::new(socket)),
             side,
-            door: Door::default(),
+            door: Door::new(ticket.serial_received, ticket.has_notice),
             news: Patience::new(),
             room: Patience::new(),
             heard: AtomicU32::new(0),
@@ -200,6 +203,7 @@ impl End {
             head,
             taken,
             serial_received: receiving.serial,
+            has_notice: self.door.has_notice(),
         };
         let socket = handover::attach(Arc::clone(&self.socket).into());
         Some((ticket, Object::clone(&self.object), socket))

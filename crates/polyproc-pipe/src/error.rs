@@ -150,7 +150,8 @@ pub enum RecvError {
     Decode(DecodeError),
     /// The other side has written what cannot be, or two processes have used this end. For good.
     Corrupt,
-    /// The system refused.
+    /// The system refused. `EMFILE`: descriptors have come for which this process has no room. They and their message stay, and
+    /// a call after some others were closed receives them.
     Io(io::Error),
 }
 
@@ -162,6 +163,7 @@ impl RecvError {
             RecvRefusal::Closed => RecvError::Closed,
             RecvRefusal::TooLong(length) => RecvError::TooLong { length, max },
             RecvRefusal::Corrupt => RecvError::Corrupt,
+            RecvRefusal::NoRoom => RecvError::Io(io::Error::from_raw_os_error(libc::EMFILE)),
             RecvRefusal::Io(error) => RecvError::Io(error),
         }
     }
@@ -180,7 +182,7 @@ impl fmt::Display for RecvError {
             }
             RecvError::Decode(error) => error.fmt(f),
             RecvError::Corrupt => f.write_str(CORRUPT),
-            RecvError::Io(error) => write!(f, "the connection cannot be waited for: {error}"),
+            RecvError::Io(error) => write!(f, "nothing could be received: {error}"),
         }
     }
 }

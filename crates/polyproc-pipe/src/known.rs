@@ -1,45 +1,65 @@
 //! Which descriptors of this process are ends of pipes. Whoever waits at one asks for the bell first, and has but the number.
 
 use crate::end::End;
+use polyproc_sys::fork::Mutex;
 use std::collections::BTreeMap;
-use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Weak};
 
-type Ends = BTreeMap<RawFd, Weak<End>>;
-
-static ENDS: Mutex<Ends> = Mutex::new(BTreeMap::new());
-
-/// Nobody is inside for longer than a few instructions; but a child that was forked meanwhile finds it locked for ever.
-fn ends() -> Option<MutexGuard<'static, Ends>> {
-    for _ in 0..2000 {
-        match ENDS.try_lock() {
-            Ok(ends) => return Some(ends),
-            Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(50)),
-        }
-    }
-    None
-}
+static ENDS: Mutex<BTreeMap<RawFd, Weak<End>>> = Mutex::new(BTreeMap::new());
 
 /// Enters an end that is new here. One that had the same descriptor before is gone.
 pub(crate) fn enter(end: &Arc<End>) {
-    if let Some(mut ends) = ends() {
-        ends.insert(end.socket().as_raw_fd(), Arc::downgrade(end));
-    }
+    ENDS.lock().insert(end.socket().as_raw_fd(), Arc::downgrade(end));
 }
 
 /// Takes an end out, before its descriptor is closed.
 pub(crate) fn leave(descriptor: BorrowedFd<'_>) {
-    if let Some(mut ends) = ends() {
-        ends.remove(&descriptor.as_raw_fd());
-    }
+    ENDS.lock().remove(&descriptor.as_raw_fd());
 }
 
 /// The end whose descriptor this is. `None` if it is another thing's.
-pub(crate) fn end_of(descriptor: BorrowedFd<'_>) -> io::Result<Option<Arc<End>>> {
-    let ends =
-        ends().ok_or_else(|| io::Error::other("forked while another thread made or dropped a pipe"))?;
-    Ok(ends.get(&descriptor.as_raw_fd()).and_then(Weak::upgrade))
+pub(crate) fn end_of(descriptor: BorrowedFd<'_>) -> Option<Arc<End>> {
+    ENDS.lock().get(&descriptor.as_raw_fd()).and_then(Weak::upgrade)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{pipe, wait};
+    use polyproc_testing::{Child, watchdog};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    /// By a thread that makes a pipe in this very moment, for instance.
+    #[test]
+    fn a_child_that_was_forked_while_they_were_locked_has_them_all() {
+        let _dog = watchdog();
+        let (here, there) = pipe::<u8, u8>().unwrap();
+        std::thread::scope(|scope| {
+            let (sender, receiver) = mpsc::channel();
+            scope.spawn(move || {
+                let _ends = ENDS.lock();
+                sender.send(()).unwrap();
+                std::thread::sleep(Duration::from_millis(100));
+            });
+            receiver.recv().unwrap();
+            let child = Child::run(|| {
+                let (own, other) = pipe::<u8, u8>().unwrap();
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        for end in [&here, &own] {
+                            std::thread::sleep(Duration::from_millis(10));
+                            end.send(1).unwrap();
+                        }
+                    });
+                    // The sender does not ring for who has not asked for it.
+                    assert_eq!(wait(&[&other, &there], Duration::from_secs(10)).unwrap(), [1]);
+                    there.recv().unwrap();
+                    assert_eq!(wait(&[&other, &there], Duration::from_secs(10)).unwrap(), [0]);
+                });
+            });
+            child.join();
+        });
+    }
 }

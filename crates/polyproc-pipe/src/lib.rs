@@ -101,6 +101,9 @@
 //!
 //! - One process at a time uses an end. Threads of one process take turns; two processes that use the same end, after a
 //!   `fork` or by a kept clone, make it [`Corrupt`](RecvError::Corrupt) at the latest when the second one sends or receives much.
+//! - Descriptors for which a process has no room (`EMFILE`) stay where they are, and so does their message, until others are
+//!   closed. Nobody can look behind them: meanwhile `wait` says that the connection is ready, what it receives is the message in
+//!   front or that error, and who waits for room looks every millisecond.
 //! - A send that comes within some thirty microseconds after the other end was killed may succeed, and in a burst of messages
 //!   the next thirty: as with any pipe, that it was sent does not mean that it was received.
 //! - Where membarrier(2) is missing (Linux before 4.16, some sandboxes), a send costs a memory barrier more, and who

@@ -23,6 +23,8 @@ pub(crate) enum RecvRefusal {
     TooLong(usize),
     Corrupt,
     Closed,
+    /// For descriptors that have come.
+    NoRoom,
     Io(io::Error),
 }
 
@@ -182,8 +184,12 @@ impl End {
                 Front::Whole(length, _) | Front::First(length, _) if length > max => {
                     return Err(RecvRefusal::TooLong(length));
                 }
+                // One that has begun for somebody who would have taken more.
+                Front::Last(length) if receiving.torso.len() + length > max => {
+                    return Err(RecvRefusal::TooLong(receiving.torso.len() + length));
+                }
                 Front::Whole(_, descriptors) => {
-                    // Before it is taken: what does not arrive with it is missed.
+                    // Before it is taken: what does not arrive with it is missed, and what finds no room comes later.
                     let descriptors = self.take_descriptors(receiving, descriptors)?;
                     receiving.ring.take_into(front, to);
                     self.taken(receiving);
@@ -201,13 +207,15 @@ impl End {
                     receiving.torso = Vec::new();
                     // The descriptors of what is not to come.
                     if receiving.descriptors != 0 {
-                        drop(self.take_descriptors(receiving, receiving.descriptors));
+                        receiving.serial += 1;
+                        let refused = self.door.refuse_descriptors(self.socket(), receiving.serial);
+                        refused.map_err(RecvRefusal::Io)?;
                     }
                 }
                 Front::Last(_) => {
+                    let descriptors = self.take_descriptors(receiving, receiving.descriptors)?;
                     receiving.take_part(front);
                     self.taken(receiving);
-                    let descriptors = self.take_descriptors(receiving, receiving.descriptors)?;
                     let torso = core::mem::take(&mut receiving.torso);
                     if to.is_empty() {
                         *to = torso;
@@ -238,10 +246,10 @@ impl End {
         if count == 0 {
             return Ok(Vec::new());
         }
-        receiving.serial += 1;
         // They were sent before the message was published.
-        let fetched = self.door.fetch_descriptors(self.socket(), receiving.serial, count);
+        let fetched = self.door.fetch_descriptors(self.socket(), receiving.serial + 1, count);
         let descriptors = fetched.map_err(RecvRefusal::Io)?;
+        receiving.serial += 1;
         if descriptors.len() == count && !self.door.is_flooded() {
             Ok(descriptors)
         } else {
@@ -277,11 +285,12 @@ impl End {
                 is_prompt = barrier::heavy();
             }
             // Who does not sleep asks the socket now; who sleeps does so there, and comes back.
-            let ended = if deadline == Deadline::PAST {
-                self.door.look(self.socket()).map_err(RecvRefusal::Io)?
+            let outlook = if deadline == Deadline::PAST {
+                self.door.look(self.socket())
             } else {
-                self.door.has_ended()
+                self.door.outlook(self.socket())
             };
+            let outlook = outlook.map_err(RecvRefusal::Io)?;
             // What was published before the end is here.
             let front = receiving.ring.front()?;
             if front != Front::Nothing {
@@ -293,8 +302,11 @@ impl End {
             if self.is_closed() {
                 return Err(RecvRefusal::Closed);
             }
-            if ended {
+            if outlook.has_ended {
                 return Err(RecvRefusal::Disconnected);
+            }
+            if outlook.lacks_room {
+                return Err(RecvRefusal::NoRoom);
             }
             if deadline == Deadline::PAST {
                 // A task may be asleep.
@@ -336,8 +348,8 @@ impl End {
     /// If not, the next message makes the socket readable. `None` if another thread is inside.
     pub(crate) fn prepares_wait(&self) -> io::Result<Option<bool>> {
         let Some(mut receiving) = self.receiving.enter(Deadline::PAST) else { return Ok(None) };
-        self.door.look(self.socket())?;
-        if self.is_closed() || receiving.is_broken || self.door.has_ended() {
+        let outlook = self.door.look(self.socket())?;
+        if self.is_closed() || receiving.is_broken || outlook.has_ended || outlook.lacks_room {
             return Ok(Some(true));
         }
         self.publish_head(&mut receiving);

@@ -1,7 +1,9 @@
 //! The socket pair behind a connection: doorbell, end-of-file, and courier of descriptors.
 //!
-//! Packets are of two kinds: one byte is the bell; nine bytes are the serial number of a message whose descriptors come
-//! along. See unix(7), recvmsg(2).
+//! Packets are of three kinds: one byte is the bell; nine bytes are the serial number of a message whose descriptors come
+//! along; before each of these is one byte more, the notice. Who has taken a notice looks at the next packet before taking it:
+//! the kernel closes the descriptors for which a process has no room, and from a packet that is only looked at it duplicates
+//! them. See unix(7), recvmsg(2).
 
 use polyproc_sys::deadline::Deadline;
 use std::io;
@@ -14,6 +16,7 @@ pub(crate) const PACKET_DESCRIPTORS: usize = 253;
 /// How long a [`receive`] that waits does so: for a thread that closes the end meanwhile.
 const PATIENCE: Duration = polyproc_sys::deadline::BACKSTOP;
 const BELL: u8 = b'b';
+const NOTICE: u8 = b'n';
 const COURIER: u8 = b'd';
 
 /// Room for the control message of one packet.
@@ -24,10 +27,16 @@ struct Control([u8; 1_040]);
 pub(crate) enum Packet {
     /// None is there.
     Nothing,
+    /// A signal handler ran: a reason to look again.
+    Interrupted,
     /// The bell, or something that makes no sense and is taken for it.
     Bell,
+    /// The next one but bells brings descriptors.
+    Notice,
     /// Descriptors of the message with this serial number.
     Descriptors(u64, Vec<OwnedFd>),
+    /// One that brings descriptors for which this process has no room. It stays where it is.
+    NoRoom,
     /// The last copy of the other end is gone.
     End,
 }
@@ -87,10 +96,14 @@ pub(crate) fn is_ours(socket: BorrowedFd<'_>) -> bool {
 #[cold]
 #[inline(never)]
 pub(crate) fn ring(socket: BorrowedFd<'_>) {
+    _ = send_byte(socket, BELL);
+}
+
+fn send_byte(socket: BorrowedFd<'_>, byte: u8) -> io::Result<()> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    let bell = [BELL];
     // SAFETY: one byte is there to be sent.
-    unsafe { libc::send(socket.as_raw_fd(), bell.as_ptr().cast(), 1, flags) };
+    let sent = unsafe { libc::send(socket.as_raw_fd(), (&raw const byte).cast(), 1, flags) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Whether the last copy of the other end is gone.
@@ -146,17 +159,28 @@ pub(crate) fn send_descriptors(
     deadline: Deadline,
 ) -> io::Result<()> {
     for packet in descriptors.chunks(PACKET_DESCRIPTORS) {
-        while let Err(error) = send_packet(socket, serial, packet) {
-            match error.kind() {
-                io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock if deadline.has_passed() => {
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
-                io::ErrorKind::WouldBlock => {
-                    poll(socket, libc::POLLOUT, deadline)?;
-                }
-                _ => return Err(error),
+        patiently(socket, deadline, || send_byte(socket, NOTICE))?;
+        patiently(socket, deadline, || send_packet(socket, serial, packet))?;
+    }
+    Ok(())
+}
+
+/// Sends something as soon as there is room.
+fn patiently(
+    socket: BorrowedFd<'_>,
+    deadline: Deadline,
+    mut send: impl FnMut() -> io::Result<()>,
+) -> io::Result<()> {
+    while let Err(error) = send() {
+        match error.kind() {
+            io::ErrorKind::Interrupted => {}
+            io::ErrorKind::WouldBlock if deadline.has_passed() => {
+                return Err(io::ErrorKind::TimedOut.into());
             }
+            io::ErrorKind::WouldBlock => {
+                poll(socket, libc::POLLOUT, deadline)?;
+            }
+            _ => return Err(error),
         }
     }
     Ok(())
@@ -198,8 +222,29 @@ fn send_packet(socket: BorrowedFd<'_>, serial: u64, descriptors: &[BorrowedFd<'_
 }
 
 /// The next packet; [`Packet::Nothing`] if there is none, at once or, if it `waits`, after [`PATIENCE`]. Descriptors that
-/// come unexpectedly are closed.
+/// come unexpectedly are closed, and those for which there is no room are lost.
 pub(crate) fn receive(socket: BorrowedFd<'_>, waits: bool) -> io::Result<Packet> {
+    Ok(receive_message(socket, if waits { 0 } else { libc::MSG_DONTWAIT })?.0)
+}
+
+/// The next packet, after a notice: [`Packet::NoRoom`] if there is no room for its descriptors, unless they are of a message up
+/// to the one that is `done`, and wanted no longer. Nobody else may take packets meanwhile.
+pub(crate) fn receive_noticed(socket: BorrowedFd<'_>, done: u64) -> io::Result<Packet> {
+    let (packet, is_cut) = receive_message(socket, libc::MSG_DONTWAIT | libc::MSG_PEEK)?;
+    match packet {
+        Packet::Nothing | Packet::Interrupted | Packet::End => return Ok(packet),
+        Packet::Descriptors(serial, _) if is_cut && serial > done => return Ok(Packet::NoRoom),
+        _ => {}
+    }
+    let mut byte = 0u8;
+    // Those that this process has are duplicates: without room for any, the kernel closes those in the packet.
+    // SAFETY: there is room for a byte; the rest of the packet is dropped.
+    unsafe { libc::recv(socket.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_DONTWAIT) };
+    Ok(packet)
+}
+
+/// recvmsg(2): the next packet, and whether it had more descriptors than those that are here.
+fn receive_message(socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<(Packet, bool)> {
     let mut bytes = [0u8; 16];
     let mut control = Control([0; 1_040]);
     let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -209,39 +254,59 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, waits: bool) -> io::Result<Packet>
     message.msg_iovlen = 1;
     message.msg_control = control.0.as_mut_ptr().cast();
     message.msg_controllen = control.0.len();
-    let flags = libc::MSG_CMSG_CLOEXEC | if waits { 0 } else { libc::MSG_DONTWAIT };
     // SAFETY: there is room for what the message says.
-    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    let length =
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags | libc::MSG_CMSG_CLOEXEC) };
     if length < 0 {
         let error = io::Error::last_os_error();
         return match error.kind() {
-            io::ErrorKind::WouldBlock => Ok(Packet::Nothing),
-            // A signal handler ran: a reason to look again.
-            io::ErrorKind::Interrupted => Ok(Packet::Bell),
-            io::ErrorKind::ConnectionReset => Ok(Packet::End),
+            io::ErrorKind::WouldBlock => Ok((Packet::Nothing, false)),
+            io::ErrorKind::Interrupted => Ok((Packet::Interrupted, false)),
+            io::ErrorKind::ConnectionReset => Ok((Packet::End, false)),
             _ => Err(error),
         };
     }
     let descriptors = take_descriptors(&message);
-    match (length, bytes[0]) {
+    let packet = match (length, bytes[0]) {
         // An empty packet looks the same; that a peer of ours never sends.
-        (0, _) if is_gone(socket) => Ok(Packet::End),
+        (0, _) if is_gone(socket) => Packet::End,
+        (1, NOTICE) => Packet::Notice,
         (9, COURIER) => {
             let mut serial = [0; 8];
             serial.copy_from_slice(&bytes[1..9]);
-            Ok(Packet::Descriptors(u64::from_ne_bytes(serial), descriptors))
+            Packet::Descriptors(u64::from_ne_bytes(serial), descriptors)
         }
-        _ => Ok(Packet::Bell),
-    }
+        _ => Packet::Bell,
+    };
+    Ok((packet, message.msg_flags & libc::MSG_CTRUNC != 0))
 }
 
-/// Whether a packet is there that is no bell, or the end. It stays there.
-pub(crate) fn is_courier_next(socket: BorrowedFd<'_>) -> bool {
+/// What lies in front on the socket, as somebody sees it who must not take it.
+#[derive(PartialEq)]
+pub(crate) enum InFront {
+    /// Nothing, or a byte.
+    Byte,
+    /// Descriptors.
+    Courier,
+    /// The other end is gone.
+    End,
+}
+
+/// Looks at what is in front, and leaves it there.
+pub(crate) fn in_front(socket: BorrowedFd<'_>) -> InFront {
     let mut bytes = [0u8; 2];
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
     // SAFETY: there is room for two bytes.
-    let length = unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), flags) };
-    length == 0 || length == 2
+    match unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), flags) } {
+        0 => InFront::End,
+        2 => InFront::Courier,
+        _ => InFront::Byte,
+    }
+}
+
+/// Waits until the deadline, or until the last copy of the other end is gone. Not always: who cares looks again.
+pub(crate) fn wait_for_the_end(socket: BorrowedFd<'_>, deadline: Deadline) {
+    _ = poll(socket, 0, deadline);
 }
 
 /// The descriptors that came with a message.

@@ -75,7 +75,7 @@ impl AsFd for Waitable<'_> {
 /// ```
 pub fn wait<W: AsFd>(waitables: &[W], timeout: impl Into<Option<Duration>>) -> io::Result<Vec<usize>> {
     let deadline = timeout.into().map_or(Deadline::NEVER, Deadline::after);
-    let ends = waitables.iter().map(|one| known::end_of(one.as_fd())).collect::<io::Result<Vec<_>>>()?;
+    let ends: Vec<_> = waitables.iter().map(|one| known::end_of(one.as_fd())).collect();
     let mut polled: Vec<_> = waitables
         .iter()
         .map(|one| libc::pollfd { fd: one.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 })

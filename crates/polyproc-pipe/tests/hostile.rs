@@ -93,7 +93,7 @@ fn a_scribbler_is_an_error_and_no_deadline_is_missed() {
                 // SAFETY: this process may write to it; what that does to the other is the test.
                 unsafe { word.write_volatile(nonsense(&mut random)) };
                 if random.next().is_multiple_of(64) {
-                    let byte = [0u8; 9];
+                    let byte = [[0, b'b', b'd', b'n'][random.next() as usize % 4]; 9];
                     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
                     let length = random.next() as usize % 10;
                     // SAFETY: so many bytes are there.

@@ -385,3 +385,20 @@ fn a_message_has_hundreds_of_descriptors() {
     }
     child.join();
 }
+
+/// Also a message of which a part was received before, by a call that ran into its deadline.
+#[test]
+fn a_message_that_has_begun_is_not_received_by_who_takes_less() {
+    let _alone = alone();
+    let (here, there) = pipe_with_capacity::<Vec<u8>, (), Bytes>(4096).unwrap();
+    let child = Child::run(|| here.send(vec![5; 100_000]).unwrap());
+    child.wait_asleep();
+    child.signal(libc::SIGSTOP);
+    assert!(matches!(there.recv_timeout(Duration::from_millis(20)), Err(RecvError::Empty)));
+    child.signal(libc::SIGCONT);
+    for _ in 0..2 {
+        assert!(matches!(there.recv_bytes(99_999), Err(RecvError::TooLong { length: 100_000, max: 99_999 })));
+    }
+    assert_eq!(there.recv_bytes(100_000).unwrap(), vec![5; 100_000]);
+    child.join();
+}

@@ -14,7 +14,7 @@ use shuttle as checker;
 use polyproc_mutex::{RawMutex, Refusal};
 use polyproc_rwlock::{RawRwLock, ReaderSlot};
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::model::{End, Explorer, run};
+use polyproc_sys::model::{End, Explorer, Number, run};
 // Not the checker's: it would take part in the unwinding when a model fails.
 use std::sync::{Arc, Mutex};
 
@@ -22,17 +22,8 @@ use std::sync::{Arc, Mutex};
 struct Shared {
     writer: RawMutex,
     slots: Vec<ReaderSlot>,
-    /// Not atomic on purpose: the checker reports an unordered access.
-    #[cfg(polyproc_loom)]
-    number: loom::cell::UnsafeCell<u32>,
-    #[cfg(polyproc_shuttle)]
-    number: shuttle::sync::atomic::AtomicU32,
+    number: Number,
 }
-
-// SAFETY: the number is only touched with the lock held; that this is so is what the models check.
-unsafe impl Sync for Shared {}
-// SAFETY: as above.
-unsafe impl Send for Shared {}
 
 impl Shared {
     fn new(slots: usize) -> Arc<Shared> {
@@ -48,7 +39,7 @@ impl Shared {
     fn read(&self, deadline: Deadline) -> Result<(), Refusal> {
         // SAFETY: every thread of a model keeps the lock alive by an `Arc`.
         let slot = unsafe { self.lock().read_until(deadline) }?;
-        assert_eq!(self.number() % 2, 0, "a reader saw a writer at work");
+        assert_eq!(self.number.get() % 2, 0, "a reader saw a writer at work");
         // SAFETY: got just now.
         unsafe { slot.unlock() };
         Ok(())
@@ -59,7 +50,7 @@ impl Shared {
         // SAFETY: as in `read`.
         let outer = unsafe { self.lock().read_until(Deadline::NEVER) }.unwrap();
         self.read(Deadline::NEVER).unwrap();
-        assert_eq!(self.number() % 2, 0, "a reader saw a writer at work");
+        assert_eq!(self.number.get() % 2, 0, "a reader saw a writer at work");
         // SAFETY: got above.
         unsafe { outer.unlock() };
     }
@@ -69,8 +60,8 @@ impl Shared {
         // SAFETY: as in `read`.
         unsafe { self.lock().write_until(deadline) }?;
         self.writer.enter();
-        self.add_one();
-        self.add_one();
+        self.number.increment();
+        self.number.increment();
         self.writer.leave();
         // SAFETY: locked above.
         unsafe { self.writer.unlock() };
@@ -83,30 +74,6 @@ impl Shared {
         unsafe { self.lock().write_until(Deadline::NEVER) }.unwrap();
         // SAFETY: locked above.
         unsafe { self.writer.unlock() };
-    }
-
-    #[cfg(polyproc_loom)]
-    fn number(&self) -> u32 {
-        // SAFETY: the lock is held.
-        self.number.with(|number| unsafe { *number })
-    }
-
-    #[cfg(polyproc_loom)]
-    fn add_one(&self) {
-        // SAFETY: the lock is held.
-        self.number.with_mut(|number| unsafe { *number += 1 });
-    }
-
-    #[cfg(polyproc_shuttle)]
-    fn number(&self) -> u32 {
-        self.number.load(shuttle::sync::atomic::Ordering::SeqCst)
-    }
-
-    #[cfg(polyproc_shuttle)]
-    fn add_one(&self) {
-        use shuttle::sync::atomic::Ordering::SeqCst;
-        let number = self.number.load(SeqCst);
-        self.number.store(number + 1, SeqCst);
     }
 }
 

@@ -13,7 +13,7 @@ use shuttle as checker;
 
 use polyproc_semaphore::{Cell, Head, RawSemaphore, Refusal};
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::model::{End, Explorer, run};
+use polyproc_sys::model::{End, Explorer, Number, run};
 // Not the checker's: it would take part in the unwinding when a model fails.
 use std::sync::{Arc, Mutex};
 
@@ -24,17 +24,8 @@ struct Shared {
     cells: [Cell; 2],
     /// How many of the cells there are.
     count: usize,
-    /// Not atomic on purpose: the checker reports an unordered access.
-    #[cfg(polyproc_loom)]
-    number: loom::cell::UnsafeCell<u32>,
-    #[cfg(polyproc_shuttle)]
-    number: shuttle::sync::atomic::AtomicU32,
+    number: Number,
 }
-
-// SAFETY: the number is only touched by who has the only permit; that this is so is what the models check.
-unsafe impl Sync for Shared {}
-// SAFETY: as above.
-unsafe impl Send for Shared {}
 
 impl Shared {
     /// `permits` now, `most` at most, and so many cells.
@@ -71,24 +62,8 @@ impl Shared {
     /// A critical section with the only permit.
     fn pass(&self) {
         let index = self.acquire();
-        self.increment();
+        self.number.increment();
         self.put_back(index);
-    }
-
-    /// One increment in two steps, so that two at a time would lose one.
-    #[cfg(polyproc_loom)]
-    fn increment(&self) {
-        // SAFETY: the permit is held.
-        let number = self.number.with(|number| unsafe { *number });
-        // SAFETY: the permit is held.
-        self.number.with_mut(|cell| unsafe { *cell = number + 1 });
-    }
-
-    #[cfg(polyproc_shuttle)]
-    fn increment(&self) {
-        use shuttle::sync::atomic::Ordering::SeqCst;
-        let number = self.number.load(SeqCst);
-        self.number.store(number + 1, SeqCst);
     }
 
     /// As the last one there: takes all permits, so that their number is known, and returns it, with the room.
@@ -424,7 +399,7 @@ fn a_waiter_that_times_out_strands_nobody() {
             // A deadline that lies ahead, which in a model runs out as soon as the thread would sleep.
             match shared.acquire_until(Deadline::after(std::time::Duration::from_secs(3600))) {
                 Ok(index) => {
-                    shared.increment();
+                    shared.number.increment();
                     shared.put_back(index);
                 }
                 Err(refusal) => assert_eq!(refusal, Refusal::TimedOut),

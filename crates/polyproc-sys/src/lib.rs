@@ -1,5 +1,6 @@
 //! What polyproc's primitives need from the system, and nothing else: futexes that work between processes, the
-//! thread's robust list, monotonic deadlines, back-off, and the thread's identity.
+//! thread's robust list, monotonic deadlines, back-off, the thread's identity, locks that no forked child inherits locked, and
+//! long copies.
 //!
 //! This is the bottom of polyproc. Users of a primitive never meet it; it is public for
 //! those who build a primitive of their own on the same ground.
@@ -10,8 +11,10 @@
 //! | [`futex`] | sleep on a 32-bit word, wake who sleeps there, in any process | a system call |
 //! | [`robust`] | tell the kernel which locks a thread holds, so that it can release them for the dead | a few plain stores |
 //! | [`thread`] | who the calling thread is, right after a `fork` too | a thread-local load |
+//! | [`membarrier`] | barriers that only the rare side pays for | a system call, for that side |
 //! | [`deadline`] | a point in monotonic time | a vDSO call when made |
 //! | [`backoff`] | how long to spin before sleeping | nothing |
+//! | [`fork`] | a lock among threads that no forked child inherits locked | two locks of `std`'s |
 //! | [`copy`](mod@copy) | long copies between two CPUs | no more than the lines between them |
 //!
 //! # Models
@@ -49,6 +52,8 @@ pub mod deadline;
 #[cfg(any(polyproc_loom, polyproc_shuttle))]
 pub mod model;
 
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+pub mod fork;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 pub mod futex;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]

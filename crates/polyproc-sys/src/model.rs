@@ -20,6 +20,7 @@
 pub mod atomic;
 pub mod futex;
 pub mod membarrier;
+mod number;
 pub mod robust;
 pub mod thread;
 
@@ -27,6 +28,8 @@ pub mod thread;
 use loom as checker;
 #[cfg(polyproc_shuttle)]
 use shuttle as checker;
+
+pub use number::Number;
 
 use core::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -130,13 +130,16 @@ impl Slot {
 
     /// Whether somebody has it, or left a notification in it.
     pub(super) fn is_used(&self) -> bool {
+        // Acquire: pairs with the compare-and-swap of who takes the slot, and the swap of who gives it back.
         !matches!(self.word.load(Ordering::Acquire), FREE | OWNER_DIED)
     }
 
     /// The word and the age, if its waiter is in sight and has no notification.
     pub(super) fn waits(&self, all: u32) -> Option<(u32, u64)> {
+        // Acquire: pairs with who takes the slot, which is after the age of the one before it was cleared.
         let word = self.word.load(Ordering::Acquire);
         // Acquire: pairs with the Release in `appear` of [`waiter`](super::waiter); what stands before it there is of the same waiter.
+        // That is why `since` may be Relaxed.
         let age = self.age.load(Ordering::Acquire);
         let waits = word & OWNER == word && word != FREE && age != AGELESS;
         (waits && self.since.load(Ordering::Relaxed) == all).then_some((word, age))

@@ -45,9 +45,11 @@ impl<'a> RawCondition<'a> {
         self.settle(current);
         // SAFETY: the caller's.
         let (index, slot) = unsafe { self.claim(current) }?;
+        // Relaxed, both: the Release of the age below publishes them.
         slot.pid.store(current.pid(), Ordering::Relaxed);
         slot.since.store(all, Ordering::Relaxed);
-        // SeqCst: after the slot was taken, before it is in sight.
+        // SeqCst: after the slot was taken, before it is in sight. Pairs with the load in `look_for_oldest`, whose attempt to note
+        // fewer fails then, and with the Acquire in `used`. Relaxed: what is read first, the compare-and-swap checks.
         let mut places = self.queue.places.load(Ordering::Relaxed);
         loop {
             let used = (places & USED).max(index as u64 + 1);
@@ -69,6 +71,7 @@ impl<'a> RawCondition<'a> {
     /// As for [`wait`](RawCondition::wait).
     unsafe fn claim(self, current: Current) -> Option<(usize, &'a Slot)> {
         for (index, slot) in self.slots.iter().enumerate() {
+            // Relaxed: the compare-and-swap checks it.
             let word = slot.word.load(Ordering::Relaxed);
             if !matches!(word, FREE | OWNER_DIED) {
                 continue;
@@ -76,10 +79,13 @@ impl<'a> RawCondition<'a> {
             current.begin(&slot.word, &slot.node);
             // The age of the dead is still there. A slot that seems to be notified is let alone by notifiers.
             let taken = if word == FREE { current.tid() } else { current.tid() | WAITERS };
+            // SeqCst: pairs with the swap in `vacate`, so that this is after all that the one before it did in the slot; and before
+            // the change of `places` in `appear`.
             if slot.word.compare_exchange(word, taken, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
                 // SAFETY: taken just now; the caller keeps it mapped.
                 unsafe { current.link(&slot.word, &slot.node) };
                 if word != FREE {
+                    // SeqCst, both: who reads this word, by the Acquire in `waits`, does not read the age of the dead after it.
                     slot.age.store(AGELESS, Ordering::SeqCst);
                     slot.word.store(current.tid(), Ordering::SeqCst);
                 }
@@ -95,6 +101,7 @@ impl<'a> RawCondition<'a> {
     ///
     /// The slot is this thread's.
     pub(super) unsafe fn sleep(self, current: Current, own: &Slot, all: u32, deadline: Deadline) -> Awake {
+        // Acquire, both: pair with the compare-and-swap in `notify_oldest` and the commit of `notify_all`.
         let is_notified = || {
             own.word.load(Ordering::Acquire) != current.tid() || self.queue.all.load(Ordering::Acquire) != all
         };
@@ -139,6 +146,7 @@ impl<'a> RawCondition<'a> {
         // slot that the notifier saw.
         fence(Ordering::SeqCst);
         for slot in self.used().iter().filter(|slot| !core::ptr::eq(*slot, own)) {
+            // Acquire: pairs with the compare-and-swap of who takes the slot. The fence decides what is seen.
             let word = slot.word.load(Ordering::Acquire);
             if word == LEGACY {
                 return Wait::Changed;
@@ -170,6 +178,8 @@ impl<'a> RawCondition<'a> {
         current.begin(&own.word, &own.node);
         // SAFETY: `claim` entered it.
         unsafe { current.unlink(&own.word, &own.node) };
+        // SeqCst, both: whoever reads the free word, by the Acquire in `waits` or when it takes the slot, does not read this age after
+        // it. If the word is another, it is the compare-and-swap in `notify_oldest` that came before.
         own.age.store(AGELESS, Ordering::SeqCst);
         let free = own.word.compare_exchange(current.tid(), FREE, Ordering::SeqCst, Ordering::Relaxed);
         if free.is_err() {
@@ -179,7 +189,7 @@ impl<'a> RawCondition<'a> {
             return Awake::WithSlot;
         }
         current.end();
-        // Whoever saw it wait has committed before it was free.
+        // Whoever saw it wait has committed before it was free. SeqCst: after that, and pairs with the commit of `notify_all`.
         let notified = self.queue.all.load(Ordering::SeqCst) != all;
         Awake::Without(if notified { Ended::Notified } else { Ended::TimedOut })
     }
@@ -193,6 +203,7 @@ impl<'a> RawCondition<'a> {
         current.begin(&slot.word, &slot.node);
         // SAFETY: the caller's.
         unsafe { current.unlink(&slot.word, &slot.node) };
+        // SeqCst, both: as in `give_up`; the next one in this slot is after it.
         slot.age.store(AGELESS, Ordering::SeqCst);
         slot.word.swap(FREE, Ordering::SeqCst);
         current.end();
