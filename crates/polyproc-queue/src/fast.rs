@@ -53,10 +53,11 @@ impl RawQueue {
         self.put_otherwise(message, deadline, unsafe { Producer::with(self, herald) })
     }
 
-    /// Puts messages that all have so many bytes, at most so many, if the lock is granted to the calling thread, and as long as all
-    /// is as usual. Returns how many.
+    /// Puts messages that all have as many bytes as a `T`, from the first on, if the lock is granted to the calling thread, and as
+    /// long as all is as usual. Returns how many.
     #[inline(always)]
-    pub(crate) fn put_owned(&self, most: usize, length: usize, fill: impl Fn(usize, Place)) -> usize {
+    pub(crate) fn put_owned<T>(&self, messages: &[T], fill: impl Fn(&T, Place)) -> usize {
+        let length = size_of::<T>();
         let Some(inside) = self.producing().enter() else { return 0 };
         let leave = Leave(self.producing(), inside);
         let header = self.header();
@@ -64,12 +65,12 @@ impl RawQueue {
             return 0;
         }
         let (tail, number) = header.put.0.get();
-        let room = self.room(tail, number, most);
+        let room = self.room(tail, number, messages.len());
         let need = HEADER + (length as u64).next_multiple_of(HEADER);
         let count = room.most.min((room.bytes / need) as usize);
-        for nth in 0..count {
+        for (nth, message) in messages.iter().take(count).enumerate() {
             // SAFETY: there is room for so many; and the lock is held.
-            fill(nth, unsafe { room.record(need * nth as u64, length) });
+            fill(message, unsafe { room.record(need * nth as u64, length) });
         }
         if count != 0 {
             header.put.0.set(tail.wrapping_add(need * count as u64), number.wrapping_add(count as u64));
@@ -78,10 +79,10 @@ impl RawQueue {
         count
     }
 
-    /// Gets messages of so many bytes, at most so many, if the lock is granted to the calling thread, and as long as all is as
-    /// usual: `take` takes them all. Returns how many, and whether more is known to be there.
+    /// Gets messages of as many bytes as a `T`, at most so many, if the lock is granted to the calling thread, and as long as all is
+    /// as usual: `take` takes them all. Returns how many, and whether more is known to be there.
     #[inline(always)]
-    pub(crate) fn get_owned(&self, most: usize, length: usize, take: impl FnOnce(Run<'_>)) -> (usize, bool) {
+    pub(crate) fn get_owned<T>(&self, most: usize, take: impl FnOnce(Run<'_, T>)) -> (usize, bool) {
         let Some(inside) = self.consuming().enter() else { return (0, false) };
         let leave = Leave(self.consuming(), inside);
         let header = self.header();
@@ -90,7 +91,7 @@ impl RawQueue {
             return (0, false);
         }
         let (head, number) = header.taken.0.mark.get();
-        let need = HEADER + (length as u64).next_multiple_of(HEADER);
+        let need = Run::<T>::NEED as u64;
         let mut tail = consumers.tail_seen.load(Ordering::Relaxed);
         // Any number of messages without bytes has room in a vector.
         if tail.wrapping_sub(head) < need.saturating_mul(most as u64) {
@@ -114,22 +115,13 @@ impl RawQueue {
         let most = most.min((there / need) as usize);
         // SAFETY: within the segment, or at its end.
         let start = unsafe { self.at_offset(index, offset) };
-        let mut taken = 0;
-        while taken != most {
-            // SAFETY: within the segment.
-            let record = unsafe { start.add(taken * need as usize) };
-            // SAFETY: a word in the ring, aligned as all records are: one begins here, because those before it were as long
-            // as this loop takes them to be.
-            let found = unsafe { word(record) }.load(Ordering::Relaxed);
-            if found & (PADDING | LENGTH) != length as u64 {
-                break;
-            }
-            taken += 1;
-        }
+        // SAFETY: so many bytes are there.
+        let run = unsafe { Run::<T>::find(start, most) };
+        let taken = run.count;
         if taken == 0 {
             return (0, false);
         }
-        take(Run { start, count: taken, length, need: need as usize, messages: PhantomData });
+        take(run);
         let next = head.wrapping_add(need * taken as u64);
         header.taken.0.mark.set(next, number.wrapping_add(taken as u64));
         // Release: pairs with the Acquire in `make_room`.
@@ -322,23 +314,51 @@ impl Drop for Unlock<'_> {
     }
 }
 
-/// Messages of one length, one behind the other.
-pub(crate) struct Run<'a> {
+/// Messages of as many bytes as a `T`, one behind the other.
+pub(crate) struct Run<'a, T> {
     start: NonNull<u8>,
     count: usize,
-    length: usize,
-    need: usize,
-    messages: PhantomData<&'a [u8]>,
+    messages: PhantomData<(&'a [u8], T)>,
 }
 
-impl<'a> Run<'a> {
+impl<'a, T> Run<'a, T> {
+    const NEED: usize = HEADER as usize + size_of::<T>().next_multiple_of(HEADER as usize);
+    /// So many headers are looked at before it is asked what was found.
+    const STEP: usize = 8;
+
+    /// As many as there are, at most so many.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the only consumer, a record begins at `start`, and so much is published as so many of them need.
     #[inline(always)]
-    pub(crate) fn messages(&self) -> impl Iterator<Item = &'a [u8]> + use<'a, '_> {
-        (0..self.count).map(|nth| {
+    unsafe fn find(start: NonNull<u8>, most: usize) -> Run<'a, T> {
+        let other = |nth: usize| {
+            // SAFETY: within what is published.
+            let record = unsafe { start.add(nth * Self::NEED) };
+            // SAFETY: a word in the ring, aligned as all records are. If those before it were as long as this takes them to be,
+            // it is a header; if not, it is a part of a message, and is not relied on.
+            let found = unsafe { word(record) }.load(Ordering::Relaxed);
+            (found ^ size_of::<T>() as u64) & (PADDING | LENGTH)
+        };
+        let mut count = 0;
+        while count + Self::STEP <= most && (count..count + Self::STEP).fold(0, |others, nth| others | other(nth)) == 0 {
+            count += Self::STEP;
+        }
+        while count != most && other(count) == 0 {
+            count += 1;
+        }
+        Run { start, count, messages: PhantomData }
+    }
+
+    #[inline(always)]
+    pub(crate) fn messages(self) -> impl Iterator<Item = &'a [u8]> {
+        let Run { start, count, .. } = self;
+        (0..count).map(move |nth| {
             // SAFETY: one begins here, and reaches beyond its header.
-            let place = unsafe { self.start.add(nth * self.need + HEADER as usize) };
+            let place = unsafe { start.add(nth * Self::NEED + HEADER as usize) };
             // SAFETY: so many bytes were written there before it was published, and nobody writes them before it is freed.
-            unsafe { core::slice::from_raw_parts(place.as_ptr(), self.length) }
+            unsafe { core::slice::from_raw_parts(place.as_ptr(), size_of::<T>()) }
         })
     }
 }

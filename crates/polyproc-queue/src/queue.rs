@@ -175,13 +175,12 @@ impl<T, C: Codec<T>> Queue<T, C> {
 
     fn put_many_deadline(&self, mut messages: Vec<T>, deadline: Deadline) -> Result<(), PutManyError<T>> {
         let (put, refusal, unencoded) = if C::IS_PLAIN {
-            let fill =
-                |index: usize, mut place: Place| _ = C::encode(&messages[index], |bytes| place.fill(bytes));
-            let put = self.raw.put_owned(messages.len(), size_of::<T>(), fill);
+            let fill = |message: &T, mut place: Place| _ = C::encode(message, |bytes| place.fill(bytes));
+            let put = self.raw.put_owned(&messages, fill);
             if put == messages.len() {
                 return Ok(());
             }
-            let fill = |index: usize, place: Place| fill(put + index, place);
+            let fill = |index: usize, place: Place| fill(&messages[put + index], place);
             let (more, refusal) = self.raw.put_all(messages.len() - put, deadline, |_| size_of::<T>(), fill);
             (put + more, refusal, None)
         } else {
@@ -369,7 +368,7 @@ impl<T, C: Codec<T>> Queue<T, C> {
             }
         };
         let room = sink.0.capacity();
-        let (taken, more) = self.raw.get_owned(most.min(room), size_of::<T>(), |run| {
+        let (taken, more) = self.raw.get_owned::<T>(most.min(room), |run| {
             if size_of::<T>() <= SMALL {
                 let read = |bytes| C::read(bytes).expect("a codec says that it is plain, and is not");
                 sink.0.extend(run.messages().map(read));
