@@ -6,7 +6,6 @@ use crate::ring::{is_before, segment_size, word};
 use crate::waitroom::{Herald, Sleeper};
 use core::ptr::NonNull;
 use polyproc_sys::atomic::{Ordering, compiler_fence, fence};
-use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex::OWNER;
 use polyproc_sys::thread;
 
@@ -248,7 +247,7 @@ impl<'a> Consumer<'a> {
         let consumers = &self.header.consumers;
         if consumers.tail_seen.load(Ordering::Relaxed) == self.head
             && consumers.segment.load(Ordering::Relaxed) != 0
-            && self.queue.is_time_to_shrink()
+            && self.queue.is_time_to_shrink(self.head)
         {
             self.shrink();
         }
@@ -327,7 +326,7 @@ impl<'a> Consumer<'a> {
         let header = self.header;
         let (consumers, producers) = (&header.consumers, &header.producers);
         // SAFETY: unlocked below; the queue's handle keeps it mapped.
-        if unsafe { self.queue.producing().lock_until(Deadline::PAST) }.is_err() {
+        if unsafe { self.queue.producing().visit() }.is_err() {
             return;
         }
         let mut index = consumers.segment.load(Ordering::Relaxed);

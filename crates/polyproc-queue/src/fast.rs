@@ -65,8 +65,12 @@ impl RawQueue {
             return 0;
         }
         let (tail, number) = header.put.0.get();
-        let room = self.room(tail, number, messages.len());
         let need = HEADER + (length as u64).next_multiple_of(HEADER);
+        let mut room = self.room(tail, number, messages.len());
+        if room.most != messages.len() || room.bytes < need * room.most as u64 {
+            self.look_for_room();
+            room = self.room(tail, number, messages.len());
+        }
         let count = room.most.min((room.bytes / need) as usize);
         for (nth, message) in messages.iter().take(count).enumerate() {
             // SAFETY: there is room for so many; and the lock is held.
@@ -77,6 +81,18 @@ impl RawQueue {
         }
         drop(leave);
         count
+    }
+
+    /// As the only producer: looks how far the consumers have come.
+    #[inline(always)]
+    fn look_for_room(&self) {
+        let header = self.header();
+        // Acquire: pairs with the Release of the consumers, who do not touch what they have freed any more.
+        let free = header.taken.0.free.load(Ordering::Acquire);
+        header.producers.free_seen.store(free, Ordering::Relaxed);
+        if self.most != 0 {
+            header.producers.taken_seen.store(header.taken.0.mark.number(), Ordering::Relaxed);
+        }
     }
 
     /// Gets messages of as many bytes as a `T`, at most so many, if the lock is granted to the calling thread, and as long as all is
@@ -126,7 +142,7 @@ impl RawQueue {
         header.taken.0.mark.set(next, number.wrapping_add(taken as u64));
         // Release: pairs with the Acquire in `make_room`.
         header.taken.0.free.store(next, Ordering::Release);
-        let shrink = tail == next && index != 0 && self.is_time_to_shrink();
+        let shrink = tail == next && index != 0 && self.is_time_to_shrink(next);
         drop(leave);
         if shrink {
             self.shrink();
@@ -256,7 +272,7 @@ impl RawQueue {
         taken.mark.set(front.next, front.number);
         // Release: pairs with the Acquire in `make_room`.
         taken.free.store(front.next, Ordering::Release);
-        let shrink = front.is_last && self.is_time_to_shrink();
+        let shrink = front.is_last && self.is_time_to_shrink(front.next);
         match front.inside {
             Some(inside) => self.consuming().leave(inside),
             // SAFETY: locked by `usual_front`.
@@ -342,7 +358,9 @@ impl<'a, T> Run<'a, T> {
             (found ^ size_of::<T>() as u64) & (PADDING | LENGTH)
         };
         let mut count = 0;
-        while count + Self::STEP <= most && (count..count + Self::STEP).fold(0, |others, nth| others | other(nth)) == 0 {
+        while count + Self::STEP <= most
+            && (count..count + Self::STEP).fold(0, |others, nth| others | other(nth)) == 0
+        {
             count += Self::STEP;
         }
         while count != most && other(count) == 0 {
