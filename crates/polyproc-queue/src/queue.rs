@@ -1,17 +1,21 @@
 //! [`Queue`]: the handle.
 
-use crate::error::{GetError, GetManyError, PutError, PutManyError, PutRefusal};
-use crate::fast::{Place, Unusual};
+mod get;
+mod put;
+
+pub use get::Iter;
+
+use crate::error::{GetManyError, PutError, PutManyError, PutRefusal};
+use crate::fast::Place;
 use crate::raw::RawQueue;
 use core::fmt;
 use core::marker::PhantomData;
 use polyproc_memory::Object;
 use polyproc_memory::codec::{Codec, EncodeError, Postcard};
-use polyproc_sys::copy;
 use polyproc_sys::deadline::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Up to this size, messages are moved through registers.
 const SMALL: usize = 64;
@@ -89,56 +93,6 @@ impl<T, C: Codec<T>> Queue<T, C> {
     ) -> io::Result<Queue<T, C>> {
         let raw = RawQueue::new(kind, C::CODE, C::element(), messages, bytes, start)?;
         Ok(Queue { raw, message: PhantomData })
-    }
-
-    /// Puts a message, waiting for room as long as it takes.
-    ///
-    /// # Errors
-    ///
-    /// Any [`PutError`] but `Full`; it has the message.
-    #[inline]
-    pub fn put(&self, message: T) -> Result<(), PutError<T>> {
-        self.put_deadline(message, Deadline::NEVER)
-    }
-
-    /// Puts a message if there is room. Waits for nothing but another process that is putting one just now, and for that
-    /// a millisecond at most.
-    ///
-    /// # Errors
-    ///
-    /// Any [`PutError`]; it has the message.
-    #[inline]
-    pub fn try_put(&self, message: T) -> Result<(), PutError<T>> {
-        self.put_deadline(message, Deadline::PAST)
-    }
-
-    /// Puts a message, waiting for room at most so long.
-    ///
-    /// # Errors
-    ///
-    /// Any [`PutError`]; it has the message.
-    #[inline]
-    pub fn put_timeout(&self, message: T, timeout: Duration) -> Result<(), PutError<T>> {
-        self.put_deadline(message, Deadline::after(timeout))
-    }
-
-    /// Puts a message, waiting for room at most until then.
-    ///
-    /// # Errors
-    ///
-    /// Any [`PutError`]; it has the message.
-    #[inline]
-    pub fn put_until(&self, message: T, deadline: Instant) -> Result<(), PutError<T>> {
-        self.put_deadline(message, Deadline::at(deadline))
-    }
-
-    #[inline(always)]
-    fn put_deadline(&self, message: T, deadline: Deadline) -> Result<(), PutError<T>> {
-        match C::encode(&message, |bytes| self.raw.put(bytes, deadline)) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(refusal)) => Err(PutError::new(message, refusal)),
-            Err(error) => Err(PutError::Encode { message, error }),
-        }
     }
 
     /// Puts messages one behind the other, with one lock and one wake for as many as there is room for, waiting for room
@@ -220,72 +174,6 @@ impl<T, C: Codec<T>> Queue<T, C> {
         let fill = |index: usize, mut place: Place| place.fill(&bytes[ends[index]..ends[index + 1]]);
         let (put, refusal) = self.raw.put_all(ends.len() - 1, deadline, length, fill);
         (put, refusal, unencoded)
-    }
-
-    /// Gets the next message, waiting for it as long as it takes.
-    ///
-    /// # Errors
-    ///
-    /// Any [`GetError`] but `Empty`.
-    #[inline]
-    pub fn get(&self) -> Result<T, GetError> {
-        self.get_deadline(Deadline::NEVER)
-    }
-
-    /// Gets the next message, if there is one. Waits for nothing but another process that is getting one just now, and
-    /// for that a millisecond at most.
-    ///
-    /// # Errors
-    ///
-    /// Any [`GetError`].
-    #[inline]
-    pub fn try_get(&self) -> Result<T, GetError> {
-        self.get_deadline(Deadline::PAST)
-    }
-
-    /// Gets the next message, waiting for it at most so long.
-    ///
-    /// # Errors
-    ///
-    /// Any [`GetError`].
-    #[inline]
-    pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetError> {
-        self.get_deadline(Deadline::after(timeout))
-    }
-
-    /// Gets the next message, waiting for it at most until then.
-    ///
-    /// # Errors
-    ///
-    /// Any [`GetError`].
-    #[inline]
-    pub fn get_until(&self, deadline: Instant) -> Result<T, GetError> {
-        self.get_deadline(Deadline::at(deadline))
-    }
-
-    // Not a part of the caller: there, what an error is made of and the message would share their bytes, and the compiler
-    // would move the message in pieces.
-    #[inline(never)]
-    fn get_deadline(&self, deadline: Deadline) -> Result<T, GetError> {
-        match self.raw.owned_front() {
-            Some(Ok(front)) => Ok(C::decode(self.raw.take_usual(front, C::copy))?),
-            Some(Err(unusual)) => self.get_otherwise(deadline, unusual),
-            None => self.get_locked(deadline),
-        }
-    }
-
-    #[inline(never)]
-    fn get_locked(&self, deadline: Deadline) -> Result<T, GetError> {
-        match self.raw.locked_front() {
-            Ok(front) => Ok(C::decode(self.raw.take_usual(front, C::copy))?),
-            Err(unusual) => self.get_otherwise(deadline, unusual),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn get_otherwise(&self, deadline: Deadline, unusual: Unusual) -> Result<T, GetError> {
-        Ok(C::decode(self.raw.take_otherwise(deadline, unusual, C::copy)?)?)
     }
 
     /// Gets the next messages, at most so many: waits for one as long as it takes, and takes with it what else is there,
@@ -394,30 +282,6 @@ impl<T, C: Codec<T>> Queue<T, C> {
         Err(GetManyError::Decode(all))
     }
 
-    /// Gets the next message's bytes, as they travel, into `buffer`, whose memory is used again: what was in it is gone.
-    /// Waits as [`get`](Queue::get) does. Returns how many they are.
-    ///
-    /// # Errors
-    ///
-    /// Any [`GetError`] but `Empty` and `Decode`.
-    pub fn get_into(&self, buffer: &mut Vec<u8>) -> Result<usize, GetError> {
-        let copy = |bytes: &[u8]| {
-            buffer.clear();
-            copy::append(buffer, bytes);
-        };
-        match self.raw.owned_front() {
-            Some(Ok(front)) => self.raw.take_usual(front, copy),
-            Some(Err(unusual)) => self.raw.take_otherwise(Deadline::NEVER, unusual, copy)?,
-            None => self.raw.get_locked(copy)?,
-        }
-        Ok(buffer.len())
-    }
-
-    /// The messages, as they come, until the queue is closed and drained. Waits for each.
-    pub fn iter(&self) -> Iter<'_, T, C> {
-        Iter { queue: self }
-    }
-
     /// How many messages are in the queue. By the time the caller looks at the answer, it may be another.
     ///
     /// Exact where nobody is at work: `try_get` finds a message if it is not zero, and no message if it is.
@@ -464,18 +328,6 @@ impl<T, C: Codec<T>> Queue<T, C> {
         let object =
             Object::deserialize(deserializer, |_| Some(RawQueue::shape(kind, C::CODE, C::element())))?;
         Ok(Queue { raw: RawQueue::attach(object), message: PhantomData })
-    }
-}
-
-impl Queue<Vec<u8>, polyproc_memory::codec::Bytes> {
-    /// [`put`](Queue::put) of bytes that the caller keeps.
-    ///
-    /// # Errors
-    ///
-    /// As for [`put`](Queue::put), with nothing to give back.
-    #[inline]
-    pub fn put_bytes(&self, message: &[u8]) -> Result<(), PutError<()>> {
-        self.raw.put(message, Deadline::NEVER).map_err(|refusal| PutError::new((), refusal))
     }
 }
 
@@ -526,37 +378,5 @@ impl<T, C> Serialize for Queue<T, C> {
 impl<'de, T, C: Codec<T>> Deserialize<'de> for Queue<T, C> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Queue<T, C>, D::Error> {
         Queue::receive(deserializer, KIND)
-    }
-}
-
-/// The messages of a queue, until it is closed and drained: see [`Queue::iter`].
-#[must_use = "an iterator does nothing by itself"]
-pub struct Iter<'a, T, C> {
-    queue: &'a Queue<T, C>,
-}
-
-impl<T, C> fmt::Debug for Iter<'_, T, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Iter").field("queue", self.queue).finish()
-    }
-}
-
-impl<T, C: Codec<T>> Iterator for Iter<'_, T, C> {
-    type Item = Result<T, GetError>;
-
-    fn next(&mut self) -> Option<Result<T, GetError>> {
-        match self.queue.get() {
-            Err(GetError::Closed) => None,
-            other => Some(other),
-        }
-    }
-}
-
-impl<'a, T, C: Codec<T>> IntoIterator for &'a Queue<T, C> {
-    type Item = Result<T, GetError>;
-    type IntoIter = Iter<'a, T, C>;
-
-    fn into_iter(self) -> Iter<'a, T, C> {
-        self.iter()
     }
 }
