@@ -4,13 +4,13 @@
 //! The same steps as in [`ring`](crate::ring), without anything that is not needed for them. Whatever is not usual is left
 //! to it, with the mutex held: an [owner](crate::biased) leaves before.
 
-use crate::biased::{Inside, Side};
+use crate::biased::Inside;
 use crate::error::{GetRefusal, PutRefusal};
-use crate::layout::{HEADER, LENGTH, PADDING};
+use crate::layout::HEADER;
 use crate::producer::Producer;
 use crate::raw::RawQueue;
+use crate::record::Record;
 use crate::ring::{is_before, segment_size, word};
-use core::marker::PhantomData;
 use core::ptr::NonNull;
 use polyproc_mutex::Refusal;
 use polyproc_sys::atomic::Ordering;
@@ -53,110 +53,13 @@ impl RawQueue {
         self.put_otherwise(message, deadline, unsafe { Producer::with(self, herald) })
     }
 
-    /// Puts messages that all have as many bytes as a `T`, from the first on, if the lock is granted to the calling thread, and as
-    /// long as all is as usual. Returns how many.
-    #[inline(always)]
-    pub(crate) fn put_owned<T>(&self, messages: &[T], fill: impl Fn(&T, Place)) -> usize {
-        let length = size_of::<T>();
-        let Some(inside) = self.producing().enter() else { return 0 };
-        let leave = Leave(self.producing(), inside);
-        let header = self.header();
-        if header.news.looks_occupied() || self.is_closed() || length > self.largest {
-            return 0;
-        }
-        let (tail, number) = header.put.0.get();
-        let need = HEADER + (length as u64).next_multiple_of(HEADER);
-        let mut room = self.room(tail, number, messages.len());
-        if room.most != messages.len() || room.bytes < need * room.most as u64 {
-            self.look_for_room();
-            room = self.room(tail, number, messages.len());
-        }
-        let count = room.most.min((room.bytes / need) as usize);
-        for (nth, message) in messages.iter().take(count).enumerate() {
-            // SAFETY: there is room for so many; and the lock is held.
-            fill(message, unsafe { room.record(need * nth as u64, length) });
-        }
-        if count != 0 {
-            header.put.0.set(tail.wrapping_add(need * count as u64), number.wrapping_add(count as u64));
-        }
-        drop(leave);
-        count
-    }
-
-    /// As the only producer: looks how far the consumers have come.
-    #[inline(always)]
-    fn look_for_room(&self) {
-        let header = self.header();
-        // Acquire: pairs with the Release of the consumers, who do not touch what they have freed any more.
-        let free = header.taken.0.free.load(Ordering::Acquire);
-        header.producers.free_seen.store(free, Ordering::Relaxed);
-        if self.most != 0 {
-            header.producers.taken_seen.store(header.taken.0.mark.number(), Ordering::Relaxed);
-        }
-    }
-
-    /// Gets messages of as many bytes as a `T`, at most so many, if the lock is granted to the calling thread, and as long as all is
-    /// as usual: `take` takes them all. Returns how many, and whether more is known to be there.
-    #[inline(always)]
-    pub(crate) fn get_owned<T>(&self, most: usize, take: impl FnOnce(Run<'_, T>)) -> (usize, bool) {
-        let Some(inside) = self.consuming().enter() else { return (0, false) };
-        let leave = Leave(self.consuming(), inside);
-        let header = self.header();
-        let consumers = &header.consumers;
-        if header.room.looks_occupied() || consumers.claims.load(Ordering::Relaxed) != 0 {
-            return (0, false);
-        }
-        let (head, number) = header.taken.0.mark.get();
-        let need = Run::<T>::NEED as u64;
-        let mut tail = consumers.tail_seen.load(Ordering::Relaxed);
-        // Any number of messages without bytes has room in a vector.
-        if tail.wrapping_sub(head) < need.saturating_mul(most as u64) {
-            let none = tail == head;
-            if none {
-                consumers.chase.pause();
-            }
-            // Acquire: pairs with the Release of `publish`.
-            tail = header.put.0.position.load(Ordering::Acquire);
-            consumers.tail_seen.store(tail, Ordering::Relaxed);
-            if none {
-                consumers.chase.learn(tail.wrapping_sub(head), self.most);
-            }
-        }
-        let index = consumers.segment.load(Ordering::Relaxed);
-        let segment = header.segment(index);
-        let offset = head.wrapping_sub(segment.base.load(Ordering::Relaxed)) & (segment_size(index) - 1);
-        // So many bytes are there in one piece.
-        let there = tail.wrapping_sub(head).min(segment.end.load(Ordering::Relaxed).wrapping_sub(head));
-        let there = there.min(segment_size(index) - offset);
-        let most = most.min((there / need) as usize);
-        // SAFETY: within the segment, or at its end.
-        let start = unsafe { self.at_offset(index, offset) };
-        // SAFETY: so many bytes are there.
-        let run = unsafe { Run::<T>::find(start, most) };
-        let taken = run.count;
-        if taken == 0 {
-            return (0, false);
-        }
-        take(run);
-        let next = head.wrapping_add(need * taken as u64);
-        header.taken.0.mark.set(next, number.wrapping_add(taken as u64));
-        // Release: pairs with the Acquire in `make_room`.
-        header.taken.0.free.store(next, Ordering::Release);
-        let shrink = tail == next && index != 0 && self.is_time_to_shrink(next);
-        drop(leave);
-        if shrink {
-            self.shrink();
-        }
-        (taken, tail != next)
-    }
-
     /// As the only producer. `false`, and nothing was done, if anything is not as usual.
     #[inline(always)]
     fn put_usual(&self, message: &[u8], asleep: bool) -> bool {
         let header = self.header();
         let producers = &header.producers;
         let length = message.len();
-        let need = HEADER + ((length as u64 + (HEADER - 1)) & !(HEADER - 1));
+        let need = HEADER + Record::stride(length);
         let (tail, number) = header.put.0.get();
         let index = producers.segment.load(Ordering::Relaxed);
         let segment = header.segment(index);
@@ -179,7 +82,7 @@ impl RawQueue {
         // SAFETY: within the segment, which is memory up to here, and between the tail and the consumers.
         let record = unsafe { self.at_offset(index, offset) };
         // SAFETY: a word in the ring, aligned as all records are.
-        unsafe { word(record) }.store(length as u64, Ordering::Relaxed);
+        unsafe { word(record) }.store(Record::message(length).0, Ordering::Relaxed);
         // SAFETY: the record's room reaches beyond its header.
         let place = unsafe { record.add(HEADER as usize) };
         // SAFETY: the place has room for the message, and is the caller's alone as long as it is the only producer.
@@ -226,7 +129,7 @@ impl RawQueue {
     fn usual_front<'a>(&'a self, asleep: bool, inside: Option<Inside<'a>>) -> Option<Usual<'a>> {
         let header = self.header();
         let consumers = &header.consumers;
-        let (head, number) = header.taken.0.mark.get();
+        let (head, number, rest) = header.taken.0.get();
         let mut tail = consumers.tail_seen.load(Ordering::Relaxed);
         if tail == head {
             consumers.chase.pause();
@@ -248,16 +151,18 @@ impl RawQueue {
         // SAFETY: a record begins here, and the segment is memory at least up to the end of it.
         let record = unsafe { self.at_offset(index, offset) };
         // SAFETY: a word in the ring, aligned as all records are.
-        let record_header = unsafe { word(record) }.load(Ordering::Relaxed);
-        if record_header & PADDING != 0 {
+        let record_header = Record(unsafe { word(record) }.load(Ordering::Relaxed));
+        let next = if rest == Record::NONE { record_header } else { rest };
+        if next.is_padding() {
             return None;
         }
-        let length = record_header & LENGTH;
+        let length = next.length();
+        let (way, rest) = next.after(1);
         // SAFETY: the record reaches beyond its header.
         let place = unsafe { record.add(HEADER as usize) };
-        let next = head.wrapping_add(HEADER + ((length + (HEADER - 1)) & !(HEADER - 1)));
+        let next = head.wrapping_add(way);
         let is_last = tail == next && index != 0;
-        Some(Usual { inside, place, length: length as usize, next, number: number.wrapping_add(1), is_last })
+        Some(Usual { inside, place, length, next, number: number.wrapping_add(1), rest, is_last })
     }
 
     /// Gets the message in front, which `copy` copies out of its place, and releases the lock.
@@ -269,7 +174,7 @@ impl RawQueue {
         let copied = copy(unsafe { core::slice::from_raw_parts(front.place.as_ptr(), front.length) });
         core::mem::forget(unlock);
         let taken = &self.header().taken.0;
-        taken.mark.set(front.next, front.number);
+        taken.set(front.next, front.number, front.rest);
         // Release: pairs with the Acquire in `make_room`.
         taken.free.store(front.next, Ordering::Release);
         let shrink = front.is_last && self.is_time_to_shrink(front.next);
@@ -287,7 +192,7 @@ impl RawQueue {
     /// Back to the smallest segment, if nobody has anything to do with the others meanwhile.
     #[cold]
     #[inline(never)]
-    fn shrink(&self) {
+    pub(crate) fn shrink(&self) {
         if let Ok(mut consumer) = self.consume(Deadline::PAST) {
             consumer.shrink_if_drained();
         }
@@ -301,9 +206,10 @@ pub(crate) struct Usual<'a> {
     inside: Option<Inside<'a>>,
     place: NonNull<u8>,
     length: usize,
-    /// The position behind it, and the number of messages up to there.
+    /// The position behind it, the number of messages up to there, and the rest.
     next: u64,
     number: u64,
+    rest: Record,
     /// There is none behind it, and the segment is not the smallest.
     is_last: bool,
 }
@@ -327,67 +233,6 @@ impl Drop for Unlock<'_> {
             // SAFETY: locked by `usual_front`, by this thread, a moment ago.
             None => unsafe { self.0.consuming().unlock() },
         }
-    }
-}
-
-/// Messages of as many bytes as a `T`, one behind the other.
-pub(crate) struct Run<'a, T> {
-    start: NonNull<u8>,
-    count: usize,
-    messages: PhantomData<(&'a [u8], T)>,
-}
-
-impl<'a, T> Run<'a, T> {
-    const NEED: usize = HEADER as usize + size_of::<T>().next_multiple_of(HEADER as usize);
-    /// So many headers are looked at before it is asked what was found.
-    const STEP: usize = 8;
-
-    /// As many as there are, at most so many.
-    ///
-    /// # Safety
-    ///
-    /// The caller is the only consumer, a record begins at `start`, and so much is published as so many of them need.
-    #[inline(always)]
-    unsafe fn find(start: NonNull<u8>, most: usize) -> Run<'a, T> {
-        let other = |nth: usize| {
-            // SAFETY: within what is published.
-            let record = unsafe { start.add(nth * Self::NEED) };
-            // SAFETY: a word in the ring, aligned as all records are. If those before it were as long as this takes them to be,
-            // it is a header; if not, it is a part of a message, and is not relied on.
-            let found = unsafe { word(record) }.load(Ordering::Relaxed);
-            (found ^ size_of::<T>() as u64) & (PADDING | LENGTH)
-        };
-        let mut count = 0;
-        while count + Self::STEP <= most
-            && (count..count + Self::STEP).fold(0, |others, nth| others | other(nth)) == 0
-        {
-            count += Self::STEP;
-        }
-        while count != most && other(count) == 0 {
-            count += 1;
-        }
-        Run { start, count, messages: PhantomData }
-    }
-
-    #[inline(always)]
-    pub(crate) fn messages(self) -> impl Iterator<Item = &'a [u8]> {
-        let Run { start, count, .. } = self;
-        (0..count).map(move |nth| {
-            // SAFETY: one begins here, and reaches beyond its header.
-            let place = unsafe { start.add(nth * Self::NEED + HEADER as usize) };
-            // SAFETY: so many bytes were written there before it was published, and nobody writes them before it is freed.
-            unsafe { core::slice::from_raw_parts(place.as_ptr(), size_of::<T>()) }
-        })
-    }
-}
-
-/// Leaves, also if a codec panics.
-struct Leave<'a>(Side<'a>, Inside<'a>);
-
-impl Drop for Leave<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        self.0.leave(self.1);
     }
 }
 
