@@ -13,6 +13,7 @@
 //! | [`deadline`] | a point in monotonic time | a vDSO call when made |
 //! | [`backoff`] | how long to spin before sleeping | nothing |
 //! | [`copy`](mod@copy) | long copies between two CPUs | no more than the lines between them |
+//! | [`prefetch`] | hints that a cache line is going to be used | an instruction |
 //!
 //! # Models
 //!
@@ -48,6 +49,7 @@ pub mod copy;
 pub mod deadline;
 #[cfg(any(polyproc_loom, polyproc_shuttle))]
 pub mod model;
+pub mod prefetch;
 
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 pub mod futex;
