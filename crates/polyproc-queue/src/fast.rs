@@ -16,6 +16,7 @@ use polyproc_mutex::Refusal;
 use polyproc_sys::atomic::Ordering;
 use polyproc_sys::copy::copy_away;
 use polyproc_sys::deadline::Deadline;
+use polyproc_sys::prefetch::prefetch_write;
 
 impl RawQueue {
     /// Puts one message.
@@ -68,11 +69,12 @@ impl RawQueue {
         let offset = tail.wrapping_sub(base) & (size - 1);
         let free = producers.free_seen.load(Ordering::Relaxed);
         let from = if is_before(free, base) { base } else { free };
+        let used = tail.wrapping_sub(from);
         let usual = !asleep
             && !self.is_closed()
             && length <= self.largest
             && offset + need <= segment.backed.load(Ordering::Relaxed)
-            && tail.wrapping_sub(from) + need <= size
+            && used + need <= size
             && tail.wrapping_sub(free) + need <= self.max_bytes
             && (self.most == 0
                 || number.wrapping_sub(producers.taken_seen.load(Ordering::Relaxed)) < self.most);
@@ -81,6 +83,13 @@ impl RawQueue {
         }
         // SAFETY: within the segment, which is memory up to here, and between the tail and the consumers.
         let record = unsafe { self.at_offset(index, offset) };
+        if length <= SMALL && used + need + AHEAD <= size {
+            // The next ones are put there; at the end of the segment, nothing is. One line for each that is begun: a header more
+            // and there is one to wait for now and then.
+            for byte in (0..length.max(1)).step_by(LINE) {
+                prefetch_write(record.as_ptr().wrapping_add(AHEAD as usize + byte));
+            }
+        }
         // SAFETY: a word in the ring, aligned as all records are.
         unsafe { word(record) }.store(Record::message(length).0, Ordering::Relaxed);
         // SAFETY: the record's room reaches beyond its header.
@@ -262,6 +271,12 @@ impl Place {
 
 /// Messages up to this size are copied word by word.
 const SMALL: usize = 256;
+
+/// So far ahead of a put, the lines are fetched that the next ones will be written to: those that the other side has read are
+/// far away, and stores, which become visible one after the other, would wait for one line after the other.
+const AHEAD: u64 = 512;
+/// A cache line.
+const LINE: usize = 64;
 
 /// Eight bytes anywhere.
 #[derive(Clone, Copy)]
