@@ -2,7 +2,7 @@
 
 use crate::biased::{Inside, Side};
 use crate::fast::Place;
-use crate::layout::HEADER;
+use crate::layout::{HEADER, OPEN};
 use crate::producer::Room;
 use crate::raw::RawQueue;
 use crate::record::Record;
@@ -135,7 +135,10 @@ impl RawQueue {
         let offset = head.wrapping_sub(segment.base.load(Ordering::Relaxed)) & (segment_size(index) - 1);
         // So many bytes are there in one piece. One that is left behind, if a dead thread has left its plans for an end, is taken
         // by itself.
-        let there = tail.wrapping_sub(head).min(segment.end.load(Ordering::Relaxed).wrapping_sub(head));
+        let end = segment.end.load(Ordering::Relaxed);
+        // One that has no end is no number to reckon with: where positions wrap, a run may lie across it.
+        let end = if end == OPEN { tail } else { end };
+        let there = tail.wrapping_sub(head).min(end.wrapping_sub(head));
         let mut there = there.min(segment_size(index) - offset);
         // SAFETY: within the segment, or at its end.
         let mut place = unsafe { self.at_offset(index, offset) };
