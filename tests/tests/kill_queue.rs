@@ -8,7 +8,7 @@
 //! Every message has a number, and says it from its first byte to its last. Whatever a living process has put is received
 //! once by a living process, unless the victim took it; what the victim puts is there or not, as the phase says.
 
-use polyproc_queue::{Bytes, GetError, JoinableQueue, PutError};
+use polyproc_queue::{Bytes, GetError, JoinableQueue, PutError, Queue, Raw};
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::thread;
 use polyproc_tests::kill::{Operation, Outcome, When, is_full};
@@ -1103,4 +1103,140 @@ fn taking_the_lock_away() {
         .thinly(4)
         .run()
         .assert_clean();
+}
+
+/// A queue of plain data: batches are runs. Seven are in it, from 0 on, as one run, or as one that was taken in part.
+struct Plain {
+    queue: Queue<u64, Raw>,
+}
+
+impl Plain {
+    const THERE: u64 = 7;
+
+    fn new() -> Plain {
+        let queue = Queue::bounded(64).unwrap();
+        queue.put_many(0..Plain::THERE).unwrap();
+        Plain { queue }
+    }
+
+    /// In the middle of a run.
+    fn in_part() -> Plain {
+        let queue = Queue::bounded(64).unwrap();
+        queue.put_many([100, 101].into_iter().chain(0..Plain::THERE)).unwrap();
+        assert_eq!(queue.get_many(2).unwrap(), [100, 101]);
+        Plain { queue }
+    }
+
+    /// Both locks are granted to the calling thread. What is in the queue is put once more, as one run.
+    fn own(&self) {
+        let there = self.queue.try_get_many(64).unwrap();
+        for number in 0..140 {
+            self.queue.put(number).unwrap();
+            self.queue.get().unwrap();
+        }
+        self.queue.put_many(there).unwrap();
+    }
+
+    /// What is left, without the first so many of what was there; and then it goes on as ever.
+    fn has_lost(&self, extra: &[u64]) -> u64 {
+        let left = self.queue.len();
+        let got: Vec<u64> = (0..left).map(|_| self.queue.try_get().unwrap()).collect();
+        assert!(self.queue.is_empty() && self.queue.try_get().is_err());
+        let old = got.iter().copied().take_while(|number| *number < 50).collect::<Vec<_>>();
+        assert_eq!(&got[old.len()..], extra);
+        let lost = Plain::THERE - old.len() as u64;
+        assert!(old.into_iter().eq(lost..Plain::THERE), "{got:?}");
+        self.queue.try_put_many(0..64).unwrap();
+        assert!(self.queue.try_put(64).is_err(), "it takes 64");
+        assert!(self.queue.get_many(10).unwrap().into_iter().eq(0..10));
+        assert!(self.queue.get_many(64).unwrap().into_iter().eq(10..64));
+        lost
+    }
+}
+
+fn operation_on_runs(
+    name: &'static str,
+    setup: fn() -> Plain,
+    owner: bool,
+    act: fn(&Plain),
+) -> Operation<Plain> {
+    Operation::new(format!("{name}{}", if owner { ", owner" } else { "" }), setup).victim(
+        move |scene: &Plain, stage| {
+            thread::current();
+            if owner {
+                scene.own();
+            }
+            // How the allocator finds memory is not stepped through each time.
+            drop((Vec::<u64>::with_capacity(3), Vec::<u64>::with_capacity(7)));
+            stage.begin();
+            act(scene);
+            stage.end();
+        },
+    )
+}
+
+#[test]
+fn runs() {
+    let _turn = one_at_a_time();
+    let setups: [(fn() -> Plain, bool); 3] =
+        [(Plain::new, false), (Plain::in_part, false), (Plain::new, true)];
+    for (setup, owner) in setups {
+        operation_on_runs("get_many, a part of a run", setup, owner, |scene| {
+            assert_eq!(scene.queue.get_many(3).unwrap(), [0, 1, 2]);
+        })
+        .check(&["there", "taken"], |scene, _| match scene.has_lost(&[]) {
+            0 => "there",
+            3 => "taken",
+            lost => panic!("{lost} are gone"),
+        })
+        .run()
+        .assert_clean();
+        operation_on_runs("get_many, a run", setup, owner, |scene| {
+            assert!(scene.queue.get_many(7).unwrap().into_iter().eq(0..7));
+        })
+        .check(&["there", "taken"], |scene, _| match scene.has_lost(&[]) {
+            0 => "there",
+            7 => "taken",
+            lost => panic!("{lost} are gone"),
+        })
+        .run()
+        .assert_clean();
+        operation_on_runs("get, twice, out of a run", setup, owner, |scene| {
+            assert_eq!((scene.queue.get().unwrap(), scene.queue.get().unwrap()), (0, 1));
+        })
+        .check(&["there", "one", "two"], |scene, _| ["there", "one", "two"][scene.has_lost(&[]) as usize])
+        .run()
+        .assert_clean();
+        operation_on_runs("put_many, a run", setup, owner, |scene| {
+            scene.queue.put_many([100, 101, 102]).unwrap();
+        })
+        .check(&["absent", "present"], |scene, _| {
+            let is_present = scene.queue.len() as u64 != Plain::THERE;
+            assert_eq!(scene.has_lost(if is_present { &[100, 101, 102] } else { &[] }), 0);
+            if is_present { "present" } else { "absent" }
+        })
+        .run()
+        .assert_clean();
+        operation_on_runs("claim and ack, out of a run", setup, owner, |scene| {
+            let claim = scene.queue.claim().unwrap();
+            assert_eq!(scene.queue.get().unwrap(), 1);
+            assert_eq!(claim.ack(), 0);
+        })
+        .check(&["there", "claimed", "both"], |scene, _| {
+            let left = scene.queue.len();
+            if left == 6 && scene.queue.try_claim().unwrap().is_redelivered() {
+                // It comes first, and the one that was got meanwhile is gone.
+                assert_eq!(scene.queue.get().unwrap(), 0);
+                assert_eq!(scene.has_lost(&[]), 2);
+                return "claimed";
+            }
+            match scene.has_lost(&[]) {
+                0 => "there",
+                2 => "both",
+                lost => panic!("{lost} are gone"),
+            }
+        })
+        .run()
+        .assert_clean();
+    }
 }

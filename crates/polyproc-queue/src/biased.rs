@@ -237,6 +237,27 @@ impl<'a> Side<'a> {
         Ok(())
     }
 
+    /// Takes the lock if it is free, for something that has to be done once and not with every message: whoever was granted it, or
+    /// is about to be, is none the farther from it.
+    ///
+    /// # Safety
+    ///
+    /// As for [`RawMutex::lock_until`].
+    pub(crate) unsafe fn visit(self) -> Result<(), Refusal> {
+        // SAFETY: the caller's.
+        unsafe { self.lock.mutex.lock_until(Deadline::PAST) }?;
+        match self.lock.bias.load(Ordering::Relaxed) {
+            NOBODY => Ok(()),
+            // Nothing is taken away in vain, as far as can be seen.
+            bias if self.slot(bias).is_inside() => {
+                // SAFETY: locked above.
+                unsafe { self.unlock() };
+                Err(Refusal::TimedOut)
+            }
+            bias => self.settle(bias, Deadline::PAST, Self::note_visit),
+        }
+    }
+
     /// Releases it.
     ///
     /// # Safety
@@ -255,17 +276,7 @@ impl<'a> Side<'a> {
         let current = thread::current();
         let bias = self.lock.bias.load(Ordering::Relaxed);
         if bias != NOBODY {
-            let slot = self.slot(bias);
-            let settled = if slot.token.load(Ordering::Relaxed) == current.token() {
-                self.keep(slot, bias, deadline)
-            } else {
-                self.settle(slot, bias, deadline)
-            };
-            if let Err(refusal) = settled {
-                // SAFETY: locked by `lock_until`.
-                unsafe { self.unlock() };
-                return Err(refusal);
-            }
+            self.settle(bias, deadline, Self::note_disturbance)?;
         } else if self.lock.last.load(Ordering::Relaxed) != current.token() {
             self.lock.last.store(current.token(), Ordering::Relaxed);
             self.lock.left.store(self.needed(), Ordering::Relaxed);
@@ -284,20 +295,40 @@ impl<'a> Side<'a> {
         &self.slots[((bias & !TAKEN_AWAY) as usize).wrapping_sub(1) % SLOTS]
     }
 
-    /// As the holder of the mutex that is the owner, too.
-    fn keep(self, slot: &Slot, bias: u32, deadline: Deadline) -> Result<(), Refusal> {
+    /// As the holder of the mutex: sees to it that nobody is inside, or releases it. `forgotten` is called if the grant is gone.
+    fn settle(self, bias: u32, deadline: Deadline, forgotten: fn(Self)) -> Result<(), Refusal> {
+        let slot = self.slot(bias);
+        let settled = if slot.token.load(Ordering::Relaxed) == thread::current().token() {
+            Self::keep(slot, bias, deadline)
+        } else {
+            self.wait_until_outside(slot, bias, deadline).map(|()| true)
+        };
+        match settled {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                forgotten(self);
+                self.lock.bias.store(NOBODY, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(refusal) => {
+                // SAFETY: the caller holds it, and does not from here on.
+                unsafe { self.unlock() };
+                Err(refusal)
+            }
+        }
+    }
+
+    /// As the holder of the mutex that is the owner, too. Whether the grant is gone.
+    fn keep(slot: &Slot, bias: u32, deadline: Deadline) -> Result<bool, Refusal> {
         if slot.word.load(Ordering::Relaxed) & OWNER != 0 {
             // It is inside, and would wait for itself.
             return Err(if deadline == Deadline::NEVER { Refusal::OwnedByCaller } else { Refusal::TimedOut });
         }
-        if bias & TAKEN_AWAY != 0 {
-            self.forget();
-        }
-        Ok(())
+        Ok(bias & TAKEN_AWAY != 0)
     }
 
     /// As the holder of the mutex: takes it away from its owner, and waits until that is outside.
-    fn settle(self, slot: &Slot, bias: u32, deadline: Deadline) -> Result<(), Refusal> {
+    fn wait_until_outside(self, slot: &Slot, bias: u32, deadline: Deadline) -> Result<(), Refusal> {
         self.take_away(bias);
         let (mut slept, mut rescued) = (false, false);
         // Acquire: pairs with the Release in `leave`, or with the kernel's release.
@@ -317,7 +348,6 @@ impl<'a> Side<'a> {
                 futex::count_backstop_rescue();
             }
         }
-        self.forget();
         Ok(())
     }
 
@@ -337,13 +367,17 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// As the holder of the mutex: it is nobody's now.
-    fn forget(self) {
+    /// As the holder of the mutex: the grant is gone because somebody came who wants what the owner wants.
+    fn note_disturbance(self) {
         let lasted = now().saturating_sub(self.lock.since.load(Ordering::Relaxed));
         let needed = if lasted >= WORTH { self.needed() / 2 } else { self.needed() * 2 };
         self.lock.needed.store(needed.clamp(FIRST, MOST), Ordering::Relaxed);
         self.lock.left.store(needed, Ordering::Relaxed);
-        self.lock.bias.store(NOBODY, Ordering::Relaxed);
+    }
+
+    /// The same if somebody came for something else: the next time it takes the lock it is granted it again.
+    fn note_visit(self) {
+        self.lock.left.store(0, Ordering::Relaxed);
     }
 
     /// As the holder of the mutex, and the only one for a while: it is its own from here on.
@@ -565,6 +599,42 @@ mod tests {
         assert!(lock.enter());
         std::thread::scope(|scope| _ = scope.spawn(|| lock.lock(Deadline::PAST).unwrap()));
         assert!(!lock.enter());
+        assert!(lock.own());
+    }
+
+    #[test]
+    fn a_visit_takes_it_away_for_once() {
+        let lock = Lock::default();
+        let visit = || {
+            // SAFETY: the lock outlives the threads of a test.
+            unsafe { lock.side().visit() }?;
+            // SAFETY: locked above.
+            unsafe { lock.side().unlock() };
+            Ok(())
+        };
+        let visited_by_another = || std::thread::scope(|scope| scope.spawn(visit).join().unwrap());
+        assert!(lock.own());
+        for _ in 0..20 {
+            assert_eq!(visited_by_another(), Ok(()));
+            assert!(!lock.enter());
+            lock.lock(Deadline::NEVER).unwrap();
+            assert!(lock.enter(), "granted again at once");
+        }
+        // By the owner itself it takes nothing away.
+        visit().unwrap();
+        assert!(lock.enter());
+        // And while somebody is inside, it does not wait.
+        let inside = lock.side().enter().unwrap();
+        assert_eq!((visit(), visited_by_another()), (Err(Refusal::TimedOut), Err(Refusal::TimedOut)));
+        lock.side().leave(inside);
+        assert!(lock.enter(), "nor does it take anything away");
+        // One whose grant is a while off yet is none the farther from it.
+        lock.side().note_disturbance();
+        lock.lock.bias.store(NOBODY, Ordering::Relaxed);
+        let left = lock.lock.left.load(Ordering::Relaxed);
+        assert!(left > 10);
+        assert_eq!(visited_by_another(), Ok(()));
+        assert_eq!(lock.lock.left.load(Ordering::Relaxed), left);
         assert!(lock.own());
     }
 

@@ -50,8 +50,8 @@ impl RawQueue {
         Ok(())
     }
 
-    /// Puts so many messages: `length` says how long each is, and `fill` puts it in its place. Returns how many were put, and
-    /// why not all.
+    /// Puts so many messages: `length` says how long each is, and `fill` puts it in its place; `more` adds those from a number on, as
+    /// long as they simply fit. Returns how many were put, and why not all.
     #[inline(always)]
     pub(crate) fn put_all(
         &self,
@@ -59,6 +59,7 @@ impl RawQueue {
         deadline: Deadline,
         length: impl Fn(usize) -> usize,
         fill: impl Fn(usize, Place),
+        more: impl Fn(&mut Producer<'_>, usize) -> usize,
     ) -> (usize, Option<PutRefusal>) {
         let mut put = 0;
         while put < count {
@@ -67,15 +68,14 @@ impl RawQueue {
                 Err(refusal) => return (put, Some(refusal)),
             };
             loop {
-                // SAFETY: the place was reserved for so many bytes, and nobody else has it.
-                fill(put, unsafe { Place::new(place, length(put)) });
-                producer.add(length(put));
-                put += 1;
-                put += producer.add_run(
-                    count - put,
-                    |nth| length(put + nth),
-                    |nth, place| fill(put + nth, place),
-                );
+                let added = more(&mut producer, put);
+                put += added;
+                if added == 0 {
+                    // SAFETY: the place was reserved for so many bytes, and nobody else has it.
+                    fill(put, unsafe { Place::new(place, length(put)) });
+                    producer.add(length(put));
+                    put += 1;
+                }
                 if put == count {
                     break;
                 }
@@ -205,16 +205,15 @@ impl RawQueue {
     }
 
     /// Gets at least one message and at most so many, which are more than none, waiting for the first. `copy` takes any
-    /// message to `sink`; `copy_sized` does so with those of `size` bytes, if that is not zero.
+    /// message to `sink`; `more` takes those that come next, as long as they are nothing special.
     #[inline(always)]
     pub(crate) fn get_all<S>(
         &self,
         most: usize,
         deadline: Deadline,
-        size: usize,
         sink: &mut S,
         copy: impl Fn(&mut S, &[u8]),
-        copy_sized: impl Fn(&mut S, &[u8]),
+        more: impl Fn(&mut Consumer<'_>, &mut S, usize) -> usize,
     ) -> Result<(), GetRefusal> {
         let (mut consumer, mut front) = self.consume_front(deadline)?;
         let mut left = most;
@@ -223,10 +222,7 @@ impl RawQueue {
             copy(sink, unsafe { front.message() });
             consumer.take(&front);
             left -= 1;
-            left -= match size {
-                0 => consumer.take_run(left, |bytes| copy(sink, bytes)),
-                size => consumer.take_sized_run(left, size, |bytes| copy_sized(sink, bytes)),
-            };
+            left -= more(&mut consumer, sink, left);
             match if left == 0 { None } else { consumer.front() } {
                 Some(next) => front = next,
                 None => break,

@@ -2,13 +2,14 @@
 
 mod claims;
 
-use crate::layout::{HEADER, Header, LENGTH, OPEN, PADDING};
+use crate::layout::{HEADER, Header, OPEN};
 use crate::raw::RawQueue;
+use crate::record::Record;
 use crate::ring::{segment_size, word};
+use crate::run::Run;
 use crate::waitroom::{Herald, Sleeper};
 use core::ptr::NonNull;
 use polyproc_sys::atomic::Ordering;
-use polyproc_sys::deadline::Deadline;
 
 /// The message that comes next.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,9 @@ pub(crate) struct Front {
     pub(crate) again: bool,
     /// The dead claim, if so.
     claim: Option<usize>,
+    /// What it is the first message of, and whether that is a header, or the rest of one.
+    record: Record,
+    has_header: bool,
     position: u64,
     segment: u32,
 }
@@ -45,6 +49,8 @@ pub(crate) struct Consumer<'a> {
     head: u64,
     /// How many messages were taken.
     number: u64,
+    /// What is left of the next record, if it was taken in part.
+    rest: Record,
     fresh: u32,
     /// Raised, if somebody sleeps for room.
     herald: Option<Herald<'a>>,
@@ -61,9 +67,9 @@ impl<'a> Consumer<'a> {
     #[inline(always)]
     pub(crate) unsafe fn new(queue: &'a RawQueue) -> Consumer<'a> {
         let header = queue.header();
-        let (head, number) = header.taken.0.mark.get();
+        let (head, number, rest) = header.taken.0.get();
         let herald = if header.room.is_occupied() { Some(header.room.raise()) } else { None };
-        Consumer { queue, header, head, number, fresh: 0, herald, due: 0, sleeper: None }
+        Consumer { queue, header, head, number, rest, fresh: 0, herald, due: 0, sleeper: None }
     }
 
     /// It has slept to come here.
@@ -108,19 +114,22 @@ impl<'a> Consumer<'a> {
             // SAFETY: a record begins here, and the segment is memory at least up to the end of it.
             let record = unsafe { self.queue.at_offset(index, offset) };
             // SAFETY: a word in the ring, aligned as all records are.
-            let header = unsafe { word(record) }.load(Ordering::Relaxed);
-            let length = header & LENGTH;
-            if header & PADDING != 0 {
-                self.head = self.head.wrapping_add(HEADER + length);
+            let header = Record(unsafe { word(record) }.load(Ordering::Relaxed));
+            let has_header = self.rest == Record::NONE;
+            if has_header && header.is_padding() {
+                self.head = self.head.wrapping_add(HEADER + header.length() as u64);
                 continue;
             }
             // SAFETY: the record reaches beyond its header.
             let place = unsafe { record.add(HEADER as usize) };
+            let record = if has_header { header } else { self.rest };
             return Some(Front {
                 place,
-                length: length as usize,
+                length: record.length(),
                 again: false,
                 claim: None,
+                record,
+                has_header,
                 position: self.head,
                 segment: index,
             });
@@ -139,77 +148,49 @@ impl<'a> Consumer<'a> {
         let segment = self.header.segment(index);
         let (base, end) = (segment.base.load(Ordering::Relaxed), segment.end.load(Ordering::Relaxed));
         let tail = consumers.tail_seen.load(Ordering::Relaxed);
-        let (mut head, mut taken) = (self.head, 0);
+        let (mut head, mut rest, mut taken) = (self.head, self.rest, 0);
         while taken != most && head != tail && head != end {
             let offset = head.wrapping_sub(base) & (segment_size(index) - 1);
             // SAFETY: a record begins here, and the segment is memory at least up to the end of it.
             let record = unsafe { self.queue.at_offset(index, offset) };
             // SAFETY: a word in the ring, aligned as all records are.
-            let header = unsafe { word(record) }.load(Ordering::Relaxed);
-            if header & PADDING != 0 {
+            let header = Record(unsafe { word(record) }.load(Ordering::Relaxed));
+            let next = if rest == Record::NONE { header } else { rest };
+            if next.is_padding() {
                 break;
             }
-            let length = header & LENGTH;
             // SAFETY: the record reaches beyond its header.
             let place = unsafe { record.add(HEADER as usize) };
             // SAFETY: so many bytes were written there before the message was published, and nobody writes them before it
             // is freed.
-            copy(unsafe { core::slice::from_raw_parts(place.as_ptr(), length as usize) });
-            head = head.wrapping_add(HEADER + length.next_multiple_of(HEADER));
+            copy(unsafe { core::slice::from_raw_parts(place.as_ptr(), next.length()) });
+            let way;
+            (way, rest) = next.after(1);
+            head = head.wrapping_add(way);
             taken += 1;
         }
-        self.has_taken(head, taken);
+        self.has_taken(head, rest, taken);
         taken
     }
 
-    /// [`take_run`](Consumer::take_run), as long as they have so many bytes: where the next one begins does not wait for a
-    /// header, which is only compared.
+    /// The same for those that have as many bytes as a `T`, as long as they do.
     #[inline(always)]
-    pub(crate) fn take_sized_run(
-        &mut self,
-        most: usize,
-        length: usize,
-        mut copy: impl FnMut(&[u8]),
-    ) -> usize {
+    pub(crate) fn take_plain<T>(&mut self, most: usize, take: impl FnMut(Run<'_, T>)) -> usize {
         let consumers = &self.header.consumers;
         if consumers.claims.load(Ordering::Relaxed) != 0 {
             return 0;
         }
-        let index = consumers.segment.load(Ordering::Relaxed);
-        let segment = self.header.segment(index);
-        let offset = self.head.wrapping_sub(segment.base.load(Ordering::Relaxed)) & (segment_size(index) - 1);
-        // So many bytes are there in one piece. One that is left behind, if a dead thread has left its plans for an end, is
-        // taken by itself.
-        let there = consumers.tail_seen.load(Ordering::Relaxed).wrapping_sub(self.head);
-        let there = there.min(segment.end.load(Ordering::Relaxed).wrapping_sub(self.head));
-        let there = there.min(segment_size(index) - offset);
-        let need = HEADER + (length as u64).next_multiple_of(HEADER);
-        let most = most.min((there / need) as usize);
-        // SAFETY: within the segment.
-        let mut record = unsafe { self.queue.at_offset(index, offset) };
-        let mut taken = 0;
-        while taken != most {
-            // SAFETY: a word in the ring, aligned as all records are: one begins here, because those before it were as long
-            // as this loop takes them to be.
-            let header = unsafe { word(record) }.load(Ordering::Relaxed);
-            if header & (PADDING | LENGTH) != length as u64 {
-                break;
-            }
-            // SAFETY: the record reaches beyond its header.
-            let place = unsafe { record.add(HEADER as usize) };
-            // SAFETY: as in `take_run`.
-            copy(unsafe { core::slice::from_raw_parts(place.as_ptr(), length) });
-            // SAFETY: within the segment, or at its end.
-            record = unsafe { record.add(need as usize) };
-            taken += 1;
-        }
-        self.has_taken(self.head.wrapping_add(need * taken as u64), taken);
+        let tail = consumers.tail_seen.load(Ordering::Relaxed);
+        // SAFETY: the lock is held, and it is there.
+        let (taken, head, rest) = unsafe { self.queue.take_runs((self.head, self.rest), tail, most, take) };
+        self.has_taken(head, rest, taken);
         taken
     }
 
     #[inline(always)]
-    fn has_taken(&mut self, head: u64, taken: usize) {
+    fn has_taken(&mut self, head: u64, rest: Record, taken: usize) {
         self.head = head;
+        self.rest = rest;
         self.number = self.number.wrapping_add(taken as u64);
         self.fresh += taken as u32;
     }
@@ -220,10 +201,8 @@ impl<'a> Consumer<'a> {
         if front.claim.is_some() {
             return self.take_dead(front);
         }
-        let need = HEADER + (front.length as u64).next_multiple_of(HEADER);
-        self.head = self.head.wrapping_add(need);
-        self.number = self.number.wrapping_add(1);
-        self.fresh += 1;
+        let (way, rest) = front.record.after(1);
+        self.has_taken(self.head.wrapping_add(way), rest, 1);
     }
 
     /// What was taken is gone from here on.
@@ -232,7 +211,7 @@ impl<'a> Consumer<'a> {
         if self.fresh == 0 {
             return;
         }
-        self.header.taken.0.mark.set(self.head, self.number);
+        self.header.taken.0.set(self.head, self.number, self.rest);
         if self.header.consumers.claims.load(Ordering::Relaxed) == 0 {
             // Release: pairs with the Acquire in `make_room`.
             self.header.taken.0.free.store(self.head, Ordering::Release);
@@ -248,7 +227,7 @@ impl<'a> Consumer<'a> {
         let consumers = &self.header.consumers;
         if consumers.tail_seen.load(Ordering::Relaxed) == self.head
             && consumers.segment.load(Ordering::Relaxed) != 0
-            && self.queue.is_time_to_shrink()
+            && self.queue.is_time_to_shrink(self.head)
         {
             self.shrink();
         }
@@ -260,7 +239,7 @@ impl<'a> Consumer<'a> {
         if self.fresh == 0 {
             return;
         }
-        self.header.taken.0.mark.set(self.head, self.number);
+        self.header.taken.0.set(self.head, self.number, self.rest);
         if self.header.consumers.claims.load(Ordering::Relaxed) == 0 {
             // Release: pairs with the Acquire in `make_room`.
             self.header.taken.0.free.store(self.head, Ordering::Release);
@@ -327,7 +306,7 @@ impl<'a> Consumer<'a> {
         let header = self.header;
         let (consumers, producers) = (&header.consumers, &header.producers);
         // SAFETY: unlocked below; the queue's handle keeps it mapped.
-        if unsafe { self.queue.producing().lock_until(Deadline::PAST) }.is_err() {
+        if unsafe { self.queue.producing().visit() }.is_err() {
             return;
         }
         let mut index = consumers.segment.load(Ordering::Relaxed);

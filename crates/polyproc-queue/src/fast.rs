@@ -4,18 +4,19 @@
 //! The same steps as in [`ring`](crate::ring), without anything that is not needed for them. Whatever is not usual is left
 //! to it, with the mutex held: an [owner](crate::biased) leaves before.
 
-use crate::biased::{Inside, Side};
+use crate::biased::Inside;
 use crate::error::{GetRefusal, PutRefusal};
-use crate::layout::{HEADER, LENGTH, PADDING};
+use crate::layout::HEADER;
 use crate::producer::Producer;
 use crate::raw::RawQueue;
+use crate::record::Record;
 use crate::ring::{is_before, segment_size, word};
-use core::marker::PhantomData;
 use core::ptr::NonNull;
 use polyproc_mutex::Refusal;
 use polyproc_sys::atomic::Ordering;
 use polyproc_sys::copy::copy_away;
 use polyproc_sys::deadline::Deadline;
+use polyproc_sys::prefetch::prefetch_write;
 
 impl RawQueue {
     /// Puts one message.
@@ -53,102 +54,13 @@ impl RawQueue {
         self.put_otherwise(message, deadline, unsafe { Producer::with(self, herald) })
     }
 
-    /// Puts messages that all have so many bytes, at most so many, if the lock is granted to the calling thread, and as long as all
-    /// is as usual. Returns how many.
-    #[inline(always)]
-    pub(crate) fn put_owned(&self, most: usize, length: usize, fill: impl Fn(usize, Place)) -> usize {
-        let Some(inside) = self.producing().enter() else { return 0 };
-        let leave = Leave(self.producing(), inside);
-        let header = self.header();
-        if header.news.looks_occupied() || self.is_closed() || length > self.largest {
-            return 0;
-        }
-        let (tail, number) = header.put.0.get();
-        let room = self.room(tail, number, most);
-        let need = HEADER + (length as u64).next_multiple_of(HEADER);
-        let count = room.most.min((room.bytes / need) as usize);
-        for nth in 0..count {
-            // SAFETY: there is room for so many; and the lock is held.
-            fill(nth, unsafe { room.record(need * nth as u64, length) });
-        }
-        if count != 0 {
-            header.put.0.set(tail.wrapping_add(need * count as u64), number.wrapping_add(count as u64));
-        }
-        drop(leave);
-        count
-    }
-
-    /// Gets messages of so many bytes, at most so many, if the lock is granted to the calling thread, and as long as all is as
-    /// usual: `take` takes them all. Returns how many, and whether more is known to be there.
-    #[inline(always)]
-    pub(crate) fn get_owned(&self, most: usize, length: usize, take: impl FnOnce(Run<'_>)) -> (usize, bool) {
-        let Some(inside) = self.consuming().enter() else { return (0, false) };
-        let leave = Leave(self.consuming(), inside);
-        let header = self.header();
-        let consumers = &header.consumers;
-        if header.room.looks_occupied() || consumers.claims.load(Ordering::Relaxed) != 0 {
-            return (0, false);
-        }
-        let (head, number) = header.taken.0.mark.get();
-        let need = HEADER + (length as u64).next_multiple_of(HEADER);
-        let mut tail = consumers.tail_seen.load(Ordering::Relaxed);
-        // Any number of messages without bytes has room in a vector.
-        if tail.wrapping_sub(head) < need.saturating_mul(most as u64) {
-            let none = tail == head;
-            if none {
-                consumers.chase.pause();
-            }
-            // Acquire: pairs with the Release of `publish`.
-            tail = header.put.0.position.load(Ordering::Acquire);
-            consumers.tail_seen.store(tail, Ordering::Relaxed);
-            if none {
-                consumers.chase.learn(tail.wrapping_sub(head), self.most);
-            }
-        }
-        let index = consumers.segment.load(Ordering::Relaxed);
-        let segment = header.segment(index);
-        let offset = head.wrapping_sub(segment.base.load(Ordering::Relaxed)) & (segment_size(index) - 1);
-        // So many bytes are there in one piece.
-        let there = tail.wrapping_sub(head).min(segment.end.load(Ordering::Relaxed).wrapping_sub(head));
-        let there = there.min(segment_size(index) - offset);
-        let most = most.min((there / need) as usize);
-        // SAFETY: within the segment, or at its end.
-        let start = unsafe { self.at_offset(index, offset) };
-        let mut taken = 0;
-        while taken != most {
-            // SAFETY: within the segment.
-            let record = unsafe { start.add(taken * need as usize) };
-            // SAFETY: a word in the ring, aligned as all records are: one begins here, because those before it were as long
-            // as this loop takes them to be.
-            let found = unsafe { word(record) }.load(Ordering::Relaxed);
-            if found & (PADDING | LENGTH) != length as u64 {
-                break;
-            }
-            taken += 1;
-        }
-        if taken == 0 {
-            return (0, false);
-        }
-        take(Run { start, count: taken, length, need: need as usize, messages: PhantomData });
-        let next = head.wrapping_add(need * taken as u64);
-        header.taken.0.mark.set(next, number.wrapping_add(taken as u64));
-        // Release: pairs with the Acquire in `make_room`.
-        header.taken.0.free.store(next, Ordering::Release);
-        let shrink = tail == next && index != 0 && self.is_time_to_shrink();
-        drop(leave);
-        if shrink {
-            self.shrink();
-        }
-        (taken, tail != next)
-    }
-
     /// As the only producer. `false`, and nothing was done, if anything is not as usual.
     #[inline(always)]
     fn put_usual(&self, message: &[u8], asleep: bool) -> bool {
         let header = self.header();
         let producers = &header.producers;
         let length = message.len();
-        let need = HEADER + ((length as u64 + (HEADER - 1)) & !(HEADER - 1));
+        let need = HEADER + Record::stride(length);
         let (tail, number) = header.put.0.get();
         let index = producers.segment.load(Ordering::Relaxed);
         let segment = header.segment(index);
@@ -157,11 +69,12 @@ impl RawQueue {
         let offset = tail.wrapping_sub(base) & (size - 1);
         let free = producers.free_seen.load(Ordering::Relaxed);
         let from = if is_before(free, base) { base } else { free };
+        let used = tail.wrapping_sub(from);
         let usual = !asleep
             && !self.is_closed()
             && length <= self.largest
             && offset + need <= segment.backed.load(Ordering::Relaxed)
-            && tail.wrapping_sub(from) + need <= size
+            && used + need <= size
             && tail.wrapping_sub(free) + need <= self.max_bytes
             && (self.most == 0
                 || number.wrapping_sub(producers.taken_seen.load(Ordering::Relaxed)) < self.most);
@@ -170,8 +83,15 @@ impl RawQueue {
         }
         // SAFETY: within the segment, which is memory up to here, and between the tail and the consumers.
         let record = unsafe { self.at_offset(index, offset) };
+        if length <= SMALL && used + need + AHEAD <= size {
+            // The next ones are put there; at the end of the segment, nothing is. One line for each that is begun: a header more
+            // and there is one to wait for now and then.
+            for byte in (0..length.max(1)).step_by(LINE) {
+                prefetch_write(record.as_ptr().wrapping_add(AHEAD as usize + byte));
+            }
+        }
         // SAFETY: a word in the ring, aligned as all records are.
-        unsafe { word(record) }.store(length as u64, Ordering::Relaxed);
+        unsafe { word(record) }.store(Record::message(length).0, Ordering::Relaxed);
         // SAFETY: the record's room reaches beyond its header.
         let place = unsafe { record.add(HEADER as usize) };
         // SAFETY: the place has room for the message, and is the caller's alone as long as it is the only producer.
@@ -218,7 +138,7 @@ impl RawQueue {
     fn usual_front<'a>(&'a self, asleep: bool, inside: Option<Inside<'a>>) -> Option<Usual<'a>> {
         let header = self.header();
         let consumers = &header.consumers;
-        let (head, number) = header.taken.0.mark.get();
+        let (head, number, rest) = header.taken.0.get();
         let mut tail = consumers.tail_seen.load(Ordering::Relaxed);
         if tail == head {
             consumers.chase.pause();
@@ -240,16 +160,18 @@ impl RawQueue {
         // SAFETY: a record begins here, and the segment is memory at least up to the end of it.
         let record = unsafe { self.at_offset(index, offset) };
         // SAFETY: a word in the ring, aligned as all records are.
-        let record_header = unsafe { word(record) }.load(Ordering::Relaxed);
-        if record_header & PADDING != 0 {
+        let record_header = Record(unsafe { word(record) }.load(Ordering::Relaxed));
+        let next = if rest == Record::NONE { record_header } else { rest };
+        if next.is_padding() {
             return None;
         }
-        let length = record_header & LENGTH;
+        let length = next.length();
+        let (way, rest) = next.after(1);
         // SAFETY: the record reaches beyond its header.
         let place = unsafe { record.add(HEADER as usize) };
-        let next = head.wrapping_add(HEADER + ((length + (HEADER - 1)) & !(HEADER - 1)));
+        let next = head.wrapping_add(way);
         let is_last = tail == next && index != 0;
-        Some(Usual { inside, place, length: length as usize, next, number: number.wrapping_add(1), is_last })
+        Some(Usual { inside, place, length, next, number: number.wrapping_add(1), rest, is_last })
     }
 
     /// Gets the message in front, which `copy` copies out of its place, and releases the lock.
@@ -261,10 +183,10 @@ impl RawQueue {
         let copied = copy(unsafe { core::slice::from_raw_parts(front.place.as_ptr(), front.length) });
         core::mem::forget(unlock);
         let taken = &self.header().taken.0;
-        taken.mark.set(front.next, front.number);
+        taken.set(front.next, front.number, front.rest);
         // Release: pairs with the Acquire in `make_room`.
         taken.free.store(front.next, Ordering::Release);
-        let shrink = front.is_last && self.is_time_to_shrink();
+        let shrink = front.is_last && self.is_time_to_shrink(front.next);
         match front.inside {
             Some(inside) => self.consuming().leave(inside),
             // SAFETY: locked by `usual_front`.
@@ -279,7 +201,7 @@ impl RawQueue {
     /// Back to the smallest segment, if nobody has anything to do with the others meanwhile.
     #[cold]
     #[inline(never)]
-    fn shrink(&self) {
+    pub(crate) fn shrink(&self) {
         if let Ok(mut consumer) = self.consume(Deadline::PAST) {
             consumer.shrink_if_drained();
         }
@@ -293,9 +215,10 @@ pub(crate) struct Usual<'a> {
     inside: Option<Inside<'a>>,
     place: NonNull<u8>,
     length: usize,
-    /// The position behind it, and the number of messages up to there.
+    /// The position behind it, the number of messages up to there, and the rest.
     next: u64,
     number: u64,
+    rest: Record,
     /// There is none behind it, and the segment is not the smallest.
     is_last: bool,
 }
@@ -319,37 +242,6 @@ impl Drop for Unlock<'_> {
             // SAFETY: locked by `usual_front`, by this thread, a moment ago.
             None => unsafe { self.0.consuming().unlock() },
         }
-    }
-}
-
-/// Messages of one length, one behind the other.
-pub(crate) struct Run<'a> {
-    start: NonNull<u8>,
-    count: usize,
-    length: usize,
-    need: usize,
-    messages: PhantomData<&'a [u8]>,
-}
-
-impl<'a> Run<'a> {
-    #[inline(always)]
-    pub(crate) fn messages(&self) -> impl Iterator<Item = &'a [u8]> + use<'a, '_> {
-        (0..self.count).map(|nth| {
-            // SAFETY: one begins here, and reaches beyond its header.
-            let place = unsafe { self.start.add(nth * self.need + HEADER as usize) };
-            // SAFETY: so many bytes were written there before it was published, and nobody writes them before it is freed.
-            unsafe { core::slice::from_raw_parts(place.as_ptr(), self.length) }
-        })
-    }
-}
-
-/// Leaves, also if a codec panics.
-struct Leave<'a>(Side<'a>, Inside<'a>);
-
-impl Drop for Leave<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        self.0.leave(self.1);
     }
 }
 
@@ -379,6 +271,12 @@ impl Place {
 
 /// Messages up to this size are copied word by word.
 const SMALL: usize = 256;
+
+/// So far ahead of a put, the lines are fetched that the next ones will be written to: those that the other side has read are
+/// far away, and stores, which become visible one after the other, would wait for one line after the other.
+const AHEAD: u64 = 512;
+/// A cache line.
+const LINE: usize = 64;
 
 /// Eight bytes anywhere.
 #[derive(Clone, Copy)]

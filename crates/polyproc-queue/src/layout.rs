@@ -8,11 +8,12 @@
 //! Positions count the bytes of all messages that ever were, through all segments. A segment in use begins at the
 //! position `base`, and position `p` lies at `(p - base) % size` in it.
 //!
-//! A record is a word, its header, and the message, rounded up to words. It never wraps: where it would, a record that is
-//! padding fills the segment up to its end.
+//! A [record](crate::record) is a word, its header, and the message, rounded up to words; or as many messages of one length as it
+//! says. It never wraps: where it would, a record that is padding fills the segment up to its end.
 
 use crate::biased::{Biased, SLOTS, Slot};
 use crate::chase::Chase;
+use crate::record::Record;
 use crate::robust::Robust;
 use crate::waitroom::Waitroom;
 use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -26,13 +27,6 @@ pub(crate) const SEGMENTS: usize = 32;
 pub(crate) const HEADER: u64 = 8;
 /// How many messages can be claimed at a time.
 pub(crate) const CLAIMS: usize = 32;
-
-/// In a record's header, above the length: this is no message, it fills up the segment.
-pub(crate) const PADDING: u64 = 1 << 63;
-/// In a record's header, above the length: its claimer died, it is delivered again.
-pub(crate) const AGAIN: u64 = 1 << 62;
-/// In a record's header: the message's length.
-pub(crate) const LENGTH: u64 = (1 << 48) - 1;
 
 /// Of a segment: still written to.
 pub(crate) const OPEN: u64 = u64::MAX;
@@ -78,8 +72,18 @@ impl Mark {
     /// As the one who may change it: both at once. Whoever sees the position sees all that was written before.
     #[inline(always)]
     pub(crate) fn set(&self, position: u64, number: u64) {
-        let now = self.position.load(Ordering::Relaxed);
-        let next = &self.places[1 - self.current(now)];
+        self.set_at(self.unused(), position, number);
+    }
+
+    /// The place that is not in use.
+    #[inline(always)]
+    fn unused(&self) -> usize {
+        1 - self.current(self.position.load(Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    fn set_at(&self, unused: usize, position: u64, number: u64) {
+        let next = &self.places[unused];
         next.position.store(position, Ordering::Relaxed);
         // Release: `number` reads them in the opposite order.
         next.number.store(number, Ordering::Release);
@@ -126,7 +130,8 @@ pub(crate) struct ClaimSlot {
     pub(crate) position: AtomicU64,
     /// The segment it lies in.
     pub(crate) segment: AtomicU32,
-    reserved: AtomicU32,
+    /// How many bytes it has, if no header is at the position; else zero.
+    pub(crate) length: AtomicU32,
 }
 
 /// What the producers' lock guards.
@@ -174,6 +179,26 @@ pub(crate) struct Taken {
     pub(crate) mark: Mark,
     /// Up to where the producers may write again. Below the mark, if a claim stands.
     pub(crate) free: AtomicU64,
+    /// What is left of the record that was taken in part, if one was: as the mark's two places.
+    rests: [AtomicU64; 2],
+}
+
+impl Taken {
+    /// As the consumer: where it is, the number, and the rest.
+    #[inline(always)]
+    pub(crate) fn get(&self) -> (u64, u64, Record) {
+        let (position, number) = self.mark.get();
+        (position, number, Record(self.rests[self.mark.current(position)].load(Ordering::Relaxed)))
+    }
+
+    /// As the consumer: all three at once.
+    #[inline(always)]
+    pub(crate) fn set(&self, position: u64, number: u64, rest: Record) {
+        let unused = self.mark.unused();
+        // Relaxed: only consumers read it, and the position, which says that it counts, comes after it.
+        self.rests[unused].store(rest.0, Ordering::Relaxed);
+        self.mark.set_at(unused, position, number);
+    }
 }
 
 /// Rarely written.

@@ -118,7 +118,8 @@
 //!
 //! - A put or a get is one lock and a copy. It makes no system call unless somebody sleeps, and allocates nothing but what the
 //!   message itself has. `put_many` and `get_many` take one lock and one wake for as many as they can.
-//! - A message takes 8 bytes beside its own, rounded up to 8. `reserve` and `get_ref` copy nothing.
+//! - A message takes 8 bytes beside its own, rounded up to 8; messages of plain data up to 256 bytes that are put by one
+//!   `put_many` take them once. `reserve` and `get_ref` copy nothing.
 //! - A queue has one file descriptor and one mapping. An empty one is 80 KiB of memory, and takes about 40 µs to make.
 //!
 //! # Limits
@@ -164,11 +165,16 @@ mod producer;
 #[allow(unsafe_code)]
 mod raw;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+mod record;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 #[allow(unsafe_code)]
 mod ring;
 #[allow(unsafe_code)]
 #[cfg_attr(any(polyproc_loom, polyproc_shuttle), allow(dead_code, reason = "the models use a part of it"))]
 mod robust;
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+#[allow(unsafe_code)]
+mod run;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 mod waiting;
 #[allow(unsafe_code)]

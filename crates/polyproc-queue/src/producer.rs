@@ -1,8 +1,9 @@
 //! [`Producer`]: the holder of the producers' lock, at work. The table of what counts is in [`ring`](crate::ring).
 
 use crate::fast::Place;
-use crate::layout::{HEADER, Header, OPEN, PADDING, SMALLEST};
+use crate::layout::{HEADER, Header, OPEN, SMALLEST};
 use crate::raw::RawQueue;
+use crate::record::Record;
 use crate::ring::{is_before, segment_offset, segment_size, word};
 use crate::waitroom::Herald;
 use core::ptr::NonNull;
@@ -69,7 +70,7 @@ impl<'a> Producer<'a> {
         if length > self.queue.largest {
             return Err(NoRoom::TooLarge(self.queue.largest));
         }
-        let need = HEADER + (length as u64).next_multiple_of(HEADER);
+        let need = HEADER + Record::stride(length);
         let producers = &self.header.producers;
         let index = producers.segment.load(Ordering::Relaxed);
         let segment = self.header.segment(index);
@@ -96,7 +97,7 @@ impl<'a> Producer<'a> {
         // SAFETY: within the segment, which is memory up to here, and between the tail and the consumers.
         let record = unsafe { self.queue.at_offset(index, offset) };
         // SAFETY: a word in the ring, aligned as all records are.
-        unsafe { word(record) }.store(length as u64, Ordering::Relaxed);
+        unsafe { word(record) }.store(Record::message(length).0, Ordering::Relaxed);
         // SAFETY: the record's room was checked to reach beyond its header.
         unsafe { record.add(HEADER as usize) }
     }
@@ -105,7 +106,7 @@ impl<'a> Producer<'a> {
     #[cold]
     #[inline(never)]
     fn make_room(&mut self, length: usize) -> Result<NonNull<u8>, NoRoom> {
-        let need = HEADER + (length as u64).next_multiple_of(HEADER);
+        let need = HEADER + Record::stride(length);
         let producers = &self.header.producers;
         // Acquire: pairs with the Release of the consumers, who do not touch what they have freed any more.
         let free = self.header.taken.0.free.load(Ordering::Acquire);
@@ -139,7 +140,7 @@ impl<'a> Producer<'a> {
                 // SAFETY: within the segment, which is memory up to here, and between the tail and the consumers.
                 let record = unsafe { self.queue.at_offset(index, offset) };
                 // SAFETY: a word in the ring, aligned as all records are.
-                unsafe { word(record) }.store(PADDING | (padding - HEADER), Ordering::Relaxed);
+                unsafe { word(record) }.store(Record::padding(padding - HEADER).0, Ordering::Relaxed);
                 self.back(index, need)?;
                 self.tail = self.tail.wrapping_add(padding);
                 return Ok(self.write_header(index, 0, length));
@@ -225,16 +226,32 @@ impl<'a> Producer<'a> {
         let (mut done, mut added) = (0, 0);
         while added < room.most {
             let length = length(added);
-            let need = HEADER + (length as u64).next_multiple_of(HEADER);
+            let need = HEADER + Record::stride(length);
             if length > self.queue.largest || need > room.bytes - done {
                 break;
             }
             // SAFETY: there is room for it, between the tail and the consumers.
-            fill(added, unsafe { room.record(done, length) });
+            let place = unsafe { room.begin(done, Record::message(length)) };
+            // SAFETY: as above.
+            fill(added, unsafe { Place::new(place, length) });
             done += need;
             added += 1;
         }
-        self.tail = self.tail.wrapping_add(done);
+        self.has_added(added, done)
+    }
+
+    /// The same for messages that all have as many bytes as a `T`, from the first on.
+    #[inline(always)]
+    pub(crate) fn add_plain<T>(&mut self, messages: &[T], fill: impl Fn(&T, Place)) -> usize {
+        let room = self.queue.room(self.tail, self.number, messages.len());
+        // SAFETY: the lock is held, and what was written last is behind the tail.
+        let (added, bytes) = unsafe { room.write(messages, fill) };
+        self.has_added(added, bytes)
+    }
+
+    #[inline(always)]
+    fn has_added(&mut self, added: usize, bytes: u64) -> usize {
+        self.tail = self.tail.wrapping_add(bytes);
         self.number = self.number.wrapping_add(added as u64);
         self.fresh += added as u32;
         added
@@ -243,10 +260,7 @@ impl<'a> Producer<'a> {
     /// The message at the place last reserved is complete.
     #[inline(always)]
     pub(crate) fn add(&mut self, length: usize) {
-        let need = HEADER + (length as u64).next_multiple_of(HEADER);
-        self.tail = self.tail.wrapping_add(need);
-        self.number = self.number.wrapping_add(1);
-        self.fresh += 1;
+        self.has_added(1, HEADER + Record::stride(length));
     }
 
     /// What was added so far is a part of the queue from here on.
@@ -286,21 +300,19 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Begins a message of this length so many bytes behind the start.
+    /// Begins a record so many bytes behind the start. Returns where its first message is going to be.
     ///
     /// # Safety
     ///
-    /// There is room for it and its header, and the caller is the only producer.
+    /// There is room for it, and the caller is the only producer.
     #[inline(always)]
-    pub(crate) unsafe fn record(&self, offset: u64, length: usize) -> Place {
+    pub(crate) unsafe fn begin(&self, offset: u64, header: Record) -> NonNull<u8> {
         // SAFETY: the caller's: within the segment, which is memory up to there.
         let record = unsafe { self.start.add(offset as usize) };
         // SAFETY: a word in the ring, aligned as all records are.
-        unsafe { word(record) }.store(length as u64, Ordering::Relaxed);
+        unsafe { word(record) }.store(header.0, Ordering::Relaxed);
         // SAFETY: the record's room reaches beyond its header.
-        let place = unsafe { record.add(HEADER as usize) };
-        // SAFETY: the caller's.
-        unsafe { Place::new(place, length) }
+        unsafe { record.add(HEADER as usize) }
     }
 }
 

@@ -6,9 +6,12 @@ mod put;
 
 pub use get::Iter;
 
+use crate::consumer::Consumer;
 use crate::error::{GetManyError, PutError, PutManyError, PutRefusal};
 use crate::fast::Place;
+use crate::producer::Producer;
 use crate::raw::RawQueue;
+use crate::run::Run;
 use core::fmt;
 use core::marker::PhantomData;
 use polyproc_memory::Object;
@@ -130,14 +133,15 @@ impl<T, C: Codec<T>> Queue<T, C> {
 
     fn put_many_deadline(&self, mut messages: Vec<T>, deadline: Deadline) -> Result<(), PutManyError<T>> {
         let (put, refusal, unencoded) = if C::IS_PLAIN {
-            let fill =
-                |index: usize, mut place: Place| _ = C::encode(&messages[index], |bytes| place.fill(bytes));
-            let put = self.raw.put_owned(messages.len(), size_of::<T>(), fill);
+            let fill = |message: &T, mut place: Place| _ = C::encode(message, |bytes| place.fill(bytes));
+            let put = self.raw.put_owned(&messages, fill);
             if put == messages.len() {
                 return Ok(());
             }
-            let fill = |index: usize, place: Place| fill(put + index, place);
-            let (more, refusal) = self.raw.put_all(messages.len() - put, deadline, |_| size_of::<T>(), fill);
+            let left = &messages[put..];
+            let one = |index: usize, place: Place| fill(&left[index], place);
+            let more = |producer: &mut Producer<'_>, from: usize| producer.add_plain(&left[from..], fill);
+            let (more, refusal) = self.raw.put_all(left.len(), deadline, |_| size_of::<T>(), one, more);
             (put + more, refusal, None)
         } else {
             self.put_encoded(&messages, deadline)
@@ -174,7 +178,11 @@ impl<T, C: Codec<T>> Queue<T, C> {
         }
         let length = |index: usize| ends[index + 1] - ends[index];
         let fill = |index: usize, mut place: Place| place.fill(&bytes[ends[index]..ends[index + 1]]);
-        let (put, refusal) = self.raw.put_all(ends.len() - 1, deadline, length, fill);
+        let count = ends.len() - 1;
+        let more = |producer: &mut Producer<'_>, from: usize| {
+            producer.add_run(count - from, |nth| length(from + nth), |nth, place| fill(from + nth, place))
+        };
+        let (put, refusal) = self.raw.put_all(count, deadline, length, fill, more);
         (put, refusal, unencoded)
     }
 
@@ -227,7 +235,9 @@ impl<T, C: Codec<T>> Queue<T, C> {
         }
         let mut copied = Vec::with_capacity(most.min(1024));
         let copy = |copied: &mut Vec<_>, bytes: &[u8]| copied.push(C::copy(bytes));
-        self.raw.get_all(most, deadline, 0, &mut copied, copy, copy)?;
+        self.raw.get_all(most, deadline, &mut copied, copy, |consumer, copied, left| {
+            consumer.take_run(left, |bytes| copy(copied, bytes))
+        })?;
         let mut messages = Vec::with_capacity(copied.len());
         let mut copied = copied.into_iter().map(C::decode);
         while let Some(decoded) = copied.next() {
@@ -252,26 +262,28 @@ impl<T, C: Codec<T>> Queue<T, C> {
             }
         };
         // The same, for those of the size that all have: the compiler sees that nothing can be wrong with them.
-        let copy_sized = |sink: &mut (Vec<T>, Vec<_>), bytes: &[u8]| {
-            if C::append(bytes, &mut sink.0).is_err() {
-                copy(sink, bytes);
-            }
-        };
-        let room = sink.0.capacity();
-        let (taken, more) = self.raw.get_owned(most.min(room), size_of::<T>(), |run| {
+        let take = |sink: &mut (Vec<T>, Vec<_>), run: Run<'_, T>| {
             if size_of::<T>() <= SMALL {
                 let read = |bytes| C::read(bytes).expect("a codec says that it is plain, and is not");
                 sink.0.extend(run.messages().map(read));
-            } else {
-                run.messages().for_each(|bytes| copy_sized(&mut sink, bytes));
+                return;
             }
-        });
+            for bytes in run.messages() {
+                if C::append(bytes, &mut sink.0).is_err() {
+                    copy(sink, bytes);
+                }
+            }
+        };
+        let more = |consumer: &mut Consumer<'_>, sink: &mut _, left| {
+            consumer.take_plain(left, |run| take(sink, run))
+        };
+        let room = sink.0.capacity();
+        let (taken, is_more) = self.raw.get_owned(most.min(room), |run| take(&mut sink, run));
         if taken == 0 {
-            self.raw.get_all(most, deadline, size_of::<T>(), &mut sink, copy, copy_sized)?;
-        } else if more && taken != most {
+            self.raw.get_all(most, deadline, &mut sink, copy, more)?;
+        } else if is_more && taken != most {
             // What is there is in several pieces, or of another kind. If somebody else gets it, that is as well.
-            let _ =
-                self.raw.get_all(most - taken, Deadline::PAST, size_of::<T>(), &mut sink, copy, copy_sized);
+            let _ = self.raw.get_all(most - taken, Deadline::PAST, &mut sink, copy, more);
         }
         let (messages, others) = sink;
         if others.is_empty() {

@@ -244,11 +244,16 @@ impl RawQueue {
         header.claims.iter().filter(|slot| slot.robust.is_taken()).count() as u32 != claims
     }
 
-    /// As a consumer that has drained a segment that is not the smallest: whether it is time to go back to that. Counts.
+    /// As a consumer that has taken all it knows of, up to `head`, in a segment that is not the smallest: whether it is drained, and
+    /// time to go back to that. Counts.
     #[cold]
     #[inline(never)]
-    pub(crate) fn is_time_to_shrink(&self) -> bool {
+    pub(crate) fn is_time_to_shrink(&self, head: u64) -> bool {
         let header = self.header();
+        // Relaxed: asked again with both locks held. Before that, because who comes for the producers' lock holds them up.
+        if header.put.0.position.load(Ordering::Relaxed) != head {
+            return false;
+        }
         let consumers = &header.consumers;
         let drains = consumers.drains.load(Ordering::Relaxed).wrapping_add(1);
         consumers.drains.store(drains, Ordering::Relaxed);

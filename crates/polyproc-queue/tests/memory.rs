@@ -28,7 +28,8 @@ fn a_million_messages_and_their_memory_is_given_back() {
     for round in 0..2 {
         queue.put_many(0..1_000_000).unwrap();
         assert_eq!(queue.len(), 1_000_000);
-        assert!(memory_of(&queue) >= empty + 15_000_000);
+        // Eight bytes each: a batch of plain data has no headers but its own.
+        assert!(memory_of(&queue) >= empty + 7_500_000);
         let mut next = 0;
         while next < 1_000_000 {
             for number in queue.try_get_many(1000).unwrap() {

@@ -16,6 +16,7 @@
 //! | [`backoff`] | how long to spin before sleeping | nothing |
 //! | [`fork`] | a lock among threads that no forked child inherits locked | two locks of `std`'s |
 //! | [`copy`](mod@copy) | long copies between two CPUs | no more than the lines between them |
+//! | [`prefetch`] | hints that a cache line is going to be used | an instruction |
 //!
 //! # Models
 //!
@@ -51,6 +52,7 @@ pub mod copy;
 pub mod deadline;
 #[cfg(any(polyproc_loom, polyproc_shuttle))]
 pub mod model;
+pub mod prefetch;
 
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 pub mod fork;

@@ -1,7 +1,8 @@
 //! Claims, as the holder of the consumers' lock sees them: what is taken stays in the queue until it is acknowledged.
 
 use super::{Consumer, Front};
-use crate::layout::{AGAIN, ClaimSlot, HEADER, LENGTH};
+use crate::layout::{ClaimSlot, HEADER};
+use crate::record::Record;
 use crate::ring::{is_before, segment_size, word};
 use polyproc_sys::atomic::{Ordering, compiler_fence, fence};
 use polyproc_sys::futex::OWNER;
@@ -26,11 +27,24 @@ impl Consumer<'_> {
             // SAFETY: a record begins here; `free` does not go beyond a claim, dead or alive.
             let record = unsafe { self.queue.at_offset(segment, offset) };
             // SAFETY: a word in the ring, aligned as all records are.
-            let header = unsafe { word(record) }.load(Ordering::Relaxed);
+            let header = Record(unsafe { word(record) }.load(Ordering::Relaxed));
             // SAFETY: the record reaches beyond its header.
             let place = unsafe { record.add(HEADER as usize) };
-            let length = (header & LENGTH) as usize;
-            Front { place, length, again: true, claim: Some(claim), position, segment }
+            let length = match slot.length.load(Ordering::Relaxed) {
+                0 => header.length(),
+                length => length as usize,
+            };
+            let record = Record::message(length);
+            Front {
+                place,
+                length,
+                again: true,
+                claim: Some(claim),
+                record,
+                has_header: false,
+                position,
+                segment,
+            }
         })
     }
 
@@ -92,18 +106,16 @@ impl Consumer<'_> {
         let current = thread::current();
         self.announce_claims();
         if let Some(claim) = front.claim {
-            let slot = &self.header.claims[claim];
-            // SAFETY: the record's header is right before its message.
-            let record = unsafe { front.place.sub(HEADER as usize) };
-            // SAFETY: a word in the ring, aligned as all records are.
-            unsafe { word(record) }.fetch_or(AGAIN, Ordering::Relaxed);
-            return slot.robust.claim(current).then_some(claim);
+            return self.header.claims[claim].robust.claim(current).then_some(claim);
         }
         let unused = |slot: &ClaimSlot| !slot.robust.is_taken();
         let claim = self.header.claims.iter().position(unused)?;
         let slot = &self.header.claims[claim];
         slot.position.store(front.position, Ordering::Relaxed);
         slot.segment.store(front.segment, Ordering::Relaxed);
+        // Nothing is changed in the ring: what would be the header is the end of another message, which may be claimed, too.
+        let length = if front.has_header { 0 } else { front.length as u32 };
+        slot.length.store(length, Ordering::Relaxed);
         let claims = &self.header.consumers.claims;
         let count = claims.load(Ordering::Relaxed);
         claims.store(count + 1, Ordering::Relaxed);
