@@ -62,7 +62,7 @@ impl End {
         }
         if sending.ring.goes_on(bytes.len()) {
             sending.ring.go_on(bytes);
-        } else if !sending.begins_line(bytes, &self.heard) {
+        } else if !sending.ring.is_at_line(bytes.len()) || !sending.begins_line(bytes, &self.heard) {
             return self.send_record(sending, bytes, deadline, quietly);
         }
         Inside::light(&sending);

@@ -51,7 +51,7 @@ impl Front {
     }
 }
 
-/// The longest message that [`take_exactly`](Receiver::take_exactly) takes.
+/// The longest message that [`take_ready`](Receiver::take_ready) takes.
 pub(crate) const BUFFER: usize = 64;
 
 /// Room for a short message.

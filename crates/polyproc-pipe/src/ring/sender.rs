@@ -203,10 +203,16 @@ impl Sender {
         self.write_record(((descriptors as u64) << DESCRIPTORS_SHIFT) | bytes.len() as u64, bytes)
     }
 
+    /// Whether the line before is full of messages of this length, a number of words.
+    #[inline(always)]
+    pub(crate) fn is_at_line(&self, length: usize) -> bool {
+        length == self.line_length
+    }
+
     /// Whether a message of this length goes on with a run like the one before it, in a line of its own.
     #[inline(always)]
     pub(crate) fn begins_line(&self, length: usize) -> bool {
-        length == self.line_length && self.has_room_for(AHEAD * LINE)
+        self.is_at_line(length) && self.has_room_for(AHEAD * LINE)
     }
 
     /// Sends a message that [begins a line](Sender::begins_line).
