@@ -2,16 +2,22 @@
 //!
 //! A connection's rings are for one sender and one receiver, and a locked instruction for every message would cost more
 //! than the message: it waits until everything stored before has reached the cache, which is the line that the other
-//! side reads just now. So a gate belongs to the first thread that comes. That one says `inside`, looks whether the gate
-//! is still its own, and is in: two plain stores and two loads. Another thread that comes takes the gate away for good:
-//! it says so, has the kernel run a barrier on all CPUs of this process ([`heavy_here`](crate::barrier::heavy_here)),
-//! and waits until the owner is not inside. From then on the gate is an ordinary lock.
+//! side reads just now. So a gate belongs to the first thread that comes, and has a door that is open for that thread only. It
+//! closes the door behind itself, looks whether the gate is still its own, is in, and opens the door when it leaves: two plain
+//! stores and three loads. Another thread that comes takes the gate away for good: it says that the gate is shared, has the kernel run a barrier on all
+//! CPUs of this process ([`heavy_here`](crate::barrier::heavy_here)), and waits until the door is open. Either it sees the door
+//! closed then, or the owner, that comes in later, sees that the gate is shared. So does an owner that leaves later, and then wakes who
+//! waits. From then on the gate is an ordinary lock.
 //!
-//! | `owner` | `shared` | |
-//! |---|---|---|
-//! | 0 | 0 | nobody has come yet |
-//! | token | 0 | that thread's: it enters with plain stores |
-//! | token | 1 | taken away from it; everybody takes the lock |
+//! | `owner` | `door` | `shared` | |
+//! |---|---|---|---|
+//! | 0 | closed | 0 | nobody has come yet |
+//! | token | token | 0 | that thread's: it enters with plain stores |
+//! | token | closed | 0 | it is inside |
+//! | token | any | 1 | about to be taken away; if the door is closed, its owner is inside, or is leaving at once |
+//! | 0 | any | 1 | taken away: everybody takes the lock |
+//!
+//! The owner does not come in twice, in a signal handler or from a codec that uses its own connection: its door is closed.
 //!
 //! What only those have to look at who take the lock costs the owner nothing: a gate can be taken away for that reason alone
 //! ([`disown`](Gate::disown)).
@@ -31,11 +37,16 @@ const FREE: u32 = 0;
 const TAKEN: u32 = 1;
 const CONTENDED: u32 = 2;
 
+/// At the door: its owner is inside, or nobody owns the gate. No thread with this token becomes an owner.
+const CLOSED: u64 = u64::MAX;
+
 /// Lets one thread at a time to `T`.
 pub(crate) struct Gate<T> {
+    door: AtomicU64,
     owner: AtomicU64,
-    inside: Futex,
     shared: Futex,
+    /// Counts how often the owner has left since the gate is shared.
+    left: Futex,
     lock: Futex,
     value: UnsafeCell<T>,
 }
@@ -54,9 +65,10 @@ pub(crate) struct Inside<'a, T> {
 impl<T> Gate<T> {
     pub(crate) fn new(value: T) -> Gate<T> {
         Gate {
+            door: AtomicU64::new(CLOSED),
             owner: AtomicU64::new(0),
-            inside: Futex::new(0),
             shared: Futex::new(0),
+            left: Futex::new(0),
             lock: Futex::new(FREE),
             value: UnsafeCell::new(value),
         }
@@ -75,11 +87,10 @@ impl<T> Gate<T> {
     /// a codec that uses its own connection.
     #[inline(always)]
     pub(crate) fn enter_owned(&self) -> Option<Inside<'_, T>> {
-        // One who is not registered yet has no token, and a gate that nobody owns no owner.
+        // One who is not registered yet has no token: 0, for whom no door is open.
         let token = thread::token();
         // Relaxed: only this thread's own token means anything.
-        let is_owner = self.owner.load(Ordering::Relaxed) == token && token != 0;
-        (is_owner && self.enter_as_owner()).then(|| self.inside(true))
+        (self.door.load(Ordering::Relaxed) == token && self.enter_as_owner(token)).then(|| self.inside(true))
     }
 
     /// From now on nobody owns it: everybody takes the lock. Whoever is inside may be there still.
@@ -96,39 +107,32 @@ impl<T> Gate<T> {
     }
 
     #[inline(always)]
-    fn enter_as_owner(&self) -> bool {
-        if self.inside.load(Ordering::Relaxed) != 0 {
-            return false;
-        }
-        self.set_inside(1, Ordering::Relaxed);
+    fn enter_as_owner(&self, token: u64) -> bool {
+        self.door.store(CLOSED, Ordering::Relaxed);
         // The other half is in `take_away`.
         barrier::light_here();
         if self.shared.load(Ordering::Relaxed) == 0 {
             return true;
         }
-        self.leave_as_owner();
+        self.leave_as_owner(token);
         false
     }
 
     #[inline(always)]
-    fn leave_as_owner(&self) {
+    fn leave_as_owner(&self, token: u64) {
         // Release: whoever takes the gate away sees what was done inside.
-        self.set_inside(0, Ordering::Release);
+        self.door.store(token, Ordering::Release);
         barrier::light_here();
         if self.shared.load(Ordering::Relaxed) != 0 {
-            self.inside.wake_all();
+            self.left_for_others();
         }
     }
 
-    /// A plain store. (loom takes one and another thread's atomic addition of nothing, in its futex, for unordered, and
-    /// may lose the store: there it is a swap.)
-    #[inline(always)]
-    fn set_inside(&self, value: u32, order: Ordering) {
-        if cfg!(polyproc_loom) {
-            self.inside.swap(value, order);
-        } else {
-            self.inside.store(value, order);
-        }
+    #[cold]
+    fn left_for_others(&self) {
+        // Release: who sees that it has left sees the door open.
+        self.left.fetch_add(1, Ordering::Release);
+        self.left.wake_all();
     }
 
     #[cold]
@@ -137,12 +141,14 @@ impl<T> Gate<T> {
         self.take_lock(deadline)?;
         let unlock = self.inside(false);
         if self.shared.load(Ordering::Relaxed) == 0 {
-            // The lock is held: nobody else changes these.
+            // The lock is held: nobody else changes it.
             if self.owner.load(Ordering::Relaxed) == 0 && barrier::is_registered() {
-                self.inside.store(1, Ordering::Relaxed);
-                self.owner.store(thread::current().token(), Ordering::Release);
-                drop(unlock);
-                return Some(self.inside(true));
+                let token = thread::current().token();
+                if token != CLOSED {
+                    self.owner.store(token, Ordering::Release);
+                    drop(unlock);
+                    return Some(self.inside(true));
+                }
             }
             self.shared.store(1, Ordering::SeqCst);
         }
@@ -152,16 +158,20 @@ impl<T> Gate<T> {
 
     /// As the holder of the lock, after the gate was declared shared: waits until its former owner is not inside.
     fn take_away(&self, deadline: Deadline) -> Option<()> {
-        if self.inside.load(Ordering::Acquire) == 0 && self.owner.load(Ordering::Relaxed) == 0 {
+        let owner = self.owner.load(Ordering::Relaxed);
+        if owner == 0 {
             return Some(());
         }
-        if self.owner.load(Ordering::Relaxed) == thread::current().token() {
+        if owner == thread::current().token() {
             // Its own, and shared: it is inside only if it waits for itself.
-            return (self.inside.load(Ordering::Relaxed) == 0).then_some(());
+            return (self.door.load(Ordering::Relaxed) == owner).then_some(());
         }
         barrier::heavy_here();
         loop {
-            if self.inside.load(Ordering::Acquire) == 0 {
+            // Acquire: pairs with the Release of who leaves, so that the door is seen that is open by then.
+            let left = self.left.load(Ordering::Acquire);
+            // Acquire: what was done inside.
+            if self.door.load(Ordering::Acquire) == owner {
                 // From now on it is nobody's, and costs no barrier.
                 self.owner.store(0, Ordering::Relaxed);
                 return Some(());
@@ -169,7 +179,7 @@ impl<T> Gate<T> {
             if deadline.has_passed() {
                 return None;
             }
-            self.inside.wait(1, deadline);
+            self.left.wait(left, deadline);
         }
     }
 
@@ -203,8 +213,12 @@ impl<T> Inside<'_, T> {
 impl<T> Drop for Inside<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
+        if cfg!(polyproc_loom) && std::thread::panicking() {
+            return; // The model has failed, and has no threads any more.
+        }
         if self.is_owner {
-            self.gate.leave_as_owner();
+            // Relaxed: nobody takes away a gate whose owner is inside.
+            self.gate.leave_as_owner(self.gate.owner.load(Ordering::Relaxed));
         } else if self.gate.lock.swap(FREE, Ordering::Release) == CONTENDED {
             self.gate.lock.wake(1);
         }

@@ -20,13 +20,13 @@ pub(crate) struct Pulse {
     looked: u64,
     credit: u64,
     is_burst: bool,
-    /// Nobody is there any more.
-    is_over: bool,
+    /// It is time to ask, and nobody has, or nobody was there.
+    is_due: bool,
 }
 
 impl Pulse {
     pub(crate) fn new() -> Pulse {
-        Pulse { asked: 0, looked: 0, credit: 0, is_burst: false, is_over: false }
+        Pulse { asked: 0, looked: 0, credit: 0, is_burst: false, is_due: false }
     }
 
     /// Before a message: whether it is time to ask. `heard` is what is not 0 if the other side was heard of since the last
@@ -37,7 +37,13 @@ impl Pulse {
             self.credit -= 1;
             return false;
         }
-        self.looks_at_the_clock(heard)
+        self.is_due || self.looks_at_the_clock(heard)
+    }
+
+    /// Whether messages may be sent without a look.
+    #[inline(always)]
+    pub(crate) fn has_credit(&self) -> bool {
+        self.credit > 0
     }
 
     /// So many more messages will be sent without a look.
@@ -48,9 +54,6 @@ impl Pulse {
 
     #[inline(never)]
     fn looks_at_the_clock(&mut self, heard: &AtomicU32) -> bool {
-        if self.is_over {
-            return true;
-        }
         let now = ticks();
         // Relaxed: nothing rides on it.
         if heard.load(Ordering::Relaxed) != 0 {
@@ -59,9 +62,14 @@ impl Pulse {
         }
         let messages = if self.is_burst { BURST } else { 1 };
         self.is_burst = now.wrapping_sub(self.looked) < messages * CLOSE;
-        self.credit = if self.is_burst { BURST } else { 0 };
         self.looked = now;
-        now.wrapping_sub(self.asked) > FRESH
+        self.is_due = now.wrapping_sub(self.asked) > FRESH;
+        self.gives_credit();
+        self.is_due
+    }
+
+    fn gives_credit(&mut self) {
+        self.credit = if self.is_burst && !self.is_due { BURST } else { 0 };
     }
 
     /// Whether records follow each other so closely that nobody is asked for each.
@@ -72,13 +80,15 @@ impl Pulse {
 
     /// It was asked, and nobody is there: it is time to ask before each message.
     pub(crate) fn is_over(&mut self) {
-        self.is_over = true;
+        self.is_due = true;
         self.credit = 0;
     }
 
     /// It was asked, and somebody is there.
     pub(crate) fn is_alive(&mut self) {
         self.asked = ticks();
+        self.is_due = false;
+        self.gives_credit();
     }
 }
 

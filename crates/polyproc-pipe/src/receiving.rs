@@ -14,6 +14,8 @@ use std::os::fd::OwnedFd;
 
 /// The longest pause before the first look for news: some hundred nanoseconds.
 const PAUSE: u32 = 16;
+/// The same, where several messages have come in it: a microsecond.
+const STREAM_PAUSE: u32 = 64;
 
 /// Why nothing was received.
 #[derive(Debug)]
@@ -49,49 +51,44 @@ pub(crate) struct Receiving {
 }
 
 impl End {
-    /// Receives one message of so many bytes, at most [`BUFFER`](crate::ring::BUFFER), as `copy` copies it, if it is the usual
-    /// case: `None` if not, and then [`recv`](End::recv) does it.
+    /// As the thread to which the gate belongs, inside: stays there if a message of so many bytes, at most
+    /// [`BUFFER`](crate::ring::BUFFER), is ready to be taken. If not, or if anything is not as usual, [`recv`](End::recv) does it.
     #[inline(always)]
-    pub(crate) fn recv_exact<T>(
+    pub(crate) fn finds_ready<'a>(
         &self,
+        mut receiving: Inside<'a, Receiving>,
         length: usize,
         deadline: Deadline,
-        copy: impl FnOnce(&[u8]) -> T,
-    ) -> Option<T> {
+    ) -> Option<Inside<'a, Receiving>> {
         // Nobody owns the gate of an end that is closed, or broken.
-        let Some(mut receiving) = self.receiving.enter_owned() else {
-            let receiving = self.receiving.enter(deadline)?;
-            let is_over = receiving.is_broken || self.is_closed();
-            return if is_over { None } else { self.recv_front(receiving, length, deadline, copy) };
-        };
-        if !receiving.ring.is_ready(length) {
-            return self.recv_front(receiving, length, deadline, copy);
-        }
-        let (copied, is_over) = receiving.ring.take_ready(length, copy);
-        if is_over {
-            self.taken(&mut receiving);
-        }
-        Some(copied)
+        (receiving.ring.is_ready(length) || self.makes_ready(&mut receiving, length, deadline))
+            .then_some(receiving)
     }
 
-    #[inline(always)]
-    fn recv_front<T>(
-        &self,
-        mut receiving: Inside<'_, Receiving>,
-        length: usize,
-        deadline: Deadline,
-        copy: impl FnOnce(&[u8]) -> T,
-    ) -> Option<T> {
+    /// As a thread to which it does not belong: goes in, and stays there.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn enter_to_ready(&self, length: usize, deadline: Deadline) -> Option<Inside<'_, Receiving>> {
+        let receiving = self.receiving.enter(deadline)?;
+        let is_over = receiving.is_broken || self.is_closed();
+        if is_over { None } else { self.finds_ready(receiving, length, deadline) }
+    }
+
+    /// Whether a message of so many bytes can be taken at once.
+    #[inline(never)]
+    fn makes_ready(&self, receiving: &mut Receiving, length: usize, deadline: Deadline) -> bool {
+        receiving.ring.begins_line(length) || self.makes_other_ready(receiving, length, deadline)
+    }
+
+    #[inline(never)]
+    fn makes_other_ready(&self, receiving: &mut Receiving, length: usize, deadline: Deadline) -> bool {
+        // Of what was taken before.
+        self.taken(receiving);
         let mut front = receiving.ring.front();
-        if front == Ok(Front::Nothing) && deadline != Deadline::PAST && self.look(&mut receiving) {
+        if front == Ok(Front::Nothing) && deadline != Deadline::PAST && self.look(receiving) {
             front = receiving.ring.front();
         }
-        if front != Ok(Front::Whole(length, 0)) {
-            return None;
-        }
-        let copied = receiving.ring.take_exactly(length, copy);
-        self.taken(&mut receiving);
-        Some(copied)
+        front == Ok(Front::Whole(length, 0)) && !receiving.is_broken && receiving.ring.makes_ready(length)
     }
 
     /// Looks for news, as long as that pays. Who finds it again and again at the first look is in step with the sender,
@@ -99,13 +96,13 @@ impl End {
     #[inline(always)]
     fn look(&self, receiving: &mut Receiving) -> bool {
         let ring = &receiving.ring;
-        let news = self.news.look_sparsely(receiving.pause, 1, || ring.has_news().then_some(()));
-        let Some(((), looks)) = news else { return false };
+        let news = self.news.look_sparsely(receiving.pause, 1, || ring.news());
+        let Some((is_stream, looks)) = news else { return false };
         if self.heard.load(Ordering::Relaxed) == 0 {
             self.heard.store(1, Ordering::Relaxed);
         }
-        receiving.pause =
-            if looks == 1 { (2 * receiving.pause).clamp(1, PAUSE) } else { receiving.pause / 2 };
+        let most = if is_stream { STREAM_PAUSE } else { PAUSE };
+        receiving.pause = if looks == 1 { (2 * receiving.pause).clamp(1, most) } else { receiving.pause / 2 };
         true
     }
 

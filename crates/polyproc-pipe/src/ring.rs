@@ -38,6 +38,13 @@
 //! an end is given away: so a line that the other side works with changes hands rarely. The sender therefore relies on three
 //! quarters of the ring, and waits for no more room than [`Sender::most`].
 //!
+//! A stream of short messages of one length goes from line to line. The sender begins a run as it began the one before, without a look at
+//! anything but what it keeps in private ([`begin_line`](Sender::begin_line)); the receiver compares the header of a full line with the one
+//! before ([`begins_line`](Receiver::begins_line)). Both fetch the lines that they will need soon: the sender some lines that it knows to be
+//! free, to be its own by then; the receiver a line behind one that it found full, which the sender is likely to have left. A hint
+//! that is wrong costs time and nothing else, and is for an address in private geometry. A receiver publishes what it has taken so when it
+//! looks for the next record that is not ready, so that a quarter of the ring and a line may be free unsaid.
+//!
 //! Without the zero, the word behind a record would be whatever was there when the ring came round the last time: bytes
 //! of a message, that may look like a header.
 //!
@@ -190,9 +197,15 @@ impl Place {
         Spot(self.at(position))
     }
 
+    /// How many bytes are between there and the end of the ring.
+    #[inline(always)]
+    fn room_behind(&self, position: u64) -> usize {
+        (self.capacity - (position & (self.capacity - 1))) as usize
+    }
+
     #[inline(always)]
     fn write(&self, position: u64, bytes: &[u8]) {
-        let room = (self.capacity - (position & (self.capacity - 1))) as usize;
+        let room = self.room_behind(position);
         if bytes.len() <= room {
             // SAFETY: up to the end of the ring, which is a multiple of 8.
             unsafe { copy::to_shared(bytes, self.at(position)) };
@@ -216,7 +229,7 @@ impl Place {
     /// There is room for them.
     #[inline(always)]
     unsafe fn read(&self, position: u64, to: *mut u8, length: usize) {
-        let room = (self.capacity - (position & (self.capacity - 1))) as usize;
+        let room = self.room_behind(position);
         if length <= room {
             // SAFETY: up to the end of the ring; the caller's room.
             unsafe { copy::from_shared(self.at(position), to, length) };

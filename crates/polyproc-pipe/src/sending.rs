@@ -7,6 +7,7 @@ use crate::gate::Inside;
 use crate::pulse::Pulse;
 use crate::ring::{Broken, DESCRIPTORS_MAX, MESSAGE_MAX, Sender};
 use crate::socket;
+use polyproc_sys::atomic::AtomicU32;
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex;
 use std::io;
@@ -55,12 +56,17 @@ impl End {
             return self.send_as_any(bytes, deadline, quietly);
         };
         // Nobody owns the gate of an end that is closed, or broken.
-        if !sending.ring.goes_on(bytes.len()) || sending.ring.has_news() {
+        let news = sending.ring.news();
+        if news.have_come() {
             return self.send_record(sending, bytes, deadline, quietly);
         }
-        sending.ring.go_on(bytes);
+        if sending.ring.goes_on(bytes.len()) {
+            sending.ring.go_on(bytes);
+        } else if !sending.ring.is_at_line(bytes.len()) || !sending.begins_line(bytes, &self.heard) {
+            return self.send_record(sending, bytes, deadline, quietly);
+        }
         Inside::light(&sending);
-        if sending.ring.has_news() {
+        if news.have_come() {
             self.hear(&sending, quietly);
         }
         Ok(())
@@ -105,7 +111,7 @@ impl End {
             return self.send_otherwise(sending, bytes, &[], deadline);
         }
         Inside::light(&sending);
-        if sending.ring.has_news() {
+        if sending.ring.news().have_come() {
             self.hear(&sending, quietly);
         }
         Ok(())
@@ -388,5 +394,30 @@ impl End {
         } else {
             Ok(())
         }
+    }
+}
+
+impl Sending {
+    /// Sends a message that begins a line as the last one did, if it does: that is one of seven in a stream of numbers.
+    #[inline(never)]
+    fn begins_line(&mut self, bytes: &[u8], heard: &AtomicU32) -> bool {
+        if !self.pulse.has_credit() {
+            return self.begins_line_after_a_look(bytes, heard);
+        }
+        if !self.ring.begins_line(bytes.len()) || self.ring.begin_line(bytes).is_err() {
+            return false;
+        }
+        // Those that will go on with it ask nobody.
+        self.pulse.spend(1 + self.ring.room_in_run());
+        true
+    }
+
+    #[inline(never)]
+    fn begins_line_after_a_look(&mut self, bytes: &[u8], heard: &AtomicU32) -> bool {
+        self.pulse.is_burst()
+            && self.ring.begins_line(bytes.len())
+            && !self.pulse.is_due(heard)
+            && self.pulse.has_credit()
+            && self.begins_line(bytes, heard)
     }
 }

@@ -2,6 +2,8 @@
 
 use super::{Connection, is_plain};
 use crate::error::RecvError;
+use crate::gate::Inside;
+use crate::receiving::Receiving;
 use crate::ring::BUFFER;
 use polyproc_memory::codec::Codec;
 use polyproc_memory::handover;
@@ -50,12 +52,17 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
 
     #[inline]
     fn recv_by(&self, deadline: Deadline) -> Result<R, RecvError> {
-        let size = C::element().size();
-        if C::IS_PLAIN
-            && size <= BUFFER
-            && let Some(copied) = self.end.recv_exact(size, deadline, C::copy)
-        {
-            return C::decode(copied).map_err(RecvError::Decode);
+        let (end, size) = (&*self.end, C::element().size());
+        if !C::IS_PLAIN || size > BUFFER {
+            return self.recv_copied(deadline);
+        }
+        // Each way by itself: what is known of one is not asked at its end.
+        if let Some(receiving) = end.receiving.enter_owned() {
+            if let Some(ready) = end.finds_ready(receiving, size, deadline) {
+                return take::<R, C>(ready, size);
+            }
+        } else if let Some(ready) = end.enter_to_ready(size, deadline) {
+            return take::<R, C>(ready, size);
         }
         self.recv_copied(deadline)
     }
@@ -90,4 +97,12 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
             }
         })
     }
+}
+
+/// Takes the message that is ready.
+#[inline(always)]
+fn take<R, C: Codec<R>>(mut ready: Inside<'_, Receiving>, size: usize) -> Result<R, RecvError> {
+    let copied = ready.ring.take_ready(size, C::copy);
+    drop(ready);
+    C::decode(copied).map_err(RecvError::Decode)
 }

@@ -2,15 +2,19 @@
 
 use super::{
     ABORT, Broken, CLOSED, COUNT, COUNT_SHIFT, DESCRIPTORS_SHIFT, FINAL, GROWN, HEADER, KIND_SHIFT, LENGTH,
-    MESSAGE_MAX, MORE, Place, RUN, RUN_MOST, Spot, WRITTEN, line_end, padded, slots,
+    LINE, MESSAGE_MAX, MORE, Place, RUN, Spot, WRITTEN, line_end, padded, slots,
 };
 use crate::copy;
 use crate::line::Line;
 use core::mem::MaybeUninit;
 use polyproc_sys::atomic::Ordering;
+use polyproc_sys::prefetch::prefetch_read;
 
-/// So much room is worth a word to a sender that is awake.
+/// So much room is worth a word to a sender that is awake, at most.
 const SOME: u64 = 16 << 10;
+
+/// So many lines ahead of a full one, a line is fetched: the sender is likely to be done with it, too.
+const AHEAD: u64 = 2;
 
 /// No message is so long.
 const NONE: usize = usize::MAX;
@@ -47,7 +51,7 @@ impl Front {
     }
 }
 
-/// The longest message that [`take_exactly`](Receiver::take_exactly) takes.
+/// The longest message that [`take_ready`](Receiver::take_ready) takes.
 pub(crate) const BUFFER: usize = 64;
 
 /// Room for a short message.
@@ -88,13 +92,16 @@ pub(crate) struct Receiver {
     /// The length of the message in front, if that is in a run.
     ready_length: usize,
     run: Run,
+    /// Right behind a run that had a line for itself: what such a line's header is when it is full, and the length in it.
+    usual: u64,
+    usual_length: usize,
     /// So many messages of the run in front were received by who had this end before.
     skipped: u64,
 }
 
 /// The run in front.
 struct Run {
-    /// What its header said; 0 if it was not read yet, or something else is in front.
+    /// What its header said; 0 if it was not read yet, or something else is in front. Then the rest means nothing.
     header: u64,
     /// So much larger its header is when it is full.
     room: u64,
@@ -102,9 +109,14 @@ struct Run {
     slot: Spot,
     /// Where the last one that is known ends: the slot, if none is ready.
     known: Spot,
+    /// Where the last one ends that it has room for.
+    end: Spot,
+    /// Where the next record begins, when all of it is taken.
+    next: u64,
 }
 
-const NO_RUN: Run = Run { header: 0, room: 0, slot: Spot::NOWHERE, known: Spot::NOWHERE };
+const NO_RUN: Run =
+    Run { header: 0, room: 0, slot: Spot::NOWHERE, known: Spot::NOWHERE, end: Spot::NOWHERE, next: 0 };
 
 impl Run {
     /// How long each message is.
@@ -130,6 +142,8 @@ impl Receiver {
             left: None,
             ready_length: NONE,
             run: NO_RUN,
+            usual: 0,
+            usual_length: NONE,
             skipped: taken,
         }
     }
@@ -143,16 +157,8 @@ impl Receiver {
 
     /// How many messages of the run in front are taken.
     fn taken(&self) -> u64 {
-        let begin = self.end_of(0, 0);
-        (self.run.slot.0.addr().get() - begin.0.addr().get()) as u64 / padded(self.run.length())
-    }
-
-    /// Where so many messages of the run in front end, of which there are no more than its line has room for.
-    #[inline(always)]
-    fn end_of(&self, count: u64, length: u64) -> Spot {
-        debug_assert!(count == 0 || count <= slots(self.head, length));
-        // SAFETY: in the same line, as the caller sees to.
-        unsafe { self.place.spot(self.head).add(HEADER + count * padded(length)) }
+        let begin = self.place.spot(self.head).0.addr().get() as u64 + HEADER;
+        (self.run.slot.0.addr().get() as u64 - begin) / padded(self.run.length())
     }
 
     pub(crate) fn place(&self) -> &Place {
@@ -165,16 +171,19 @@ impl Receiver {
         length == self.ready_length
     }
 
-    /// After there was nothing in front: whether there is something now.
+    /// After there was nothing in front: whether there is something now, and then, whether it is several short messages.
     #[inline(always)]
-    pub(crate) fn has_news(&self) -> bool {
+    pub(crate) fn news(&self) -> Option<bool> {
         // Relaxed: what it is is read again.
-        self.place.header(self.head).load(Ordering::Relaxed) != self.run.header
+        let header = self.place.header(self.head).load(Ordering::Relaxed);
+        let more = header.wrapping_sub(self.run.header) & COUNT;
+        (header != self.run.header).then_some(header & RUN != 0 && more > 1 << COUNT_SHIFT)
     }
 
     /// What comes next.
     #[inline(always)]
     pub(crate) fn front(&mut self) -> Result<Front, Broken> {
+        self.usual_length = NONE;
         if self.run.header != 0 {
             return self.front_of_run();
         }
@@ -183,7 +192,13 @@ impl Receiver {
         }
         // Acquire: pairs with the Release of who publishes it.
         let header = self.place.header(self.head).load(Ordering::Acquire);
-        if header == 0 { Ok(Front::Nothing) } else { self.judge(header) }
+        if header & RUN != 0 {
+            self.begin_run(header)
+        } else if header == 0 {
+            Ok(Front::Nothing)
+        } else {
+            self.judge(header)
+        }
     }
 
     /// What this header, a private copy, says, if it can be.
@@ -208,10 +223,6 @@ impl Receiver {
         let kind = header & !(LENGTH | COUNT);
         if kind & WRITTEN == 0 {
             return Err(Broken);
-        }
-        if kind & RUN != 0 {
-            self.front = 0;
-            return self.begin_run(header);
         }
         if self.skipped != 0 {
             return Err(Broken);
@@ -246,22 +257,38 @@ impl Receiver {
     }
 
     /// A run is in front whose header was not read before.
+    #[inline(always)]
     fn begin_run(&mut self, header: u64) -> Result<Front, Broken> {
         let (length, count) = (header & LENGTH, (header & COUNT) >> COUNT_SHIFT);
+        let slots = slots(self.head, length);
         let is_sane = self.left.is_none()
             && header & !(LENGTH | COUNT | CLOSED) == WRITTEN | RUN
-            && (1..=RUN_MOST as u64).contains(&length)
-            && (1..=slots(self.head, length)).contains(&count)
+            && length != 0
+            && count.wrapping_sub(1) < slots
             && self.skipped <= count
             && line_end(self.head).wrapping_sub(self.published) + HEADER <= self.place.capacity;
         if !is_sane {
             return Err(Broken);
         }
         let taken = core::mem::take(&mut self.skipped);
-        let room = (slots(self.head, length) - count) << COUNT_SHIFT;
-        self.run = Run { header, room, slot: self.end_of(taken, length), known: self.end_of(count, length) };
-        self.ready_length = if taken == count { NONE } else { length as usize };
-        self.front_of_run()
+        // SAFETY: the line has room for a header and so many messages, as was checked.
+        let end_of = |count| unsafe { self.place.spot(self.head).add(HEADER + count * padded(length)) };
+        self.run = Run {
+            header,
+            room: (slots - count) << COUNT_SHIFT,
+            slot: end_of(taken),
+            known: end_of(count),
+            end: end_of(slots),
+            next: line_end(self.head),
+        };
+        // It ends where a line does.
+        self.usual = WRITTEN | RUN | crate::ring::slots(0, length) << COUNT_SHIFT | length;
+        if taken == count {
+            self.ready_length = NONE;
+            return self.front_of_run();
+        }
+        self.ready_length = length as usize;
+        Ok(Front::Whole(self.ready_length, 0))
     }
 
     /// A run is in front, and its header was read.
@@ -309,52 +336,83 @@ impl Receiver {
     /// Nothing more comes in this run.
     #[inline(always)]
     fn leave_run(&mut self) {
-        self.run = NO_RUN;
-        self.head = line_end(self.head);
+        self.run.header = 0;
+        self.head = self.run.next;
     }
 
-    /// Takes the message in front, of so many bytes, which is [ready](Receiver::is_ready), as `copy` copies it; and whether
-    /// that moved this side's position.
+    /// Whether a line is in front as the one before it was, full of messages of so many bytes: then the first of them is
+    /// [ready](Receiver::is_ready).
     #[inline(always)]
-    pub(crate) fn take_ready<T>(&mut self, length: usize, copy: impl FnOnce(&[u8]) -> T) -> (T, bool) {
+    pub(crate) fn begins_line(&mut self, length: usize) -> bool {
+        // Nothing was looked at since that one was left. No further than there is room after what this side has published: it
+        // would have been time to publish.
+        if length != self.usual_length || self.head.wrapping_sub(self.published) >= self.some() {
+            return false;
+        }
+        let spot = self.place.spot(self.head);
+        // SAFETY: in the ring.
+        let header = unsafe { spot.header() };
+        // Acquire: pairs with the Release of who publishes it.
+        if header.load(Ordering::Acquire) != self.usual {
+            return false;
+        }
+        prefetch_read(self.place.at(self.head.wrapping_add(AHEAD * LINE)).as_ptr());
+        // SAFETY: in the same line.
+        let slot = unsafe { spot.add(HEADER) };
+        let count = (self.usual & COUNT) >> COUNT_SHIFT;
+        // SAFETY: so many have room in a line.
+        let end = unsafe { slot.add(count * padded(length as u64)) };
+        let next = self.head.wrapping_add(LINE);
+        self.run = Run { header: self.usual, room: 0, slot, known: end, end, next };
+        self.ready_length = length;
+        true
+    }
+
+    /// Whether the whole message in front, of so many bytes and at most [`BUFFER`], is [ready](Receiver::is_ready) now; then it is
+    /// to be [taken](Receiver::take_ready). Not if it lies around the end of the ring.
+    #[inline(always)]
+    pub(crate) fn makes_ready(&mut self, length: usize) -> bool {
+        if self.run.header == 0 {
+            let slot = self.place.spot(self.head.wrapping_add(HEADER));
+            if self.place.room_behind(self.head.wrapping_add(HEADER)) < length {
+                return false;
+            }
+            // SAFETY: up to the end of the ring.
+            let end = unsafe { slot.add(padded(length as u64)) };
+            let next = self.head.wrapping_add(HEADER + padded(length as u64));
+            // As if it were a run of one.
+            self.run = Run { header: 0, room: 0, slot, known: end, end, next };
+            self.ready_length = length;
+            self.front = 0;
+        }
+        true
+    }
+
+    /// Takes the message in front, of so many bytes, which is [ready](Receiver::is_ready), as `copy` copies it.
+    #[inline(always)]
+    pub(crate) fn take_ready<T>(&mut self, length: usize, copy: impl FnOnce(&[u8]) -> T) -> T {
         debug_assert!(self.is_ready(length));
         let mut buffer = Buffer::new();
         // SAFETY: so much room, and the run is in one line.
         unsafe { copy::from_shared(self.run.slot.0, buffer.room(length), length) };
-        let is_over = self.take_from_run(length);
-        // SAFETY: initialised by the copy.
-        (copy(unsafe { buffer.filled(length) }), is_over)
-    }
-
-    /// Whether that was the last one of the run.
-    #[inline(always)]
-    fn take_from_run(&mut self, length: usize) -> bool {
-        // SAFETY: one of those that are known to be there was in front.
-        self.run.slot = unsafe { self.run.slot.add(padded(length as u64)) };
-        if !self.run.is_drained() {
-            return false;
-        }
-        self.ready_length = NONE;
-        let is_over = self.run.slot == self.end_of(slots(self.head, length as u64), length as u64);
-        if is_over {
-            self.leave_run();
-        }
-        is_over
-    }
-
-    /// Takes the whole message in front, of so many bytes and at most [`BUFFER`], as `copy` copies it.
-    #[inline(always)]
-    pub(crate) fn take_exactly<T>(&mut self, length: usize, copy: impl FnOnce(&[u8]) -> T) -> T {
-        if self.is_ready(length) {
-            return self.take_ready(length, copy).0;
-        }
-        debug_assert!(self.front & LENGTH == length as u64);
-        let mut buffer = Buffer::new();
-        // SAFETY: so much room, and no more than the ring has.
-        unsafe { self.place.read(self.head.wrapping_add(HEADER), buffer.room(length), length) };
-        self.take(length);
+        self.take_from_run(length);
         // SAFETY: initialised by the copy.
         copy(unsafe { buffer.filled(length) })
+    }
+
+    #[inline(always)]
+    fn take_from_run(&mut self, length: usize) {
+        // SAFETY: one of those that are known to be there was in front.
+        self.run.slot = unsafe { self.run.slot.add(padded(length as u64)) };
+        if self.run.is_drained() {
+            self.ready_length = NONE;
+            if self.run.slot == self.run.end {
+                if self.run.header != 0 {
+                    self.usual_length = length;
+                }
+                self.leave_run();
+            }
+        }
     }
 
     /// Appends the payload in front to `to`, and takes it. The part of a message begins or goes on with it.
@@ -414,8 +472,15 @@ impl Receiver {
     /// had better not lose its patience. One that sleeps is not woken for little.
     #[inline(always)]
     pub(crate) fn has_to_publish(&self) -> bool {
-        let (free, quarter) = (self.head.wrapping_sub(self.published), self.place.capacity / 4);
-        free >= quarter.min(SOME) && (free >= quarter || !self.place.control().sender.seems_asleep())
+        let free = self.head.wrapping_sub(self.published);
+        free >= self.some()
+            && (free >= self.place.capacity / 4 || !self.place.control().sender.seems_asleep())
+    }
+
+    /// So much free room is worth a word to a sender that is awake.
+    #[inline(always)]
+    fn some(&self) -> u64 {
+        (self.place.capacity / 4).min(SOME)
     }
 
     /// Says how far it is. `true` if the sender sleeps and has to hear the bell; it is told once.

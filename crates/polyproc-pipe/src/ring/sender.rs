@@ -1,12 +1,16 @@
 //! The sender's side of a [ring](super).
 
 use super::{
-    ABORT, Broken, CLOSED, COUNT, COUNT_SHIFT, DESCRIPTORS_SHIFT, FINAL, GROWN, HEADER, LINE, MORE, Place,
-    RUN, RUN_MOST, Spot, WRITTEN, line_end, padded, slots,
+    ABORT, Broken, CLOSED, COUNT_SHIFT, DESCRIPTORS_SHIFT, FINAL, GROWN, HEADER, LINE, MORE, Place, RUN,
+    RUN_MOST, Spot, WRITTEN, line_end, padded, slots,
 };
 use crate::copy;
 use crate::line::Line;
 use polyproc_sys::atomic::Ordering;
+use polyproc_sys::prefetch::prefetch_write;
+
+/// So many lines ahead of the one that a run begins in, a line is fetched for the run that will begin there.
+const AHEAD: u64 = 4;
 
 /// No message is so long.
 const NONE: usize = usize::MAX;
@@ -24,6 +28,8 @@ pub(crate) struct Sender {
     run: Run,
     /// The length of the last message.
     last_length: usize,
+    /// Right behind a full run, at the beginning of a line: the length of its messages, if that is a number of words.
+    line_length: usize,
     /// It found no room: more memory would help.
     wants_to_grow: bool,
 }
@@ -32,13 +38,31 @@ pub(crate) struct Sender {
 struct Run {
     /// Where its header is.
     at: Spot,
+    /// Where the next message goes.
+    slot: Spot,
     /// What it says; 0 if there is no open run.
     header: u64,
     /// What it will say when the run is full.
     full: u64,
 }
 
-const NO_RUN: Run = Run { at: Spot::NOWHERE, header: 0, full: 0 };
+const NO_RUN: Run = Run { at: Spot::NOWHERE, slot: Spot::NOWHERE, header: 0, full: 0 };
+
+/// What the receiver's side says, and what it said when nothing was new.
+#[derive(Clone, Copy)]
+pub(crate) struct News {
+    place: Place,
+    usual: u64,
+}
+
+impl News {
+    /// Whether the receiver sleeps, or a process has let go of the other end, since the last time. After something was sent, a
+    /// barrier is between.
+    #[inline(always)]
+    pub(crate) fn have_come(&self) -> bool {
+        self.place.control().receiver.notice() != self.usual
+    }
+}
 
 impl Sender {
     pub(crate) fn new(place: Place, tail: u64, head: u64) -> Sender {
@@ -50,6 +74,7 @@ impl Sender {
             run_length: NONE,
             run: NO_RUN,
             last_length: NONE,
+            line_length: NONE,
             wants_to_grow: false,
         }
     }
@@ -150,19 +175,20 @@ impl Sender {
     #[inline(always)]
     pub(crate) fn go_on(&mut self, bytes: &[u8]) {
         debug_assert!(self.goes_on(bytes.len()));
-        let count = (self.run.header & COUNT) >> COUNT_SHIFT;
+        let (slot, header) = (self.run.slot, self.run.header + (1 << COUNT_SHIFT));
         // SAFETY: the run is not full, so its next message ends in the same line.
-        let slot = unsafe { self.run.at.add(HEADER + count * padded(bytes.len() as u64)) };
-        // SAFETY: as above.
         unsafe { copy::to_shared(bytes, slot.0) };
-        self.run.header += 1 << COUNT_SHIFT;
+        // SAFETY: as above.
+        self.run.slot = unsafe { slot.add(padded(bytes.len() as u64)) };
+        self.run.header = header;
         // SAFETY: the run is in the ring.
-        let header = unsafe { self.run.at.header() };
+        let shared = unsafe { self.run.at.header() };
         // Release: the message first. Pairs with the Acquire in the receiver's `front`.
-        header.store(self.run.header, Ordering::Release);
-        if self.run.header == self.run.full {
+        shared.store(header, Ordering::Release);
+        if header == self.run.full {
             self.run.header = 0;
             self.run_length = NONE;
+            self.line_length = if matches!(bytes.len(), 8 | 16 | 24) { bytes.len() } else { NONE };
         }
     }
 
@@ -175,6 +201,48 @@ impl Sender {
         self.last_length = bytes.len();
         self.close_run();
         self.write_record(((descriptors as u64) << DESCRIPTORS_SHIFT) | bytes.len() as u64, bytes)
+    }
+
+    /// Whether the line before is full of messages of this length, a number of words.
+    #[inline(always)]
+    pub(crate) fn is_at_line(&self, length: usize) -> bool {
+        length == self.line_length
+    }
+
+    /// Whether a message of this length goes on with a run like the one before it, in a line of its own.
+    #[inline(always)]
+    pub(crate) fn begins_line(&self, length: usize) -> bool {
+        self.is_at_line(length) && self.has_room_for(AHEAD * LINE)
+    }
+
+    /// Sends a message that [begins a line](Sender::begins_line).
+    #[inline(always)]
+    pub(crate) fn begin_line(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        let (at, length) = (self.tail, bytes.len());
+        debug_assert!(self.begins_line(length) && at.is_multiple_of(LINE) && self.run.header == 0);
+        self.line().publish(at, at.wrapping_add(LINE))?;
+        prefetch_write(self.place.at(at.wrapping_add(AHEAD * LINE)).as_ptr());
+        let spot = self.place.spot(at);
+        // SAFETY: in the same line.
+        let slot = unsafe { spot.add(HEADER) };
+        // Each by itself, for the compiler to know how long it is.
+        match length {
+            // SAFETY: so many bytes are behind the header, as above.
+            8 => unsafe { copy::to_shared(&bytes[..8], slot.0) },
+            // SAFETY: as above.
+            16 => unsafe { copy::to_shared(&bytes[..16], slot.0) },
+            // SAFETY: as above.
+            _ => unsafe { copy::to_shared(&bytes[..24], slot.0) },
+        }
+        let header = WRITTEN | RUN | (1 << COUNT_SHIFT) | length as u64;
+        self.publish_header(at, at.wrapping_add(LINE), header);
+        // SAFETY: as above.
+        let slot = unsafe { slot.add(length as u64) };
+        let others = slots(0, length as u64) - 1;
+        self.run = Run { at: spot, slot, header, full: header + (others << COUNT_SHIFT) };
+        self.run_length = length;
+        self.line_length = NONE;
+        Ok(())
     }
 
     /// Begins a run, if there is room for one.
@@ -193,7 +261,10 @@ impl Sender {
         self.place.write(at.wrapping_add(HEADER), bytes);
         let header = WRITTEN | RUN | (1 << COUNT_SHIFT) | length;
         self.publish_record(at, line_end(at), header)?;
-        self.run = Run { at: self.place.spot(at), header, full: header + ((slots - 1) << COUNT_SHIFT) };
+        let spot = self.place.spot(at);
+        // SAFETY: in the same line.
+        let slot = unsafe { spot.add(HEADER + padded(length)) };
+        self.run = Run { at: spot, slot, header, full: header + ((slots - 1) << COUNT_SHIFT) };
         self.run_length = bytes.len();
         Ok(())
     }
@@ -258,18 +329,23 @@ impl Sender {
         // For nobody but this side itself: another one that sends here is found out by it. To look at the ring for that would
         // have its line cross once more.
         self.line().publish(at, end)?;
+        self.line_length = NONE;
+        self.publish_header(at, end, header);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn publish_header(&mut self, at: u64, end: u64, header: u64) {
         self.tail = end;
         self.place.header(end).store(0, Ordering::Relaxed);
         // Release: the payload first, and the zero behind it. Pairs with the Acquire in the receiver's `front`.
         self.place.header(at).store(WRITTEN | header, Ordering::Release);
-        Ok(())
     }
 
-    /// After something was sent: whether the receiver sleeps, or a process has let go of the other end, since the last time.
-    /// A barrier is between.
+    /// What there is to hear before and after something is sent.
     #[inline(always)]
-    pub(crate) fn has_news(&self) -> bool {
-        self.place.control().receiver.notice() != self.notice
+    pub(crate) fn news(&self) -> News {
+        News { place: self.place, usual: self.notice }
     }
 
     /// Whether a process has let go of the other end since the last time.

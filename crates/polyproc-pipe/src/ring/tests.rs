@@ -10,6 +10,9 @@ struct Rig {
     place: Place,
     sender: Sender,
     receiver: Receiver,
+    /// How many lines were begun as the one before, and how many were taken so.
+    lines: u64,
+    lines_at_once: u64,
 }
 
 /// One that uses so many bytes, of so many that it may use.
@@ -28,7 +31,7 @@ fn rig_of(capacity: u64, most: u64) -> Rig {
     place.header(START).store(0, Ordering::Relaxed);
     let sender = Sender::new(place, START, START);
     sender.initialise();
-    Rig { place, sender, receiver: Receiver::new(place, START, 0) }
+    Rig { place, sender, receiver: Receiver::new(place, START, 0), lines: 0, lines_at_once: 0 }
 }
 
 fn rig() -> Rig {
@@ -40,9 +43,29 @@ impl Rig {
         assert_eq!(self.sender.finds_room(bytes.len()), Ok(true));
         if self.sender.goes_on(bytes.len()) {
             self.sender.go_on(bytes);
+        } else if self.sender.begins_line(bytes.len()) {
+            self.lines += 1;
+            self.sender.begin_line(bytes).unwrap();
         } else {
             self.sender.write(bytes, 0, true).unwrap();
         }
+    }
+
+    /// Receives one of so many bytes, as one does who knows how long messages are. `None` if that is not what is in front.
+    fn receive_exactly(&mut self, length: usize) -> Result<Option<Vec<u8>>, Broken> {
+        if !self.receiver.is_ready(length) {
+            if self.receiver.begins_line(length) {
+                self.lines_at_once += 1;
+            } else {
+                if self.receiver.has_to_publish() {
+                    self.receiver.publish().unwrap();
+                }
+                if self.receiver.front()? != Front::Whole(length, 0) || !self.receiver.makes_ready(length) {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(self.receiver.take_ready(length, <[u8]>::to_vec)))
     }
 
     /// Receives one, and publishes.
@@ -134,6 +157,94 @@ fn short_messages_of_one_length_share_lines() {
         let lines = (rig.sender.positions().0 - at) / LINE;
         assert_eq!(lines, (39u64 * 40 / 2).div_ceil(per_line), "{length}");
     }
+}
+
+#[test]
+fn a_stream_is_received_line_by_line() {
+    for length in [8usize, 16, 24, 20, 40, 64] {
+        let mut rig = rig();
+        let message = |n: u64| vec![n as u8; length];
+        let (mut sent, mut received) = (0, 0);
+        // As many at a time as fill lines, or do not.
+        for batch in (1..40).cycle().take(400) {
+            for _ in 0..batch {
+                if rig.sender.finds_room(length).unwrap() {
+                    rig.send(&message(sent));
+                    sent += 1;
+                }
+            }
+            // Something else in between, now and then, which is received in another way.
+            let other = batch % 13 == 0 && rig.sender.finds_room(100).unwrap();
+            if other {
+                rig.send(&[7; 100]);
+            }
+            while received < sent {
+                // Around the end of the ring.
+                let got = match rig.receive_exactly(length).unwrap() {
+                    Some(got) => got,
+                    None => rig.receive().unwrap().unwrap(),
+                };
+                assert_eq!(got, message(received), "message {received} of {length} bytes");
+                received += 1;
+            }
+            assert_eq!(rig.receive_exactly(length), Ok(None));
+            if other {
+                assert_eq!(rig.receive(), Ok(Some(vec![7; 100])));
+            }
+        }
+        assert!(rig.sender.positions().0 - START > 10 * CAPACITY, "it came round too rarely");
+        let is_usual = matches!(length, 8 | 16 | 24);
+        assert_eq!(rig.lines > 100, is_usual, "{length}: {} lines were begun at once", rig.lines);
+        assert_eq!(
+            rig.lines_at_once > 100,
+            length <= RUN_MOST,
+            "{length}: {} taken at once",
+            rig.lines_at_once
+        );
+    }
+}
+
+#[test]
+fn a_line_that_is_not_as_the_one_before_it_is_judged() {
+    let full = WRITTEN | RUN | (7 << COUNT_SHIFT) | 8;
+    let lies = [full + 1, full + (1 << COUNT_SHIFT), full | MORE, full & !WRITTEN, full | GROWN];
+    for lie in lies {
+        let mut rig = rig();
+        rig.lie(START, full);
+        for _ in 0..7 {
+            assert!(rig.receive_exactly(8).unwrap().is_some());
+        }
+        rig.lie(START + LINE, lie);
+        assert!(!rig.receiver.begins_line(8), "{lie:#x}");
+        assert_eq!(rig.receive_exactly(8), Err(Broken), "{lie:#x}");
+    }
+    // As usual, but another one looked at it in the meantime; or of another length; or what was read is not said for long.
+    let mut rig = rig();
+    rig.lie(START, full);
+    for line in 1..=3 {
+        for _ in 0..7 {
+            assert!(rig.receive_exactly(8).unwrap().is_some());
+        }
+        assert!(!rig.receiver.begins_line(16));
+        rig.lie(START + line * LINE, full);
+        if line == 2 {
+            assert_eq!(rig.receiver.front(), Ok(Front::Whole(8, 0)));
+            assert!(!rig.receiver.begins_line(8), "it has begun");
+        }
+    }
+    for line in 4.. {
+        for _ in 0..7 {
+            assert!(rig.receiver.is_ready(8) || rig.receiver.begins_line(8));
+            rig.receiver.take_ready(8, <[u8]>::len);
+        }
+        rig.lie(START + line * LINE, full);
+        if line * LINE == CAPACITY / 4 {
+            break;
+        }
+    }
+    assert!(!rig.receiver.begins_line(8), "it is time to publish");
+    assert!(rig.receive_exactly(8).unwrap().is_some());
+    assert_eq!(rig.lines_at_once, 1);
 }
 
 #[test]
