@@ -188,7 +188,9 @@ impl End {
             return None;
         }
         // Whoever goes on with it takes it from what is published.
-        receiving.ring.publish().ok()?;
+        if receiving.ring.publish().ok()? {
+            socket::ring(self.socket());
+        }
         sending.ring.close_run();
         let (tail, head_seen) = sending.ring.positions();
         let ticket = Ticket {

@@ -263,7 +263,9 @@ impl End {
         loop {
             if let Err(refusal) = self.wait_for_room(sending, self.next_part(sending, bytes, sent), deadline)
             {
-                if sent != 0 && matches!(refusal, SendRefusal::Full | SendRefusal::Closed) {
+                if sent != 0
+                    && matches!(refusal, SendRefusal::Full | SendRefusal::Closed | SendRefusal::Io(_))
+                {
                     self.take_back(sending)?;
                 }
                 return Err(refusal);

@@ -239,7 +239,7 @@ impl Outgoing<'_> {
         }
         if core::mem::take(&mut self.is_under_way) {
             sending.is_under_way = false;
-            if matches!(result, Err(SendRefusal::Closed)) {
+            if matches!(result, Err(SendRefusal::Closed | SendRefusal::Io(_))) {
                 _ = end.take_back(&mut sending);
             }
             drop(sending);

@@ -324,3 +324,26 @@ fn announce(end: &impl AsFd, serial: u64) {
     let sent = unsafe { libc::sendmsg(socket, &message, 0) };
     assert_eq!((noticed, sent), (1, 9), "{}", io::Error::last_os_error());
 }
+
+/// A process that may not wait for anything gets the kernel's error, and what it has sent of the message is taken back.
+#[test]
+fn an_error_in_the_middle_of_a_long_message_takes_it_back() {
+    let _alone = alone();
+    let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
+    let sent =
+        with_limit_of_none(|| here.send_timeout(vec![1; 10_000], std::time::Duration::from_millis(50)));
+    assert!(matches!(sent, Err(polyproc_pipe::SendError::Io { .. })), "{sent:?}");
+    assert!(matches!(there.try_recv(), Err(RecvError::Empty)));
+    here.send(vec![2; 100]).unwrap();
+    assert_eq!(there.recv().unwrap(), [2; 100]);
+}
+
+fn with_limit_of_none<T>(f: impl FnOnce() -> T) -> T {
+    let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: there is room for the limits.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut before) };
+    set_limit(0);
+    let result = f();
+    set_limit(before.rlim_cur);
+    result
+}

@@ -356,3 +356,25 @@ fn a_ticket_that_cannot_be_is_refused() {
     }
     drop(there);
 }
+
+/// Who gives an end away says how far it is, and a sender that sleeps hears the bell: it is told once.
+#[test]
+fn an_end_that_travels_wakes_who_waits_for_room() {
+    let _alone = alone();
+    let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
+    let rescues = polyproc_sys::futex::backstop_rescues();
+    (0..4).for_each(|_| here.send(vec![1; 900]).unwrap());
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| here.send(vec![2; 2_000]).unwrap());
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(!sending.is_finished());
+        there.recv().unwrap();
+        let (bytes, descriptors) = send(&there);
+        let there: End = receive(&bytes, &descriptors).unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        (0..3).for_each(|_| assert_eq!(there.recv().unwrap().len(), 900));
+        sending.join().unwrap();
+        assert_eq!(there.recv().unwrap(), [2; 2_000]);
+    });
+    assert_eq!(polyproc_sys::futex::backstop_rescues(), rescues, "it was forgotten");
+}
