@@ -24,6 +24,8 @@ use std::time::Duration;
 const KEPT: usize = 1 << 17;
 /// The most packets that are taken at a time: a peer that rings without end keeps nobody past a deadline.
 const PACKETS: usize = 64;
+/// So many times as many may lie before a message's descriptors, all of them bells: more than a socket has room for.
+const LOOKS: usize = 16;
 /// How long somebody who is awake may take to fetch the packets that lie before a message's descriptors.
 const ATTENDANCE: Duration = Duration::from_secs(1);
 
@@ -230,7 +232,7 @@ impl Door {
         count: usize,
     ) -> io::Result<Vec<OwnedFd>> {
         let patience = Deadline::after(ATTENDANCE);
-        for _ in 0..=count.div_ceil(socket::PACKET_DESCRIPTORS) {
+        for _ in 0..LOOKS + count.div_ceil(socket::PACKET_DESCRIPTORS) {
             let mut outlook = self.look(socket)?;
             // One who waits is about to take the bell that lies before them.
             while !self.has_descriptors(serial, count) && self.is_about_to_take() && !patience.has_passed() {

@@ -265,6 +265,33 @@ fn descriptors_that_come_unasked_are_closed() {
     assert!(count() < before, "{} descriptors are left", count() - before);
 }
 
+/// Bells pile up where a receiver finds what it looks for in the moment in which it wants to sleep: that is no lie.
+#[test]
+fn descriptors_behind_many_bells_arrive() {
+    let _alone = alone();
+    let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
+    for round in 0..3u8 {
+        let mut bells = 0;
+        for _ in 0..200 {
+            // SAFETY: one byte is there to be sent.
+            let sent = unsafe {
+                libc::send(
+                    there.as_fd().as_raw_fd(),
+                    b"b".as_ptr().cast(),
+                    1,
+                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                )
+            };
+            bells += sent.max(0);
+        }
+        assert_eq!(bells, 200, "the socket has no room for so many, and the test no point");
+        there.send_with(&[round], &[there.as_fd()]).unwrap();
+        let mut message = Vec::new();
+        assert_eq!(here.recv_with(&mut message).unwrap().len(), 1, "round {round}");
+        assert_eq!(message, [round]);
+    }
+}
+
 /// Sends a packet with a descriptor beside it.
 fn smuggle(socket: BorrowedFd<'_>, packet: &[u8]) {
     let mut iov = libc::iovec { iov_base: packet.as_ptr().cast_mut().cast(), iov_len: packet.len() };
