@@ -17,7 +17,7 @@ static CALM: RwLock<()> = RwLock::new(());
 /// A lock among the threads of one process, free in every child that is forked. A panic while it is held does not poison it.
 ///
 /// Blocks while another thread holds it, or forks. Whoever holds one must neither take another one nor fork: that can
-/// wait for ever.
+/// wait for ever. The thread that forks may take it in fork handlers of its own.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(std::sync::Mutex<T>);
 
@@ -27,7 +27,7 @@ pub struct Mutex<T>(std::sync::Mutex<T>);
 pub struct Guard<'a, T> {
     // Dropped in this order.
     guard: MutexGuard<'a, T>,
-    _calm: RwLockReadGuard<'static, ()>,
+    _calm: Option<RwLockReadGuard<'static, ()>>,
 }
 
 impl<T> Mutex<T> {
@@ -54,7 +54,9 @@ impl<T> Mutex<T> {
             // Release: pairs with the Acquire above: who sees it has the handlers.
             AT_FORK.store(1, Ordering::Release);
         }
-        let calm = CALM.read().unwrap_or_else(PoisonError::into_inner);
+        // Another fork handler of the thread that forks has the calm already, and nobody else holds the lock.
+        let is_forking = FORKING.get() != 0;
+        let calm = (!is_forking).then(|| CALM.read().unwrap_or_else(PoisonError::into_inner));
         Guard { guard: self.0.lock().unwrap_or_else(PoisonError::into_inner), _calm: calm }
     }
 }
