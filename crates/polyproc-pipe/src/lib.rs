@@ -101,6 +101,8 @@
 //!
 //! - One process at a time uses an end. Threads of one process take turns; two processes that use the same end, after a
 //!   `fork` or by a kept clone, make it [`Corrupt`](RecvError::Corrupt) at the latest when the second one sends or receives much.
+//!   A forked child that uses an end at which a thread of its parent was sending or receiving in that moment may wait for
+//!   ever: an end that is handed over as an argument or in a message is another one.
 //! - Descriptors for which a process has no room (`EMFILE`) stay where they are, and so does their message, until others are
 //!   closed. Nobody can look behind them: meanwhile `wait` says that the connection is ready, what it receives is the message in
 //!   front or that error, and who waits for room looks every millisecond.
