@@ -100,7 +100,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
     }
 
     /// Puts messages one behind the other, with one lock and one wake for as many as there is room for, waiting for room
-    /// as often as it takes. Other processes' messages may come between two of them where it had to wait.
+    /// as often as it takes. Other processes' messages may come between two of them where it had to wait, or where the
+    /// queue grew for them.
     ///
     /// # Errors
     ///
