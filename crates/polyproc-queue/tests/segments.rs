@@ -4,7 +4,7 @@
 mod support;
 
 use polyproc_mutex::{Arena, Mutex};
-use polyproc_queue::{Bytes, Codec, DecodeError, EncodeError, GetError, PutError, Queue, Raw};
+use polyproc_queue::{Bytes, Claim, Codec, DecodeError, EncodeError, GetError, PutError, Queue, Raw};
 use polyproc_sys::futex::backstop_rescues;
 use polyproc_sys::membarrier::without_membarrier;
 use std::cell::RefCell;
@@ -266,6 +266,47 @@ fn room_for_one_is_found_behind_one_for_whom_there_is_none() {
         large.join();
         rescues.get()
     });
+}
+
+/// What a claim has kept from who sleeps for bytes, it hears of, in whatever way the claim ends.
+#[test]
+fn who_sleeps_for_the_bytes_of_a_claim_is_woken_when_it_is_gone() {
+    let _watchdog = watchdog();
+    type End = fn(&Queue<Vec<u8>, Bytes>, Claim<'_, Vec<u8>>);
+    let ways: [End; 4] = [
+        |_, claim| drop(claim.ack()),
+        |queue, claim| {
+            drop(claim);
+            assert_eq!(queue.get().unwrap()[0], 0);
+        },
+        |queue, claim| {
+            drop(claim);
+            assert_eq!(queue.get_many(9).unwrap().len(), 1);
+        },
+        |queue, claim| {
+            drop(claim);
+            queue.claim().unwrap().ack();
+        },
+    ];
+    for way in ways {
+        woken_in_time(|| {
+            let queue = Queue::<Vec<u8>, Bytes>::with_max_bytes(64 << 10).unwrap();
+            queue.put(vec![0; 40_000]).unwrap();
+            let claim = queue.claim().unwrap();
+            let (asking, rescues) = (Slot::new(), Slot::new());
+            let sleeper = Child::run(|| {
+                asking.set(1);
+                queue.put(vec![1; 40_000]).unwrap();
+                rescues.add(backstop_rescues());
+            });
+            asking.wait();
+            sleeper.wait_asleep();
+            way(&queue, claim);
+            sleeper.join();
+            assert_eq!(queue.get().unwrap()[0], 1);
+            rescues.get()
+        });
+    }
 }
 
 static HOLDS: AtomicBool = AtomicBool::new(false);
