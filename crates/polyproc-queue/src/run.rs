@@ -22,8 +22,8 @@ impl Drop for Leave<'_> {
 }
 
 impl RawQueue {
-    /// Puts messages that all have as many bytes as a `T`, from the first on, if the lock is granted to the calling thread, and as
-    /// long as all is as usual. Returns how many.
+    /// Puts messages that all have as many bytes as a `T`, if the lock is granted to the calling thread, and all is as usual: all of
+    /// them, or none. Returns how many.
     #[inline(always)]
     pub(crate) fn put_owned<T>(&self, messages: &[T], fill: impl Fn(&T, Place)) -> usize {
         let Some(inside) = self.producing().enter() else { return 0 };
@@ -33,10 +33,16 @@ impl RawQueue {
             return 0;
         }
         let (tail, number) = header.put.0.get();
+        let bytes = bytes_of::<T>(messages.len());
+        let has_room = |room: &Room| room.most == messages.len() && room.bytes >= bytes;
         let mut room = self.room(tail, number, messages.len());
-        if room.most != messages.len() || room.bytes < bytes_of::<T>(messages.len()) {
+        if !has_room(&room) {
             self.look_for_room();
             room = self.room(tail, number, messages.len());
+            if !has_room(&room) {
+                // With the mutex, as many are put as there can be room for: what is put before that would be apart from them.
+                return 0;
+            }
         }
         // SAFETY: the lock is held, and nothing was written since.
         let (count, bytes) = unsafe { room.write(messages, fill) };
@@ -180,12 +186,12 @@ impl RawQueue {
     }
 }
 
-/// As many bytes as so many messages take, if each has a header of its own where it has to have one.
+/// As many bytes as so many messages take.
 #[inline(always)]
 fn bytes_of<T>(count: usize) -> u64 {
     // Any number of messages without bytes has room in a vector.
-    let own = if Record::most(size_of::<T>()) == 1 { HEADER.saturating_mul(count as u64) } else { HEADER };
-    own.saturating_add(Record::stride(size_of::<T>()).saturating_mul(count as u64))
+    let headers = count.div_ceil(Record::most(size_of::<T>())) as u64;
+    HEADER.saturating_mul(headers).saturating_add(Record::stride(size_of::<T>()).saturating_mul(count as u64))
 }
 
 impl Room {
@@ -200,7 +206,9 @@ impl Room {
         let (length, stride) = (size_of::<T>(), Record::stride(size_of::<T>()));
         let (mut done, mut bytes) = (0, 0);
         loop {
-            let fit = (self.bytes - bytes).saturating_sub(HEADER) / stride.max(HEADER);
+            let left = self.bytes - bytes;
+            // One without bytes is its header.
+            let fit = left.saturating_sub(HEADER).checked_div(stride).unwrap_or(left / HEADER);
             let count = Record::most(length).min(self.most - done).min(fit as usize);
             if count == 0 {
                 return (done, bytes);

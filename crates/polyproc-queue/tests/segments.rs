@@ -309,6 +309,8 @@ fn who_sleeps_for_the_bytes_of_a_claim_is_woken_when_it_is_gone() {
     }
 }
 
+/// Of the two tests that use what follows, one at a time.
+static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
 static HOLDS: AtomicBool = AtomicBool::new(false);
 static IS_INSIDE: AtomicBool = AtomicBool::new(false);
 
@@ -346,6 +348,8 @@ impl Codec<u64> for Slow {
 #[test]
 fn a_try_in_vain_at_an_owners_holds_up_nobody() {
     let _watchdog = watchdog();
+    let _turn = TURN.lock();
+    IS_INSIDE.store(false, Ordering::SeqCst);
     let queue = Queue::<u64, Slow>::new().unwrap();
     let (tried, over) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
     std::thread::scope(|scope| {
@@ -372,6 +376,36 @@ fn a_try_in_vain_at_an_owners_holds_up_nobody() {
         over.wait();
     });
     assert_eq!(queue.get_many(999).unwrap()[OFTEN as usize..], [1, 7, 3]);
+}
+
+/// Nothing comes between the messages of a batch that need not wait, also if the queue grows for them.
+#[test]
+fn a_batch_that_makes_the_queue_grow_stays_together() {
+    let _watchdog = watchdog();
+    let _turn = TURN.lock();
+    IS_INSIDE.store(false, Ordering::SeqCst);
+    let queue = Queue::<u64, Slow>::new().unwrap();
+    let batch = || std::iter::once(7).chain(8..20_000);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..OFTEN {
+                queue.put_many([number + 8]).unwrap();
+            }
+            HOLDS.store(true, Ordering::SeqCst);
+            queue.put_many(batch()).unwrap();
+        });
+        wait_until("the batch is begun", || IS_INSIDE.load(Ordering::SeqCst));
+        let other = Child::run(|| queue.put(3).unwrap());
+        other.wait_asleep();
+        HOLDS.store(false, Ordering::SeqCst);
+        other.join();
+    });
+    let got = queue.get_many(usize::MAX).unwrap();
+    assert!(
+        got[OFTEN as usize..].iter().copied().eq(batch().chain([3])),
+        "{:?}",
+        got.iter().position(|n| *n == 3)
+    );
 }
 
 /// A process without barriers waits once for what was granted before it came, and not each time that it comes.
