@@ -21,7 +21,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 /// The most descriptors that are kept for messages that have not come yet.
-const KEPT: usize = 1 << 17;
+pub(crate) const KEPT: usize = if cfg!(test) { 1 << 8 } else { 1 << 17 };
 /// The most packets that are taken at a time: a peer that rings without end keeps nobody past a deadline.
 const PACKETS: usize = 64;
 /// So many times as many may lie before a message's descriptors, all of them bells: more than a socket has room for.
@@ -84,6 +84,12 @@ impl Door {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps everybody here from going on.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Drop {
+        self.state()
     }
 
     /// Waits for the bell, unless `ready`, or until the deadline. `Ok(false)` if nothing came, only the backstop: who finds

@@ -281,3 +281,6 @@ impl Drop for End {
         drop(unsafe { ManuallyDrop::take(&mut self.object) });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,3 +97,28 @@ impl Line {
         self.notice() & !ASLEEP
     }
 }
+
+#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+mod tests {
+    use super::*;
+
+    /// Once only: the bell may be taken by another thread, and then what says so is that this side is awake.
+    #[test]
+    fn who_sleeps_is_awake_when_the_other_side_has_heard_of_it() {
+        let line = Line::default();
+        assert!(!line.hears_of_sleep());
+        line.falls_asleep();
+        assert!(line.is_asleep() && line.seems_asleep());
+        assert!(line.hears_of_sleep());
+        assert!(!line.is_asleep() && !line.hears_of_sleep());
+        line.falls_asleep();
+        line.is_awake();
+        assert!(!line.is_asleep() && !line.hears_of_sleep());
+        // Nothing else is lost by it.
+        line.say_farewell();
+        line.falls_asleep();
+        assert_eq!(line.farewells(), FAREWELL);
+        assert!(line.hears_of_sleep());
+        assert_eq!(line.notice(), FAREWELL);
+    }
+}

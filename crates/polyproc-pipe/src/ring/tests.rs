@@ -596,3 +596,51 @@ fn an_end_in_the_middle_of_a_message_is_refused() {
     rig.receiver.take_into(front, &mut torso);
     assert_eq!(rig.receiver.front(), Err(Broken));
 }
+
+/// A ticket may say so, of an end that another process has had.
+#[test]
+fn more_of_a_run_than_it_has_cannot_be_received() {
+    let front = |taken, header| {
+        let rig = rig_of(CAPACITY, 2 * CAPACITY);
+        rig.lie(START, header);
+        rig.lie(START + 8, 100);
+        Receiver::new(rig.place, START, taken).front()
+    };
+    let run = |count: u64| WRITTEN | RUN | (count << COUNT_SHIFT) | 8;
+    assert_eq!(front(2, run(3)), Ok(Front::Whole(8, 0)));
+    assert_eq!(front(3, run(3)), Ok(Front::Nothing));
+    for taken in [4, 7, 8, 1 << 32, u64::MAX] {
+        assert_eq!(front(taken, run(3)), Err(Broken), "{taken}");
+    }
+    // Of what is no run, nothing can have been.
+    for header in [WRITTEN | 8, WRITTEN | MORE | 16, WRITTEN | FINAL, WRITTEN | GROWN] {
+        assert!(front(0, header).is_ok(), "{header:#x}");
+        for taken in [1, 8, u64::MAX] {
+            assert_eq!(front(taken, header), Err(Broken), "{header:#x} of which {taken}");
+        }
+    }
+}
+
+/// No honest sender writes there: it does not know yet that the line is free.
+#[test]
+fn a_run_in_a_line_that_was_not_given_free_is_refused() {
+    for unsaid in [CAPACITY - 2 * LINE, CAPACITY - LINE] {
+        let mut rig = rig();
+        for record in 0..unsaid / 128 {
+            rig.lie(START + 128 * record, WRITTEN | 120);
+        }
+        if !unsaid.is_multiple_of(128) {
+            rig.lie(START + unsaid - LINE, WRITTEN | 56);
+        }
+        rig.lie(START + unsaid, WRITTEN | RUN | (1 << COUNT_SHIFT) | 8);
+        // Nothing is published meanwhile.
+        let mut got = Vec::new();
+        while rig.receiver.position().unwrap().0 != START + unsaid {
+            let front = rig.receiver.front().unwrap();
+            rig.receiver.take_into(front, &mut got);
+        }
+        let is_free = unsaid + LINE < CAPACITY;
+        let expected = if is_free { Ok(Front::Whole(8, 0)) } else { Err(Broken) };
+        assert_eq!(rig.receiver.front(), expected, "behind {unsaid} bytes");
+    }
+}
