@@ -10,10 +10,13 @@
 
 use polyproc_pipe::{Bytes, Connection, Receiver, RecvError, SendError, Sender, pipe_with_capacity, simplex};
 use polyproc_sys::atomic::{AtomicU32, Ordering};
+use polyproc_sys::futex::backstop_rescues;
 use polyproc_tests::kill::{Operation, Outcome};
 use polyproc_tests::shared::{Cues, Shared};
-use polyproc_tests::system::one_at_a_time;
-use std::time::Duration;
+use polyproc_tests::system::{one_at_a_time, state};
+use polyproc_tests::trace::{Event, Tracee};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 type End = Connection<Vec<u8>, Vec<u8>, Bytes>;
 
@@ -215,4 +218,72 @@ fn a_close_and_a_drop() {
         .check(&["told"], |scene, _| scene.survey(&["told"]))
         .run()
         .assert_clean();
+}
+
+/// Stops the sender after so many steps of its last message, until the receiver sleeps or has it. `false` if it makes fewer.
+fn falls_asleep_after(steps: u32, before: &[usize], length: usize) -> bool {
+    let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
+    let mut sender = Tracee::fork(|stage| {
+        before.iter().for_each(|length| there.send_bytes(&message(1, *length)).unwrap());
+        let last = message(2, length);
+        stage.begin();
+        there.send_bytes(&last).unwrap();
+        stage.end();
+        loop {
+            std::thread::park();
+        }
+    });
+    assert_eq!(sender.go(Duration::from_secs(10)), Ok(()));
+    let is_on = AtomicU32::new(0);
+    let rescues = backstop_rescues();
+    let is_there = std::thread::scope(|scope| {
+        let (tell, hear) = mpsc::channel();
+        let (here, is_on) = (&here, &is_on);
+        let receiver = scope.spawn(move || {
+            before.iter().for_each(|length| assert!(here.recv().unwrap() == message(1, *length)));
+            for _ in 0..10 {
+                assert!(matches!(here.recv_timeout(Duration::from_micros(20)), Err(RecvError::Empty)));
+            }
+            // SAFETY: gettid has no arguments and cannot fail.
+            tell.send(unsafe { libc::gettid() } as u32).unwrap();
+            while is_on.load(Ordering::Acquire) == 0 {
+                core::hint::spin_loop();
+            }
+            assert!(here.recv().unwrap() == message(2, length));
+        });
+        let thread = hear.recv().unwrap();
+        let stepped = (0..steps).all(|_| sender.step() == Event::Stepped);
+        is_on.store(1, Ordering::Release);
+        let mut looks = 0;
+        while stepped && looks < 2 && !receiver.is_finished() {
+            looks = if state(thread) == Some('S') { looks + 1 } else { 0 };
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        if stepped {
+            assert_eq!(sender.finish(Duration::from_secs(10)), Some(Event::Marked));
+        }
+        let begin = Instant::now();
+        receiver.join().unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(2), "step {steps}");
+        stepped
+    });
+    sender.kill();
+    assert_eq!(
+        backstop_rescues(),
+        rescues,
+        "forgotten: it fell asleep after step {steps} of a send of {length} bytes"
+    );
+    is_there
+}
+
+/// In each moment: before the sender looks whether it sleeps, between that and the message, and after it.
+#[test]
+fn a_receiver_that_falls_asleep_at_any_step_of_a_send_is_woken() {
+    let _turn = one_at_a_time();
+    // With a run, at a full line, and by itself.
+    for (before, length) in [(&[8; 4][..], 8), (&[8; 30], 8), (&[16; 5], 24)] {
+        let steps = (0..).take_while(|steps| falls_asleep_after(*steps, before, length)).count();
+        println!("a send of {length} bytes behind {} of {}: {steps} steps", before.len(), before[0]);
+        assert!((20..2_000).contains(&steps), "{steps}");
+    }
 }
