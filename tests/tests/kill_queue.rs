@@ -624,6 +624,15 @@ fn segments() {
         .check(&["there", "taken"], is_taken(1, 0))
         .run()
         .assert_clean();
+    // Producers come first, and fill the smallest: not everything that the dead one left is given back, then.
+    operation("get, the last, and shrinks, before it grows", drained, get_one)
+        .check(&["there", "taken"], |scene, outcome| {
+            scene.put(60, FILL);
+            (61..65).for_each(|number| scene.put(number, 16));
+            is_taken(1, 0)(scene, outcome)
+        })
+        .run()
+        .assert_clean();
     let behind = || {
         let scene = Scene::bytes(1 << 16);
         (0..3).for_each(|number| scene.put(number, THIRD));

@@ -267,7 +267,8 @@ impl<'a> Consumer<'a> {
         if consumers.claims.load(Ordering::Relaxed) == 0 {
             self.give_back_up_to(next);
         }
-        consumers.segment.store(next, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `next_segment`.
+        consumers.segment.store(next, Ordering::Release);
     }
 
     /// Gives back the memory of all segments before this one.
@@ -281,8 +282,8 @@ impl<'a> Consumer<'a> {
                 self.queue.give_back(index);
                 segment.backed.store(0, Ordering::Relaxed);
             }
-            // Release: pairs with the Acquire in `next_segment`.
-            consumers.oldest.store(next, Ordering::Release);
+            // Relaxed: only consumers read it.
+            consumers.oldest.store(next, Ordering::Relaxed);
             index = next;
         }
     }
@@ -329,7 +330,8 @@ impl<'a> Consumer<'a> {
             segment.end.store(tail, Ordering::Relaxed);
             producers.segment.store(0, Ordering::Release);
             self.give_back_up_to(0);
-            consumers.segment.store(0, Ordering::Relaxed);
+            // Release: pairs with the Acquire in `next_segment`.
+            consumers.segment.store(0, Ordering::Release);
         }
         // SAFETY: locked above.
         unsafe { self.queue.producing().unlock() };

@@ -172,18 +172,12 @@ impl<'a> Producer<'a> {
         Ok(())
     }
 
-    /// A larger segment that nobody uses.
+    /// A larger segment that nobody uses. Those in use are smaller, but for the one that consumers read, if one has died on the way
+    /// from there to the smallest.
     fn next_segment(&self, index: u32, need: u64) -> Option<u32> {
-        // Acquire: pairs with the Release of `leave_segment`, whose segment is empty then.
-        let oldest = self.header.consumers.oldest.load(Ordering::Acquire);
-        let in_use = |candidate: u32| {
-            let mut used = oldest;
-            while used != index && used != candidate {
-                used = self.header.segment(used).next.load(Ordering::Relaxed);
-            }
-            used == candidate
-        };
-        (index + 1..self.queue.segments).find(|next| segment_size(*next) >= need && !in_use(*next))
+        // Acquire: pairs with the Release of `leave_segment` and `shrink`, which have given back its memory before.
+        let left = self.header.consumers.segment.load(Ordering::Acquire);
+        (index + 1..self.queue.segments).find(|next| segment_size(*next) >= need && *next != left)
     }
 
     /// Goes on in another segment, with everything published that is in this one.

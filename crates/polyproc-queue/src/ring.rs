@@ -6,6 +6,7 @@
 //! | get, of one message, or many of one segment | the store of `taken`'s position | the messages are still there | they are gone |
 //! | on to another segment | the store of the producers' `segment` | the new segment is not in use | it is |
 //! | leaving a segment | the store of the consumers' `oldest` | its memory is given back once more | it is given back |
+//! | | the store of their `segment` | it is left once more, and not used before that | it may be used again |
 //! | claim | the store of `taken`'s position | the message is still there | it is the claimer's, as long as it lives |
 //! | acknowledge | the store to the claim's word | the message is delivered again | it is gone |
 //!
