@@ -10,7 +10,7 @@
 //! | | [`NUMBER`] + somebody's place, + `ALONE` if that one knows of nobody else; or + `TICKET` and a holder's number | somebody may be asleep; who came last |
 //! | | a holder's id + `WAITERS`, + `CAME` if somebody has come since | *raised*: that one is about to publish something and to wake |
 //! | | `OWNER_DIED` + `WAITERS` | it died; the kernel has woken one |
-//! | a herald | a number, or a holder's id + `WAITERS` | robust: raised, where several sleep |
+//! | a herald | 0, [`NUMBER`], or a holder's id + `WAITERS` | robust: raised, where several sleep |
 //! | `bell` | a number | changes with every holder that raises a herald, and with who comes to a door that is raised and marked |
 //! | place | 0, or a sleeper's id + `WAITERS` | robust: somebody sleeps, or was woken and has not done its work yet |
 //!
@@ -121,7 +121,7 @@ pub(crate) struct Waitroom {
 
 impl Waitroom {
     /// An empty one.
-    #[cfg(any(polyproc_loom, polyproc_shuttle))]
+    #[cfg(any(test, polyproc_loom, polyproc_shuttle))]
     pub(crate) fn new() -> Waitroom {
         Waitroom {
             door: Robust::default(),
@@ -298,8 +298,8 @@ impl Herald<'_> {
                     // wake did not reach would be forgotten.
                     let _ = word.compare_exchange(this.door, NOBODY, Ordering::SeqCst, Ordering::Relaxed);
                 }
-                if let Some((herald, seen)) = other {
-                    this.lower(herald, next(seen), false);
+                if let Some((herald, _)) = other {
+                    this.lower(herald, NUMBER, false);
                 }
             }
         }
@@ -315,18 +315,16 @@ impl Herald<'_> {
     }
 }
 
-/// The next number of a herald.
-fn next(number: u32) -> u32 {
-    NUMBER | (number.wrapping_add(1) & (NUMBER - 1))
-}
-
 impl Drop for Herald<'_> {
     fn drop(&mut self) {
         match self.raised {
             // By this one nothing has happened, but by others meanwhile: whoever came before it was raised and does not sleep
             // yet looks again.
             Some((door, _)) if self.is_door(door) => self.lower(door, ASLEEP, false),
-            Some((herald, seen)) => self.lower(herald, next(seen), false),
+            Some((herald, _)) => {
+                self.room.bell.fetch_add(1, Ordering::SeqCst);
+                self.lower(herald, NUMBER, false);
+            }
             None => {}
         }
     }
@@ -499,5 +497,74 @@ impl Drop for Sleeper<'_> {
             // SAFETY: claimed by `enter`, on this thread: a `Sleeper` is not `Send`.
             unsafe { self.room.places[place].give_back(self.current, false) };
         }
+    }
+}
+
+#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::biased::{Biased, SLOTS, Slot};
+    use polyproc_sys::futex::WAITERS;
+
+    /// As somebody who has looked for news and does not sleep yet: all that tells it to look again.
+    fn seen(room: &Waitroom) -> Vec<u32> {
+        let heralds = room.heralds.iter().map(|herald| &herald.word);
+        [&room.door.word, &room.bell]
+            .into_iter()
+            .chain(heralds)
+            .map(|word| word.load(Ordering::SeqCst))
+            .collect()
+    }
+
+    /// In particular what a dead one has published, though nobody says so who comes after it.
+    #[test]
+    fn whoever_does_not_sleep_yet_looks_again_after_a_death() {
+        for is_alone in [false, true] {
+            let room = Waitroom::new();
+            let sleeper = room.enter();
+            for round in 0..4 {
+                if is_alone {
+                    // It sleeps on the door, and so that is what is raised.
+                    sleeper.lie_down(0, &mut Vec::new());
+                }
+                let before = seen(&room);
+                std::thread::scope(|scope| {
+                    let dies = scope.spawn(|| core::mem::forget(room.raise()));
+                    dies.join().unwrap();
+                });
+                let dead = seen(&room);
+                assert!(dead.contains(&(OWNER_DIED | WAITERS)), "round {round}: {dead:x?}");
+                drop(room.raise());
+                let after = seen(&room);
+                assert!(!after.contains(&(OWNER_DIED | WAITERS)), "round {round}: {after:x?}");
+                assert_ne!(after, before, "round {round}, alone: {is_alone}");
+            }
+        }
+    }
+
+    /// Or whoever publishes would look for sleepers for ever.
+    #[test]
+    fn several_that_have_gone_are_forgotten_with_the_first_wake_that_finds_nobody() {
+        let (lock, slots) = (Biased::default(), core::array::from_fn::<_, SLOTS, _>(|_| Slot::default()));
+        let side = Side { lock: &lock, slots: &slots };
+        let room = Waitroom::new();
+        for round in 0..3 {
+            assert!(!room.is_occupied(), "round {round}");
+            let (first, second) = (room.enter(), room.enter());
+            for sleeper in [&first, &second] {
+                assert_eq!(
+                    sleeper.sleep(side, core::iter::empty(), Deadline::PAST, || false),
+                    Wait::TimedOut
+                );
+                assert!(room.is_occupied());
+            }
+            if round == 1 {
+                drop((first, second));
+            }
+            let mut herald = room.raise();
+            herald.announce();
+            herald.wake(1);
+        }
+        assert!(!room.is_occupied());
     }
 }
