@@ -733,6 +733,46 @@ fn close() {
         .assert_clean();
 }
 
+/// As long as another claim stands, nobody comes who would put right what the dead one has left, but who sleeps for the room.
+#[test]
+fn room_beside_a_claim() {
+    let _turn = one_at_a_time();
+    let take = |scene: &Scene| {
+        let message = scene.queue.try_get();
+        message.iter().for_each(|message| scene.receive(message));
+        message.is_ok()
+    };
+    Operation::new("acknowledge beside a claim, one asleep for bytes", || {
+        let scene = Scene::bytes(1 << 16);
+        scene.put(0, 16);
+        scene.put(1, 16);
+        scene.put(2, FILL - 24);
+        for _ in 0..10 {
+            assert!(scene.queue.put_timeout(message(0, 16), MOMENT).is_err());
+        }
+        scene
+    })
+    .victim(|scene: &Scene, stage| {
+        let claim = scene.queue.claim().unwrap();
+        stage.begin();
+        claim.ack();
+        stage.end();
+    })
+    .peer(|scene, _| {
+        let claim = scene.queue.claim().unwrap();
+        while scene.passed() == 0 {
+            std::thread::sleep(STILL);
+        }
+        scene.receive(&claim.ack());
+        scene.pass();
+    })
+    .peer(putter_at(0, 60, 16))
+    .peer(helper(1, take))
+    .check(&["either"], is_taken(1, 2))
+    .run()
+    .assert_clean();
+}
+
 #[test]
 fn claims() {
     let _turn = one_at_a_time();

@@ -286,19 +286,75 @@ impl RawQueue {
                 wait.succeeded(u32::MAX);
                 return Err(GetRefusal::Closed);
             }
-            let news = || {
-                header.put.0.position.load(Ordering::SeqCst) != head
-                    || (self.is_closed() && !closed)
-                    || self.dead_claims() != 0
-                    // By their words, which are slept on: how many there are is said only after the last one is gone.
-                    || (closed && header.claims.iter().all(|slot| !slot.robust.is_taken()))
-                    || (header.settings.0.has_claims.load(Ordering::SeqCst) != 0) != has_claims
-                    || header.taken.0.mark.position.load(Ordering::Relaxed) != head
-            };
+            let seen = Seen { closed, has_claims, head };
+            let news = || self.has_news_since(&seen);
             // Several at the first look: they come faster than the looks.
             if !wait.wait(|| self.claims(), news, |looks| looks == 1 && self.len() > 1) {
                 return Err(GetRefusal::Empty);
             }
         }
+    }
+
+    /// Whether there is something else to be found now.
+    fn has_news_since(&self, seen: &Seen) -> bool {
+        let header = self.header();
+        // Whatever was taken since has come since.
+        header.put.0.position.load(Ordering::SeqCst) != seen.head
+            || (self.is_closed() && !seen.closed)
+            || self.dead_claims() != 0
+            // By their words, which are slept on: how many there are is said only after the last one is gone.
+            || (seen.closed && header.claims.iter().all(|slot| !slot.robust.is_taken()))
+            || (header.settings.0.has_claims.load(Ordering::SeqCst) != 0) != seen.has_claims
+    }
+}
+
+/// What somebody has seen who has found nothing to get.
+#[derive(Clone, Copy)]
+struct Seen {
+    closed: bool,
+    has_claims: bool,
+    /// Where it was empty.
+    head: u64,
+}
+
+#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::{Queue, Raw};
+
+    /// Each thing by itself, as it comes right before somebody sleeps.
+    #[test]
+    fn whatever_there_is_to_find_is_news() {
+        let queue = Queue::<u64, Raw>::new().unwrap();
+        let raw = queue.raw();
+        let header = raw.header();
+        let look = || Seen {
+            closed: raw.is_closed(),
+            has_claims: header.settings.0.has_claims.load(Ordering::SeqCst) != 0,
+            head: header.taken.0.mark.position.load(Ordering::Relaxed),
+        };
+        let news = |seen: &Seen| raw.has_news_since(seen);
+        let empty = look();
+        assert!(!news(&empty));
+        queue.put(1).unwrap();
+        assert!(news(&empty), "a message");
+        queue.get().unwrap();
+        assert!(news(&empty), "another has got it");
+        queue.put(2).unwrap();
+        let claim = queue.claim().unwrap();
+        let before = Seen { has_claims: false, ..look() };
+        assert!(news(&before), "from now on there are claims to sleep on");
+        let claimed = look();
+        assert!(!news(&claimed), "it is somebody's");
+        drop(claim);
+        assert!(news(&claimed), "nobody's any more");
+        let claim = queue.claim().unwrap();
+        assert!(!news(&claimed));
+        queue.close();
+        assert!(news(&claimed), "closed");
+        let closed = look();
+        assert!(!news(&closed), "which is known");
+        claim.ack();
+        assert!(news(&closed), "and nothing is left that could come back");
     }
 }

@@ -4,9 +4,11 @@
 mod support;
 
 use polyproc_queue::{Bytes, GetError, PutError, Queue, Raw};
+use polyproc_sys::futex::backstop_rescues;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
 use std::time::Duration;
-use support::{Child, Slot, takes, wait_for_the_end, watchdog};
+use support::{Child, Slot, memory_of, takes, tid, wait_asleep, wait_for_the_end, watchdog, woken_in_time};
 
 fn panics(f: impl FnOnce()) {
     assert!(catch_unwind(AssertUnwindSafe(f)).is_err());
@@ -192,4 +194,67 @@ fn what_a_child_inherits_does_nothing() {
     assert!(again.iter().all(|claim| claim.is_redelivered()));
     assert_eq!(again.map(|claim| claim.ack()), [[1], [2]]);
     assert_eq!(queue.get_many(9).unwrap(), [[5]]);
+}
+
+/// All that came after it has long gone.
+#[test]
+fn the_memory_that_a_claim_keeps_goes_with_it() {
+    let _watchdog = watchdog();
+    let queue = Queue::<u64, Raw>::new().unwrap();
+    let ways: [fn(&Queue<u64, Raw>, polyproc_queue::Claim<'_, u64>); 2] = [
+        |_, claim| _ = claim.ack(),
+        |queue, claim| {
+            drop(claim);
+            assert_eq!(queue.get().unwrap(), 0);
+        },
+    ];
+    for (number, ends) in ways.into_iter().enumerate() {
+        queue.put_many(0..20_000).unwrap();
+        queue.put_many(20_000..50_000).unwrap();
+        let claim = queue.claim().unwrap();
+        assert!(queue.get_many(50_000).unwrap().into_iter().eq(1..50_000));
+        let kept = memory_of(&queue);
+        ends(&queue, claim);
+        let left = memory_of(&queue);
+        assert!(left + 100_000 < kept, "way {number}: {left} of {kept} bytes are left");
+        assert!(queue.is_empty());
+    }
+}
+
+/// The room that it kept is for whoever sleeps for it.
+#[test]
+fn the_room_of_what_was_delivered_again_goes_to_one_who_sleeps() {
+    let _watchdog = watchdog();
+    let ways: [fn(&Queue<u64, Raw>); 4] = [
+        |queue| assert_eq!(queue.get().unwrap(), 0),
+        |queue| assert_eq!(queue.get_many(1).unwrap(), [0]),
+        |queue| assert_eq!(queue.claim().unwrap().ack(), 0),
+        |queue| drop(queue.get_ref().unwrap()),
+    ];
+    for get in ways {
+        woken_in_time(|| {
+            let before = backstop_rescues();
+            let queue = Queue::<u64, Raw>::with_max_bytes(64 << 10).unwrap();
+            queue.put(0).unwrap();
+            let claim = queue.claim().unwrap();
+            while queue.try_put(1).is_ok() {}
+            let count = queue.len();
+            assert_eq!(queue.get_many(count).unwrap().len(), count);
+            assert!(matches!(queue.try_put(1), Err(PutError::Full(1))));
+            std::thread::scope(|scope| {
+                let (sender, receiver) = mpsc::channel();
+                let queue = &queue;
+                scope.spawn(move || {
+                    sender.send(tid()).unwrap();
+                    // It may sleep without a timer.
+                    takes(Duration::ZERO, || queue.put_timeout(2, Duration::from_secs(10)).unwrap());
+                });
+                wait_asleep(receiver.recv().unwrap());
+                drop(claim);
+                get(queue);
+            });
+            assert_eq!(queue.get().unwrap(), 2);
+            backstop_rescues() - before
+        });
+    }
 }

@@ -13,12 +13,12 @@ impl Consumer<'_> {
     #[cold]
     #[inline(never)]
     pub(super) fn dead_claim(&mut self) -> Option<Front> {
+        // What is claimed from here on was taken.
         self.settle();
         let taken = self.header.taken.0.mark.position.load(Ordering::Relaxed);
         let dead = self.header.claims.iter().enumerate().filter_map(|(claim, slot)| {
             let dead = slot.robust.is_taken() && slot.robust.word.load(Ordering::Acquire) & OWNER == 0;
-            let position = slot.position.load(Ordering::Relaxed);
-            (dead && is_before(position, taken)).then_some((claim, slot, position))
+            dead.then(|| (claim, slot, slot.position.load(Ordering::Relaxed)))
         });
         dead.max_by_key(|(.., position)| taken.wrapping_sub(*position)).map(|(claim, slot, position)| {
             let segment = slot.segment.load(Ordering::Relaxed);
