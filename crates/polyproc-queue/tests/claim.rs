@@ -3,7 +3,7 @@
 
 mod support;
 
-use polyproc_queue::{Bytes, GetError, PutError, Queue, Raw};
+use polyproc_queue::{Bytes, Claim, GetError, PutError, Queue, Raw};
 use polyproc_sys::futex::backstop_rescues;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
@@ -201,7 +201,8 @@ fn what_a_child_inherits_does_nothing() {
 fn the_memory_that_a_claim_keeps_goes_with_it() {
     let _watchdog = watchdog();
     let queue = Queue::<u64, Raw>::new().unwrap();
-    let ways: [fn(&Queue<u64, Raw>, polyproc_queue::Claim<'_, u64>); 2] = [
+    type End = fn(&Queue<u64, Raw>, Claim<'_, u64>);
+    let ways: [End; 2] = [
         |_, claim| _ = claim.ack(),
         |queue, claim| {
             drop(claim);
