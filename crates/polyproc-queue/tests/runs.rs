@@ -153,3 +153,44 @@ fn a_batch_has_one_header() {
     assert!(queue.get_many(usize::MAX).unwrap().into_iter().eq(0..numbers));
     assert!(queue.is_empty());
 }
+
+/// What lies behind it is what was there a lap before, and looks like messages.
+#[test]
+fn a_batch_across_the_last_position_ends_where_it_ends() {
+    let _watchdog = watchdog();
+    for is_owner in [false, true] {
+        const LAP: u64 = 64 << 10;
+        let queue = Queue::<u64, Raw>::starting_at(0u64.wrapping_sub(LAP + 4_000), 0, LAP).unwrap();
+        for _ in 0..LAP / 16 {
+            // Eight bytes, says each word of it.
+            queue.put(8).unwrap();
+            assert_eq!(queue.get().unwrap(), 8);
+        }
+        queue.try_put_many(0..1_000).unwrap();
+        let get = || queue.get_many(usize::MAX).unwrap();
+        let got = if is_owner { get() } else { std::thread::scope(|scope| scope.spawn(get).join().unwrap()) };
+        assert!(got.into_iter().eq(0..1_000), "by the owner: {is_owner}");
+        assert!(queue.is_empty());
+    }
+}
+
+/// They take as many bytes as their headers.
+#[test]
+fn bytes_run_out_also_for_messages_without_bytes() {
+    let _watchdog = watchdog();
+    let queue = Queue::<[u8; 0], Raw>::with_max_bytes(1).unwrap();
+    let most = (64 << 10) / 8;
+    for round in 0..3 {
+        assert_eq!(queue.try_put_many(vec![[]; 10_000]).unwrap_err().put, most, "round {round}");
+        assert_eq!((queue.len(), queue.try_put([]).is_err()), (most, true));
+        assert_eq!(queue.get_many(10).unwrap().len(), 10);
+        assert_eq!(queue.try_put_many(vec![[]; 11]).unwrap_err().put, 10);
+        assert_eq!(queue.get_many(usize::MAX).unwrap().len(), most);
+        assert!(queue.is_empty());
+        // From here on by the owner.
+        for _ in 0..300 {
+            queue.put_many([[]]).unwrap();
+            assert_eq!(queue.get_many(2).unwrap().len(), 1);
+        }
+    }
+}

@@ -378,34 +378,45 @@ fn a_try_in_vain_at_an_owners_holds_up_nobody() {
     assert_eq!(queue.get_many(999).unwrap()[OFTEN as usize..], [1, 7, 3]);
 }
 
-/// Nothing comes between the messages of a batch that need not wait, also if the queue grows for them.
+/// Nothing comes between the messages of a batch that need not wait, also if the queue grows for them, or if it is the last look
+/// at the room that finds it.
 #[test]
 fn a_batch_that_makes_the_queue_grow_stays_together() {
     let _watchdog = watchdog();
     let _turn = TURN.lock();
-    IS_INSIDE.store(false, Ordering::SeqCst);
-    let queue = Queue::<u64, Slow>::new().unwrap();
-    let batch = || std::iter::once(7).chain(8..20_000);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for number in 0..OFTEN {
-                queue.put_many([number + 8]).unwrap();
-            }
-            HOLDS.store(true, Ordering::SeqCst);
-            queue.put_many(batch()).unwrap();
+    for is_bounded in [false, true] {
+        IS_INSIDE.store(false, Ordering::SeqCst);
+        let queue = if is_bounded { Queue::bounded(1_001) } else { Queue::<u64, Slow>::new() }.unwrap();
+        let batch = || std::iter::once(7).chain(8..if is_bounded { 1_007 } else { 20_000 });
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..OFTEN {
+                    queue.put_many([number + 8]).unwrap();
+                }
+                if is_bounded {
+                    // All the room is there, and this thread has not seen it.
+                    assert_eq!(
+                        elsewhere(&queue, |queue| queue.get_many(1_001).unwrap()).len(),
+                        OFTEN as usize
+                    );
+                }
+                HOLDS.store(true, Ordering::SeqCst);
+                queue.put_many(batch()).unwrap();
+            });
+            wait_until("the batch is begun", || IS_INSIDE.load(Ordering::SeqCst));
+            let other = Child::run(|| queue.put(3).unwrap());
+            other.wait_asleep();
+            HOLDS.store(false, Ordering::SeqCst);
+            other.join();
         });
-        wait_until("the batch is begun", || IS_INSIDE.load(Ordering::SeqCst));
-        let other = Child::run(|| queue.put(3).unwrap());
-        other.wait_asleep();
-        HOLDS.store(false, Ordering::SeqCst);
-        other.join();
-    });
-    let got = queue.get_many(usize::MAX).unwrap();
-    assert!(
-        got[OFTEN as usize..].iter().copied().eq(batch().chain([3])),
-        "{:?}",
-        got.iter().position(|n| *n == 3)
-    );
+        let got = queue.get_many(usize::MAX).unwrap();
+        let before = if is_bounded { 0 } else { OFTEN as usize };
+        assert!(
+            got[before..].iter().copied().eq(batch().chain([3])),
+            "{:?}",
+            got.iter().position(|n| *n == 3)
+        );
+    }
 }
 
 /// A process without barriers waits once for what was granted before it came, and not each time that it comes.
@@ -459,4 +470,19 @@ fn a_claim_that_would_be_one_lock_too_many_is_refused() {
     assert_eq!(queue.claim().unwrap().ack(), 2);
     queue.close();
     assert_eq!(queue.iter().map(Result::unwrap).collect::<Vec<_>>(), [3, 4]);
+}
+
+/// What a claim keeps counts as bytes that are in use, whatever is got beyond it, and through however many parts.
+#[test]
+fn a_claim_counts_among_the_bytes_when_a_part_is_left_behind_it() {
+    let _watchdog = watchdog();
+    let queue = Queue::<u64, Raw>::with_max_bytes(200_000).unwrap();
+    queue.put_many(0..20_000).unwrap();
+    let claim = queue.claim().unwrap();
+    assert!(queue.get_many(usize::MAX).unwrap().into_iter().eq(1..20_000));
+    let put = queue.try_put_many(0..100_000).unwrap_err().put;
+    assert!((20_000 + put) * 8 <= 200_000, "{put} more");
+    assert_eq!(claim.ack(), 0);
+    assert_eq!(queue.get_many(usize::MAX).unwrap().len(), put);
+    assert!(queue.try_put_many(0..100_000).unwrap_err().put > put + 15_000);
 }
