@@ -223,3 +223,22 @@ fn a_ticket_that_has_received_too_much_is_found_out() {
     let received = end.recv(&mut Vec::new(), usize::MAX, Deadline::PAST);
     assert!(matches!(received, Err(RecvRefusal::Corrupt)));
 }
+
+/// Whoever goes on with it would send into the middle of a task's message, or lose descriptors for which it has no room.
+#[test]
+fn a_ticket_says_what_was_announced_and_is_not_made_while_something_is_under_way() {
+    let (here, _there) = small();
+    here.end.sending.enter(Deadline::PAST).unwrap().is_under_way = true;
+    assert!(here.end.ticket(Kinds::default()).is_none());
+    here.end.sending.enter(Deadline::PAST).unwrap().is_under_way = false;
+    for is_announced in [false, true] {
+        let (ticket, object, _) = here.end.ticket(Kinds::default()).unwrap();
+        let (socket, _other) = socket::pair().unwrap();
+        // As one who had no room for what comes behind it.
+        let ticket = Ticket { has_notice: is_announced, ..ticket };
+        let end = End::from_ticket(&ticket, object, socket).unwrap();
+        assert_eq!(end.door.has_notice(), is_announced);
+        let (again, ..) = end.ticket(Kinds::default()).unwrap();
+        assert_eq!(again.has_notice, is_announced);
+    }
+}
