@@ -4,8 +4,9 @@
 //! bell of the other. So one waits at the socket, and the others wait for that one: when it has taken anything from the
 //! socket, all look again at what they wait for.
 //!
-//! Whoever passes by without waiting leaves the bell to the one who waits. Tasks of a runtime, which wait for the socket
-//! elsewhere, leave their wakers here: what they wait for may be gone from the socket before they hear of it.
+//! Whoever passes by without waiting leaves the bell to the one who waits. Tasks of a runtime, and threads that wait for several
+//! things, which wait for the socket elsewhere, leave their wakers here: what they wait for may be gone from the socket before
+//! they hear of it. They are woken by whoever takes anything from the socket, and by whoever leaves a gate and has waited inside.
 //!
 //! Descriptors for which this process has no room stay on the socket, and whatever is behind them: who receives is told so, and
 //! who waits for room in the other direction looks every millisecond.
@@ -53,9 +54,10 @@ struct State {
     takes_blindly: bool,
     /// Whether somebody waits for that one.
     has_others: bool,
-    /// Whether a thread that is about to wait is inside the gate of this direction.
-    parked: [bool; 2],
-    /// Tasks that wait for the socket by themselves, each with its own number.
+    /// How many threads have said in the gate of this direction that they are about to wait, and not that they have left it. One
+    /// may be inside before the one before it says so.
+    parked: [u32; 2],
+    /// Those that wait for the socket by themselves, each with its own number.
     tasks: Vec<(i32, Waker)>,
     outlook: Outlook,
     /// A notice came, and what it announces did not yet.
@@ -165,22 +167,22 @@ impl Door {
         tasks.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// A thread is about to wait inside a gate: tasks that find it closed are woken when the thread has left it.
+    /// A thread is about to wait inside a gate: tasks that find it closed are woken when the thread has left it. Said once
+    /// before it [leaves](Door::unpark).
     pub(crate) fn park(&self, direction: usize) {
-        self.state().parked[direction] = true;
+        self.state().parked[direction] += 1;
     }
 
     /// It has left the gate, and nobody is announced as asleep by now.
     pub(crate) fn unpark(&self, direction: usize) {
         let mut state = self.state();
-        state.parked[direction] = false;
+        state.parked[direction] -= 1;
         self.let_others_look(state);
     }
 
     /// Whether a thread that is inside the gate of this direction has said that it waits.
-    #[cfg(feature = "tokio")]
     pub(crate) fn is_parked(&self, direction: usize) -> bool {
-        self.state().parked[direction]
+        self.state().parked[direction] != 0
     }
 
     /// When the end was closed, or a message sent of which a part was under way: all are to look again.
@@ -188,16 +190,16 @@ impl Door {
         self.let_others_look(self.state());
     }
 
-    /// A task is to be woken when anybody has taken anything from the socket. Instead of what it left under this number.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn enlist(&self, number: i32, waker: &Waker) {
+    /// A task is to be woken, once, when anybody has taken anything from the socket. Instead of what it left under this number.
+    /// Whether somebody waits at the socket, who will take what comes, and so wake it.
+    pub(crate) fn enlist(&self, number: i32, waker: &Waker) -> bool {
         let mut state = self.state();
         state.tasks.retain(|(of, _)| *of != number);
         state.tasks.push((number, waker.clone()));
+        state.is_attended
     }
 
     /// The task waits no longer.
-    #[cfg(feature = "tokio")]
     pub(crate) fn strike(&self, number: i32) {
         self.state().tasks.retain(|(of, _)| *of != number);
     }

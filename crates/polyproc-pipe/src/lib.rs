@@ -118,6 +118,9 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+#[allow(unsafe_code, reason = "system calls")]
+mod alarm;
 #[cfg_attr(any(polyproc_loom, polyproc_shuttle), path = "model/barrier.rs")]
 mod barrier;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]

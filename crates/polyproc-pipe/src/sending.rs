@@ -354,8 +354,9 @@ impl End {
             if self.room.look(look).is_some() {
                 return Ok(());
             }
-            sending.has_parked = true;
-            self.door.park(SENDING);
+            if !core::mem::replace(&mut sending.has_parked, true) {
+                self.door.park(SENDING);
+            }
             sending.ring.line().falls_asleep();
             let is_prompt = barrier::heavy();
             if sending.ring.finds_room(length)? {

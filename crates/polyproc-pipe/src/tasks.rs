@@ -12,6 +12,7 @@ use crate::connection::{Connection, is_plain};
 use crate::door::{Door, RECEIVING, SENDING};
 use crate::end::End;
 use crate::error::{RecvError, SendError};
+use crate::receiving::Asked;
 use crate::sending::{SendRefusal, Sending};
 use core::future::poll_fn;
 use core::task::Poll;
@@ -134,10 +135,10 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
         let attempt = || {
             loop {
                 match self.try_recv() {
-                    Err(RecvError::Empty) => match self.end.prepares_wait() {
-                        Ok(Some(true)) => {}
-                        Ok(Some(false)) => return Attempt::Asleep,
-                        Ok(None) => return Attempt::Busy,
+                    Err(RecvError::Empty) => match self.end.prepares_wait(Deadline::PAST) {
+                        Ok(Asked::Ready) => {}
+                        Ok(Asked::Waits { .. }) => return Attempt::Asleep,
+                        Ok(Asked::Busy) => return Attempt::Busy,
                         Err(error) => return Attempt::Done(Err(RecvError::Io(error))),
                     },
                     received => return Attempt::Done(received),
