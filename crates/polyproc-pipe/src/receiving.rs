@@ -284,6 +284,9 @@ impl End {
                 continue;
             }
             self.publish_head(receiving);
+            if receiving.is_broken {
+                return Err(RecvRefusal::Corrupt);
+            }
             let mut is_prompt = false;
             if deadline != Deadline::PAST {
                 if !core::mem::replace(&mut receiving.has_parked, true) {
@@ -361,6 +364,9 @@ impl End {
             return Ok(Asked::Ready);
         }
         self.publish_head(&mut receiving);
+        if receiving.is_broken {
+            return Ok(Asked::Ready);
+        }
         receiving.ring.line().falls_asleep();
         let prompt = barrier::heavy();
         let is_ready = receiving.ring.front() != Ok(Front::Nothing);
