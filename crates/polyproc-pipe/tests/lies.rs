@@ -210,8 +210,8 @@ fn a_position_that_moves_by_itself_breaks_the_end_for_all_threads() {
         });
         assert!(matches!(there.close_send(), Err(SendError::Corrupt(()))));
     }
-    // The other's message is there, with whatever these two have made of it.
-    assert_eq!(here.recv().unwrap().len(), 40);
+    // The other's message is there, and whole.
+    assert_eq!(here.recv().unwrap(), [1; 40]);
     assert!(matches!(here.try_recv(), Err(RecvError::Empty)));
     // A receiver notices when it has received much.
     let (bytes, descriptors) = send(&here);
@@ -230,6 +230,35 @@ fn a_position_that_moves_by_itself_breaks_the_end_for_all_threads() {
     };
     assert!(matches!(refused, RecvError::Corrupt), "{refused}");
     is_found_out(&here, "another has received");
+}
+
+/// Whatever it is that a twin of the sender is refused: it has not written over what the other one has sent.
+#[test]
+fn who_is_refused_as_a_twin_leaves_what_the_other_has_sent() {
+    let _alone = alone();
+    for how in 0..5 {
+        let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
+        for _ in 0..100 {
+            there.send(vec![1; 16]).unwrap();
+            assert_eq!(here.recv().unwrap(), [1; 16]);
+        }
+        let (bytes, descriptors) = send(&there);
+        let twin: End = receive(&bytes, &descriptors).unwrap();
+        (0..3).for_each(|number| twin.send(vec![number; 16]).unwrap());
+        let refused = match how {
+            // In a record, in a run, in parts.
+            0 => there.send(vec![2; 100]),
+            1 => there.send(vec![2; 16]),
+            2 => there.send(vec![2; 100_000]),
+            3 => there.send(vec![2; 1]),
+            _ => there.close_send().map_err(|error| error.map(|()| Vec::new())),
+        };
+        assert!(matches!(refused, Err(SendError::Corrupt(_))), "{how}");
+        (0..3).for_each(|number| assert_eq!(here.recv().unwrap(), [number; 16], "{how}"));
+        assert!(matches!(here.try_recv(), Err(RecvError::Empty)), "{how}");
+        twin.send(vec![3; 500]).unwrap();
+        assert_eq!(here.recv().unwrap(), [3; 500], "{how}");
+    }
 }
 
 /// Descriptors that a message announces, and that do not come, or come with another's number.
