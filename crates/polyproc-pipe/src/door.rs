@@ -13,6 +13,7 @@
 
 use crate::end::SLICE;
 use crate::socket::{self, InFront, Packet};
+use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::deadline::Deadline;
 use std::collections::VecDeque;
 use std::io;
@@ -74,13 +75,37 @@ struct State {
 pub(crate) struct Door {
     state: Mutex<State>,
     turn: Condvar,
+    /// Not 0 in a child that was forked while another thread had the state. Then nobody is in a gate of this end, ever.
+    is_lost: AtomicU32,
 }
 
 impl Door {
     /// One that goes on where another process has left it: with the messages up to this one `done`.
     pub(crate) fn new(done: u64, has_notice: bool) -> Door {
         let state = State { done, has_notice, ..State::default() };
-        Door { state: Mutex::new(state), turn: Condvar::new() }
+        Door { state: Mutex::new(state), turn: Condvar::new(), is_lost: AtomicU32::new(0) }
+    }
+
+    /// In a child that was forked just now, by its one thread: forgets those who wait, whom it does not have. Whether the door can be
+    /// used.
+    pub(crate) fn begin_anew(&self) -> bool {
+        let Ok(mut state) = self.state.try_lock() else {
+            self.is_lost.store(1, Ordering::Relaxed);
+            return false;
+        };
+        state.is_attended = false;
+        state.takes_blindly = false;
+        state.has_others = false;
+        state.parked = [0; 2];
+        // Not dropped: they are a runtime's whose threads are not here.
+        core::mem::forget(core::mem::take(&mut state.tasks));
+        true
+    }
+
+    /// By one who is in no gate.
+    fn state_if_any(&self) -> Option<MutexGuard<'_, State>> {
+        // Relaxed: it was stored when there was one thread.
+        (self.is_lost.load(Ordering::Relaxed) == 0).then(|| self.state())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -182,18 +207,20 @@ impl Door {
 
     /// Whether a thread that is inside the gate of this direction has said that it waits.
     pub(crate) fn is_parked(&self, direction: usize) -> bool {
-        self.state().parked[direction] != 0
+        self.state_if_any().is_some_and(|state| state.parked[direction] != 0)
     }
 
     /// When the end was closed, or a message sent of which a part was under way: all are to look again.
     pub(crate) fn wake_all(&self) {
-        self.let_others_look(self.state());
+        if let Some(state) = self.state_if_any() {
+            self.let_others_look(state);
+        }
     }
 
     /// A task is to be woken, once, when anybody has taken anything from the socket. Instead of what it left under this number.
     /// Whether somebody waits at the socket, who will take what comes, and so wake it.
     pub(crate) fn enlist(&self, number: i32, waker: &Waker) -> bool {
-        let mut state = self.state();
+        let Some(mut state) = self.state_if_any() else { return false };
         state.tasks.retain(|(of, _)| *of != number);
         state.tasks.push((number, waker.clone()));
         state.is_attended
@@ -201,7 +228,9 @@ impl Door {
 
     /// The task waits no longer.
     pub(crate) fn strike(&self, number: i32) {
-        self.state().tasks.retain(|(of, _)| *of != number);
+        if let Some(mut state) = self.state_if_any() {
+            state.tasks.retain(|(of, _)| *of != number);
+        }
     }
 
     /// Whether the other end was seen to be gone.
@@ -342,5 +371,42 @@ impl State {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(unsafe_code, reason = "a child that hangs is to end")]
+mod tests {
+    use crate::{RecvError, SendError, pipe, wait};
+    use polyproc_testing::{Child, watchdog};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    /// What another thread is about to change is not the child's to use.
+    #[test]
+    fn a_child_that_was_forked_while_another_thread_was_at_the_door_does_not_wait_for_it() {
+        let _dog = watchdog();
+        let (here, there) = pipe::<u8, u8>().unwrap();
+        std::thread::scope(|scope| {
+            let (sender, receiver) = mpsc::channel();
+            let door = &here.end.door;
+            scope.spawn(move || {
+                let _state = door.state();
+                sender.send(()).unwrap();
+                std::thread::sleep(Duration::from_millis(100));
+            });
+            receiver.recv().unwrap();
+            let child = Child::run(|| {
+                // SAFETY: takes a number. Nobody handles the signal, so it ends a child that waits for ever.
+                unsafe { libc::alarm(10) };
+                assert!(matches!(here.recv(), Err(RecvError::Corrupt)));
+                assert!(matches!(here.send(1), Err(SendError::Corrupt(1))));
+                assert_eq!(wait(&[&here], None).unwrap(), [0]);
+                here.close().unwrap();
+            });
+            child.join();
+        });
+        there.send(2).unwrap();
+        assert_eq!(here.recv().unwrap(), 2);
     }
 }

@@ -149,7 +149,8 @@ impl End {
         max: usize,
         deadline: Deadline,
     ) -> Result<Vec<OwnedFd>, RecvRefusal> {
-        let mut receiving = self.receiving.enter(deadline).ok_or(RecvRefusal::Empty)?;
+        let refused = || if self.receiving.is_lost() { RecvRefusal::Corrupt } else { RecvRefusal::Empty };
+        let mut receiving = self.receiving.enter(deadline).ok_or_else(refused)?;
         let result = self.recv_records(&mut receiving, to, max, deadline);
         if let Err(RecvRefusal::Corrupt) = result {
             self.break_off_receiving(&mut receiving);
@@ -336,7 +337,7 @@ impl End {
 
     /// Waits until there is something to receive, or will never be: both are `true`. `false` after the deadline.
     pub(crate) fn poll(&self, deadline: Deadline) -> io::Result<bool> {
-        let Some(mut receiving) = self.receiving.enter(deadline) else { return Ok(false) };
+        let Some(mut receiving) = self.receiving.enter(deadline) else { return Ok(self.receiving.is_lost()) };
         let news = loop {
             match self.wait_for_news(&mut receiving, deadline) {
                 Ok(Front::Grown) => {
@@ -358,7 +359,9 @@ impl End {
     /// Before somebody waits at the socket in ways of his own: whether there is something to receive, or will never be.
     /// If not, the next message makes the socket readable.
     pub(crate) fn prepares_wait(&self, deadline: Deadline) -> io::Result<Asked> {
-        let Some(mut receiving) = self.receiving.enter(deadline) else { return Ok(Asked::Busy) };
+        let Some(mut receiving) = self.receiving.enter(deadline) else {
+            return Ok(if self.receiving.is_lost() { Asked::Ready } else { Asked::Busy });
+        };
         let outlook = self.door.look(self.socket())?;
         if self.is_closed() || receiving.is_broken || outlook.has_ended || outlook.lacks_room {
             return Ok(Asked::Ready);

@@ -209,7 +209,10 @@ impl Outgoing<'_> {
     /// Sends what there is room for.
     fn go_on(&mut self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Attempt<Result<(), SendRefusal>> {
         let end = self.end;
-        let Some(mut sending) = end.sending.enter(Deadline::PAST) else { return Attempt::Busy };
+        let Some(mut sending) = end.sending.enter(Deadline::PAST) else {
+            let is_lost = end.sending.is_lost();
+            return if is_lost { Attempt::Done(Err(SendRefusal::Corrupt)) } else { Attempt::Busy };
+        };
         if sending.is_under_way && !self.is_under_way {
             return Attempt::Asleep;
         }
