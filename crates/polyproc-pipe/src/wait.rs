@@ -121,7 +121,7 @@ pub fn wait<W: AsFd>(waitables: &[W], timeout: impl Into<Option<Duration>>) -> i
             futex::count_backstop_rescue();
         }
         let count = socket::poll_all(&mut polled, until)?;
-        is_forgotten = count == 0 && until == backstop && until.has_passed() && !is_last;
+        is_forgotten = count == 0 && until == backstop && until != deadline && until.has_passed();
         listener.strike();
         for index in (0..ready.len()).filter(|index| polled[*index].revents != 0) {
             // Connections that are ready need not be readable, and the bell of those that are not may have been another's.

@@ -3,7 +3,7 @@
 
 use polyproc_pipe::{Bytes, Connection, Raw, RecvError, pipe, pipe_with_capacity, wait};
 use polyproc_sys::futex::backstop_rescues;
-use polyproc_testing::{Child, Watchdog, watchdog};
+use polyproc_testing::{Child, Watchdog, watchdog, woken_in_time};
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -181,6 +181,61 @@ fn who_waits_hears_of_other_things_and_of_the_end() {
     assert_eq!(wait(&[here.as_fd()], Duration::ZERO).unwrap(), [0usize; 0]);
     drop(there);
     assert_eq!(wait(&[here.as_fd()], None).unwrap(), [0]);
+}
+
+/// Whoever takes it, every message wakes somebody, and the last one all.
+#[test]
+fn any_number_of_threads_wait_in_any_way() {
+    const MESSAGES: u64 = 2_000;
+    let _alone = alone();
+    woken_in_time(|| {
+        let (here, there) = Numbers::pair().unwrap();
+        let rescues = backstop_rescues();
+        let sums = scope(|scope| {
+            let until_the_end = |next: &dyn Fn() -> Result<u64, RecvError>| {
+                let mut sum = 0;
+                loop {
+                    match next() {
+                        Ok(number) => sum += number,
+                        Err(RecvError::Empty) => {}
+                        Err(RecvError::Disconnected) => return sum,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            };
+            let here = &here;
+            let by_wait = move || {
+                until_the_end(&|| {
+                    assert_eq!(wait(&[here], None).unwrap(), [0]);
+                    here.try_recv()
+                })
+            };
+            let by_poll = move || {
+                until_the_end(&|| {
+                    assert!(here.poll(None).unwrap());
+                    here.try_recv()
+                })
+            };
+            let threads = [
+                scope.spawn(by_wait),
+                scope.spawn(by_wait),
+                scope.spawn(by_poll),
+                scope.spawn(move || until_the_end(&|| here.recv_timeout(Duration::from_micros(300)))),
+                scope.spawn(move || until_the_end(&|| here.recv())),
+            ];
+            for number in 1..=MESSAGES {
+                there.send(number).unwrap();
+                if number.is_multiple_of(7) {
+                    // They fall asleep.
+                    sleep(Duration::from_micros(number % 500));
+                }
+            }
+            there.close_send().unwrap();
+            threads.map(|thread| thread.join().unwrap())
+        });
+        assert_eq!(sums.iter().sum::<u64>(), MESSAGES * (MESSAGES + 1) / 2);
+        backstop_rescues() - rescues
+    });
 }
 
 /// The deadline is not past because of the others.
