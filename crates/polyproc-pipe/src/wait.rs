@@ -70,8 +70,8 @@ impl AsFd for Waitable<'_> {
 /// What is waited for is whatever has a descriptor: references to connections, to receivers, to processes. A list of several
 /// types is one of their descriptors, `[connection.as_fd(), process.sentinel()]`, or of [`Waitable`]s.
 ///
-/// Costs three system calls, or one without a timeout to wait for, and another two a connection, whether it waits or not: for hundreds
-/// at once. Other threads may wait for the same connections meanwhile, in any way; one that receives may take what made
+/// Costs a system call, and another two a connection, whether it waits or not: for hundreds at once. A thread that has waited for
+/// connections keeps a descriptor for that until it ends. Other threads may wait for the same connections meanwhile, in any way; one that receives may take what made
 /// its connection ready.
 ///
 /// # Errors
@@ -167,7 +167,7 @@ impl<'a> Listener<'a> {
     fn new(ends: &'a [Option<Arc<End>>], deadline: Deadline) -> Listener<'a> {
         let needs_alarm = deadline != Deadline::PAST && ends.iter().any(Option::is_some);
         // Without room for its descriptor, it looks every millisecond.
-        let alarm = needs_alarm.then(Alarm::new).and_then(Result::ok);
+        let alarm = needs_alarm.then(Alarm::of_thread).and_then(Result::ok);
         let number = alarm.as_ref().map_or(NONE, |alarm| alarm.number());
         let waker = alarm.as_ref().map_or_else(|| Waker::noop().clone(), |alarm| Arc::clone(alarm).into());
         Listener { ends, alarm, waker, number }
@@ -206,5 +206,8 @@ impl<'a> Listener<'a> {
 impl Drop for Listener<'_> {
     fn drop(&mut self) {
         self.strike();
+        if let Some(alarm) = self.alarm.take() {
+            alarm.keep();
+        }
     }
 }

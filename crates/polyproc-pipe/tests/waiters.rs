@@ -256,6 +256,49 @@ fn who_waits_beside_others_for_nothing_keeps_its_deadline() {
     });
 }
 
+/// Each has a descriptor to be woken by, and nobody else's.
+#[test]
+fn threads_that_have_waited_and_forked_children_leave_no_descriptor() {
+    let _alone = alone();
+    Child::run(|| {
+        let count = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let (here, there) = Numbers::pair().unwrap();
+        let is_woken = || {
+            scope(|scope| {
+                let waiting = scope.spawn(|| {
+                    assert!(wait(&[&here], MOMENT).unwrap().is_empty());
+                    wait(&[&here], None)
+                });
+                sleep(2 * MOMENT);
+                there.send(1).unwrap();
+                assert_eq!(waiting.join().unwrap().unwrap(), [0]);
+                here.recv().unwrap();
+            });
+        };
+        let before = count();
+        (0..3).for_each(|_| is_woken());
+        assert_eq!(count(), before);
+        for _ in 0..3 {
+            assert!(wait(&[&here], Duration::from_nanos(1)).unwrap().is_empty());
+            assert_eq!(count(), before + 1);
+        }
+        // One that has waited, and rings its own alarm and not its parent's.
+        Child::run(|| {
+            assert!(wait(&[&here], Duration::from_nanos(1)).unwrap().is_empty());
+            assert_eq!(count(), before + 1);
+            scope(|scope| {
+                let waiting = scope.spawn(|| here.recv_timeout(MOMENT));
+                assert!(wait(&[&here], 2 * MOMENT).unwrap().is_empty());
+                assert!(matches!(waiting.join().unwrap(), Err(RecvError::Empty)));
+            });
+        })
+        .join();
+        assert!(wait(&[&here], MOMENT).unwrap().is_empty());
+        is_woken();
+    })
+    .join();
+}
+
 /// Then it cannot be told by those of its process, and looks every millisecond.
 #[test]
 fn without_room_for_another_descriptor_it_wakes_all_the_same() {
