@@ -59,7 +59,7 @@ struct State {
     /// may be inside before the one before it says so.
     parked: [u32; 2],
     /// Those that wait for the socket by themselves, each with its own number.
-    tasks: Vec<(i32, Waker)>,
+    tasks: Vec<(usize, Waker)>,
     outlook: Outlook,
     /// A notice came, and what it announces did not yet.
     has_notice: bool,
@@ -219,7 +219,7 @@ impl Door {
 
     /// A task is to be woken, once, when anybody has taken anything from the socket. Instead of what it left under this number.
     /// Whether somebody waits at the socket, who will take what comes, and so wake it.
-    pub(crate) fn enlist(&self, number: i32, waker: &Waker) -> bool {
+    pub(crate) fn enlist(&self, number: usize, waker: &Waker) -> bool {
         let Some(mut state) = self.state_if_any() else { return false };
         state.tasks.retain(|(of, _)| *of != number);
         state.tasks.push((number, waker.clone()));
@@ -227,7 +227,7 @@ impl Door {
     }
 
     /// The task waits no longer.
-    pub(crate) fn strike(&self, number: i32) {
+    pub(crate) fn strike(&self, number: usize) {
         if let Some(mut state) = self.state_if_any() {
             state.tasks.retain(|(of, _)| *of != number);
         }

@@ -50,8 +50,8 @@ impl<'a> Waiting<'a> {
     }
 
     /// Nobody else's of this process as long as the descriptor is open.
-    fn number(&self) -> i32 {
-        self.socket.get_ref().as_raw_fd()
+    fn number(&self) -> usize {
+        self.socket.get_ref().as_raw_fd() as usize
     }
 
     /// Ready when the socket was readable since the last time. In any case, nothing is missed from here on.

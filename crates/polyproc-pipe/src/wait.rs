@@ -70,8 +70,8 @@ impl AsFd for Waitable<'_> {
 /// What is waited for is whatever has a descriptor: references to connections, to receivers, to processes. A list of several
 /// types is one of their descriptors, `[connection.as_fd(), process.sentinel()]`, or of [`Waitable`]s.
 ///
-/// Costs a system call, and another two a connection, whether it waits or not: for hundreds at once. A thread that has waited for
-/// connections keeps a descriptor for that until it ends. Other threads may wait for the same connections meanwhile, in any way; one that receives may take what made
+/// Costs a system call, and another two a connection, whether it waits or not: for hundreds at once; and a descriptor while it waits.
+/// Other threads may wait for the same connections meanwhile, in any way; one that receives may take what made
 /// its connection ready.
 ///
 /// # Errors
@@ -96,14 +96,13 @@ impl AsFd for Waitable<'_> {
 pub fn wait<W: AsFd>(waitables: &[W], timeout: impl Into<Option<Duration>>) -> io::Result<Vec<usize>> {
     let deadline = timeout.into().map_or(Deadline::NEVER, Deadline::after);
     let ends: Vec<_> = waitables.iter().map(|one| known::end_of(one.as_fd())).collect();
-    let listener = Listener::new(&ends, deadline);
+    let listener = Listener::new(&ends);
     let mut is_forgotten = false;
     loop {
         let is_last = deadline.has_passed();
         let backstop = deadline.or_backstop();
         let mut until = if is_last { Deadline::PAST } else { backstop };
         let mut polled: Vec<_> = waitables.iter().map(|one| look_for(one.as_fd().as_raw_fd())).collect();
-        polled.push(look_for(listener.number));
         let mut ready = vec![false; ends.len()];
         for (index, end) in listener.ends() {
             let watch = listener.watch(end, deadline)?;
@@ -120,6 +119,17 @@ pub fn wait<W: AsFd>(waitables: &[W], timeout: impl Into<Option<Duration>>) -> i
         if is_forgotten && ready.contains(&true) {
             futex::count_backstop_rescue();
         }
+        polled.push(look_for(NONE));
+        if until != Deadline::PAST && listener.ends().next().is_some() {
+            let is_rung = listener.alarm.make();
+            polled[ready.len()].fd = listener.alarm.descriptor().unwrap_or(NONE);
+            if is_rung {
+                until = Deadline::PAST;
+            } else if listener.alarm.descriptor().is_none() {
+                // There is no room for it.
+                until = until.min(Deadline::after(SLICE));
+            }
+        }
         let count = socket::poll_all(&mut polled, until)?;
         is_forgotten = count == 0 && until == backstop && until != deadline && until.has_passed();
         listener.strike();
@@ -133,8 +143,8 @@ pub fn wait<W: AsFd>(waitables: &[W], timeout: impl Into<Option<Duration>>) -> i
         if is_last || ready.contains(&true) {
             return Ok((0..ready.len()).filter(|index| ready[*index]).collect());
         }
-        if let Some(alarm) = listener.alarm.as_ref().filter(|_| polled[ready.len()].revents != 0) {
-            alarm.silence();
+        if polled[ready.len()].revents != 0 {
+            listener.alarm.silence();
         }
     }
 }
@@ -158,19 +168,20 @@ struct Watch {
 /// What a thread has that waits here: others of its process take what it polls for.
 struct Listener<'a> {
     ends: &'a [Option<Arc<End>>],
-    alarm: Option<Arc<Alarm>>,
+    alarm: Arc<Alarm>,
     waker: Waker,
-    number: RawFd,
 }
 
 impl<'a> Listener<'a> {
-    fn new(ends: &'a [Option<Arc<End>>], deadline: Deadline) -> Listener<'a> {
-        let needs_alarm = deadline != Deadline::PAST && ends.iter().any(Option::is_some);
-        // Without room for its descriptor, it looks every millisecond.
-        let alarm = needs_alarm.then(Alarm::of_thread).and_then(Result::ok);
-        let number = alarm.as_ref().map_or(NONE, |alarm| alarm.number());
-        let waker = alarm.as_ref().map_or_else(|| Waker::noop().clone(), |alarm| Arc::clone(alarm).into());
-        Listener { ends, alarm, waker, number }
+    fn new(ends: &'a [Option<Arc<End>>]) -> Listener<'a> {
+        let alarm = Arc::new(Alarm::default());
+        let waker = Arc::clone(&alarm).into();
+        Listener { ends, alarm, waker }
+    }
+
+    /// Nobody else's of this process as long as this is there: an address is no descriptor's number.
+    fn number(&self) -> usize {
+        Arc::as_ptr(&self.alarm).addr()
     }
 
     fn ends(&self) -> impl Iterator<Item = (usize, &Arc<End>)> {
@@ -179,35 +190,28 @@ impl<'a> Listener<'a> {
 
     /// Asks for the bell. Enlisted before: nothing is missed from there on.
     fn watch(&self, end: &End, deadline: Deadline) -> io::Result<Watch> {
-        let is_attended = end.door.enlist(self.number, &self.waker);
+        let is_attended = end.door.enlist(self.number(), &self.waker);
         let mut asked = end.prepares_wait(Deadline::PAST)?;
         if matches!(asked, Asked::Busy) && !end.door.is_parked(RECEIVING) {
             // It leaves soon, and tells only who waits for that.
             asked = end.prepares_wait(deadline.min(Deadline::after(SLICE)))?;
         }
-        let is_deaf = self.alarm.is_none();
         Ok(match asked {
             Asked::Ready => Watch { is_ready: true, polls: true, looks_again: false },
-            Asked::Waits { prompt } => {
-                Watch { is_ready: false, polls: !is_attended, looks_again: is_deaf || !prompt }
-            }
+            Asked::Waits { prompt } => Watch { is_ready: false, polls: !is_attended, looks_again: !prompt },
             Asked::Busy => {
-                let looks_again = is_deaf || !end.door.is_parked(RECEIVING);
-                Watch { is_ready: false, polls: false, looks_again }
+                Watch { is_ready: false, polls: false, looks_again: !end.door.is_parked(RECEIVING) }
             }
         })
     }
 
     fn strike(&self) {
-        self.ends().for_each(|(_, end)| end.door.strike(self.number));
+        self.ends().for_each(|(_, end)| end.door.strike(self.number()));
     }
 }
 
 impl Drop for Listener<'_> {
     fn drop(&mut self) {
         self.strike();
-        if let Some(alarm) = self.alarm.take() {
-            alarm.keep();
-        }
     }
 }
