@@ -259,3 +259,28 @@ fn who_asks_in_between_does_not_silence_the_bell() {
     drop(here);
     runtime.block_on(task).unwrap();
 }
+
+/// The rest of the message is the parent's to send.
+#[test]
+fn a_child_that_is_forked_in_the_middle_of_a_tasks_message_does_not_wait_for_it() {
+    let _alone = alone();
+    let runtime = one_thread();
+    let (here, there): (Messages, Messages) = pipe_with_capacity(4096).unwrap();
+    runtime.block_on(async {
+        let mut sending = Box::pin(here.send_async(vec![1; 50_000]));
+        let soon = tokio::time::timeout(Duration::from_millis(20), &mut sending).await;
+        assert!(soon.is_err(), "it fits");
+        let child = Child::run(|| {
+            // SAFETY: takes a number. Nobody handles the signal, so it ends a child that waits for ever.
+            unsafe { libc::alarm(10) };
+            assert!(matches!(here.send(vec![2]), Err(SendError::Corrupt(_))));
+            assert!(matches!(here.try_send(vec![2]), Err(SendError::Corrupt(_))));
+            there.send(vec![3]).unwrap();
+            assert_eq!(here.recv().unwrap(), [3]);
+        });
+        child.join();
+        let (sent, received) = tokio::join!(sending, there.recv_async());
+        sent.unwrap();
+        assert_eq!(received.unwrap(), [1; 50_000]);
+    });
+}

@@ -7,6 +7,7 @@ mod travel;
 
 use crate::end::{End, shape};
 use crate::known;
+use crate::receiving::Asked;
 use core::fmt;
 use core::marker::PhantomData;
 use polyproc_memory::codec::{Codec, Postcard};
@@ -174,11 +175,14 @@ impl<S, R, C> Connection<S, R, C> {
     /// end. Then receive with [`try_recv`](Connection::try_recv) until it is [`Empty`](crate::RecvError::Empty), and begin again
     /// with this.
     ///
+    /// For one thread at a time that waits at this end: another that receives here, or sends and finds no room, takes the bell, and
+    /// then the descriptor need not become readable. [`wait`](crate::wait()) and `recv_async` are told by the other.
+    ///
     /// # Errors
     ///
     /// What recvmsg(2) says.
     pub fn prepare_wait(&self) -> io::Result<bool> {
-        Ok(self.end.prepares_wait()?.unwrap_or(false))
+        Ok(matches!(self.end.prepares_wait(Deadline::PAST)?, Asked::Ready))
     }
 
     /// Whether something has arrived: a look at memory, which says nothing of the other side's end, and makes no system

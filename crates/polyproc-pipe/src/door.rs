@@ -4,14 +4,16 @@
 //! bell of the other. So one waits at the socket, and the others wait for that one: when it has taken anything from the
 //! socket, all look again at what they wait for.
 //!
-//! Whoever passes by without waiting leaves the bell to the one who waits. Tasks of a runtime, which wait for the socket
-//! elsewhere, leave their wakers here: what they wait for may be gone from the socket before they hear of it.
+//! Whoever passes by without waiting leaves the bell to the one who waits. Tasks of a runtime, and threads that wait for several
+//! things, which wait for the socket elsewhere, leave their wakers here: what they wait for may be gone from the socket before
+//! they hear of it. They are woken by whoever takes anything from the socket, and by whoever leaves a gate and has waited inside.
 //!
 //! Descriptors for which this process has no room stay on the socket, and whatever is behind them: who receives is told so, and
 //! who waits for room in the other direction looks every millisecond.
 
 use crate::end::SLICE;
 use crate::socket::{self, InFront, Packet};
+use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::deadline::Deadline;
 use std::collections::VecDeque;
 use std::io;
@@ -53,10 +55,11 @@ struct State {
     takes_blindly: bool,
     /// Whether somebody waits for that one.
     has_others: bool,
-    /// Whether a thread that is about to wait is inside the gate of this direction.
-    parked: [bool; 2],
-    /// Tasks that wait for the socket by themselves, each with its own number.
-    tasks: Vec<(i32, Waker)>,
+    /// How many threads have said in the gate of this direction that they are about to wait, and not that they have left it. One
+    /// may be inside before the one before it says so.
+    parked: [u32; 2],
+    /// Those that wait for the socket by themselves, each with its own number.
+    tasks: Vec<(usize, Waker)>,
     outlook: Outlook,
     /// A notice came, and what it announces did not yet.
     has_notice: bool,
@@ -72,13 +75,37 @@ struct State {
 pub(crate) struct Door {
     state: Mutex<State>,
     turn: Condvar,
+    /// Not 0 in a child that was forked while another thread had the state. Then nobody is in a gate of this end, ever.
+    is_lost: AtomicU32,
 }
 
 impl Door {
     /// One that goes on where another process has left it: with the messages up to this one `done`.
     pub(crate) fn new(done: u64, has_notice: bool) -> Door {
         let state = State { done, has_notice, ..State::default() };
-        Door { state: Mutex::new(state), turn: Condvar::new() }
+        Door { state: Mutex::new(state), turn: Condvar::new(), is_lost: AtomicU32::new(0) }
+    }
+
+    /// In a child that was forked just now, by its one thread: forgets those who wait, whom it does not have. Whether the door can be
+    /// used.
+    pub(crate) fn begin_anew(&self) -> bool {
+        let Ok(mut state) = self.state.try_lock() else {
+            self.is_lost.store(1, Ordering::Relaxed);
+            return false;
+        };
+        state.is_attended = false;
+        state.takes_blindly = false;
+        state.has_others = false;
+        state.parked = [0; 2];
+        // Not dropped: they are a runtime's whose threads are not here.
+        core::mem::forget(core::mem::take(&mut state.tasks));
+        true
+    }
+
+    /// By one who is in no gate.
+    fn state_if_any(&self) -> Option<MutexGuard<'_, State>> {
+        // Relaxed: it was stored when there was one thread.
+        (self.is_lost.load(Ordering::Relaxed) == 0).then(|| self.state())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -171,41 +198,45 @@ impl Door {
         tasks.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// A thread is about to wait inside a gate: tasks that find it closed are woken when the thread has left it.
+    /// A thread is about to wait inside a gate: tasks that find it closed are woken when the thread has left it. Said once
+    /// before it [leaves](Door::unpark).
     pub(crate) fn park(&self, direction: usize) {
-        self.state().parked[direction] = true;
+        self.state().parked[direction] += 1;
     }
 
     /// It has left the gate, and nobody is announced as asleep by now.
     pub(crate) fn unpark(&self, direction: usize) {
         let mut state = self.state();
-        state.parked[direction] = false;
+        state.parked[direction] -= 1;
         self.let_others_look(state);
     }
 
     /// Whether a thread that is inside the gate of this direction has said that it waits.
-    #[cfg(feature = "tokio")]
     pub(crate) fn is_parked(&self, direction: usize) -> bool {
-        self.state().parked[direction]
+        self.state_if_any().is_some_and(|state| state.parked[direction] != 0)
     }
 
     /// When the end was closed, or a message sent of which a part was under way: all are to look again.
     pub(crate) fn wake_all(&self) {
-        self.let_others_look(self.state());
+        if let Some(state) = self.state_if_any() {
+            self.let_others_look(state);
+        }
     }
 
-    /// A task is to be woken when anybody has taken anything from the socket. Instead of what it left under this number.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn enlist(&self, number: i32, waker: &Waker) {
-        let mut state = self.state();
+    /// A task is to be woken, once, when anybody has taken anything from the socket. Instead of what it left under this number.
+    /// Whether somebody waits at the socket, who will take what comes, and so wake it.
+    pub(crate) fn enlist(&self, number: usize, waker: &Waker) -> bool {
+        let Some(mut state) = self.state_if_any() else { return false };
         state.tasks.retain(|(of, _)| *of != number);
         state.tasks.push((number, waker.clone()));
+        state.is_attended
     }
 
     /// The task waits no longer.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn strike(&self, number: i32) {
-        self.state().tasks.retain(|(of, _)| *of != number);
+    pub(crate) fn strike(&self, number: usize) {
+        if let Some(mut state) = self.state_if_any() {
+            state.tasks.retain(|(of, _)| *of != number);
+        }
     }
 
     /// Whether the other end was seen to be gone.
@@ -346,5 +377,42 @@ impl State {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(unsafe_code, reason = "a child that hangs is to end")]
+mod tests {
+    use crate::{RecvError, SendError, pipe, wait};
+    use polyproc_testing::{Child, watchdog};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    /// What another thread is about to change is not the child's to use.
+    #[test]
+    fn a_child_that_was_forked_while_another_thread_was_at_the_door_does_not_wait_for_it() {
+        let _dog = watchdog();
+        let (here, there) = pipe::<u8, u8>().unwrap();
+        std::thread::scope(|scope| {
+            let (sender, receiver) = mpsc::channel();
+            let door = &here.end.door;
+            scope.spawn(move || {
+                let _state = door.state();
+                sender.send(()).unwrap();
+                std::thread::sleep(Duration::from_millis(100));
+            });
+            receiver.recv().unwrap();
+            let child = Child::run(|| {
+                // SAFETY: takes a number. Nobody handles the signal, so it ends a child that waits for ever.
+                unsafe { libc::alarm(10) };
+                assert!(matches!(here.recv(), Err(RecvError::Corrupt)));
+                assert!(matches!(here.send(1), Err(SendError::Corrupt(1))));
+                assert_eq!(wait(&[&here], None).unwrap(), [0]);
+                here.close().unwrap();
+            });
+            child.join();
+        });
+        there.send(2).unwrap();
+        assert_eq!(here.recv().unwrap(), 2);
     }
 }

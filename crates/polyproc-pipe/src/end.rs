@@ -262,6 +262,13 @@ impl End {
         Ok(())
     }
 
+    /// In a child that was forked just now, by its one thread: what a thread of the parent was at stays that one's.
+    pub(crate) fn begin_anew(&self) {
+        let has_door = self.door.begin_anew();
+        self.sending.begin_anew(|sending| has_door && !sending.is_under_way);
+        self.receiving.begin_anew(|_| has_door);
+    }
+
     fn say_farewell(&self) {
         let (own, other) =
             [self.side, 1 - self.side].map(|side| place(&self.object, side, *CAPACITY.start() as u64)).into();

@@ -23,7 +23,9 @@
 //! ([`disown`](Gate::disown)).
 //!
 //! It lies in private memory, where no peer can reach it, and does not outlive its process: nobody can die in it and leave
-//! others behind.
+//! others behind. But a forked child has a copy of it, and not the thread that is inside. What that one was at is half done, here and in
+//! the ring, which still is its own. So the child finds the gate [lost](Gate::begin_anew), for good. Who comes to it takes the slow path,
+//! because a child's threads have other tokens, and `shared` is set.
 
 use crate::barrier;
 use core::cell::UnsafeCell;
@@ -32,6 +34,11 @@ use polyproc_sys::atomic::{AtomicU64, Ordering};
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex::Futex;
 use polyproc_sys::thread;
+
+/// In `shared`: everybody takes the lock.
+const SHARED: u32 = 1;
+/// In `shared`: this is a child, and a thread of its parent was inside.
+const LOST: u32 = 2;
 
 const FREE: u32 = 0;
 const TAKEN: u32 = 1;
@@ -74,7 +81,7 @@ impl<T> Gate<T> {
         }
     }
 
-    /// Waits for its turn. `None` after the deadline, or if this very thread is inside.
+    /// Waits for its turn. `None` after the deadline, if this very thread is inside, or if the gate [is lost](Gate::is_lost).
     #[inline(always)]
     pub(crate) fn enter(&self, deadline: Deadline) -> Option<Inside<'_, T>> {
         match self.enter_owned() {
@@ -98,7 +105,27 @@ impl<T> Gate<T> {
     pub(crate) fn disown(&self) {
         // SeqCst: whoever enters after this has returned sees it. It is the same as what a second thread does, which then
         // holds the lock, and waits: here nobody has to.
-        self.shared.store(1, Ordering::SeqCst);
+        self.shared.fetch_or(SHARED, Ordering::SeqCst);
+    }
+
+    /// In a child that was forked just now, by its one thread: the gate is lost if somebody was inside, or if what it leads to is not
+    /// `whole`.
+    #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+    pub(crate) fn begin_anew(&self, is_whole: impl FnOnce(&T) -> bool) {
+        // Relaxed: there is no other thread.
+        let owner = self.owner.load(Ordering::Relaxed);
+        let is_inside = owner != 0 && self.door.load(Ordering::Relaxed) != owner;
+        let is_free = self.lock.load(Ordering::Relaxed) == FREE && !is_inside;
+        // SAFETY: nobody is inside, and there is no other thread that could come in.
+        if !is_free || !is_whole(unsafe { &*self.value.get() }) {
+            self.shared.store(SHARED | LOST, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nobody comes in any more: a thread of the parent of this process was inside when that forked.
+    #[cold]
+    pub(crate) fn is_lost(&self) -> bool {
+        self.shared.load(Ordering::Relaxed) & LOST != 0
     }
 
     #[inline(always)]
@@ -138,6 +165,9 @@ impl<T> Gate<T> {
     #[cold]
     #[inline(never)]
     fn enter_slowly(&self, deadline: Deadline) -> Option<Inside<'_, T>> {
+        if cfg!(not(any(polyproc_loom, polyproc_shuttle))) && self.is_lost() {
+            return None;
+        }
         self.take_lock(deadline)?;
         let unlock = self.inside(false);
         if self.shared.load(Ordering::Relaxed) == 0 {
@@ -150,7 +180,7 @@ impl<T> Gate<T> {
                     return Some(self.inside(true));
                 }
             }
-            self.shared.store(1, Ordering::SeqCst);
+            self.shared.store(SHARED, Ordering::SeqCst);
         }
         self.take_away(deadline)?;
         Some(unlock)

@@ -101,8 +101,9 @@
 //!
 //! - One process at a time uses an end. Threads of one process take turns; two processes that use the same end, after a
 //!   `fork` or by a kept clone, make it [`Corrupt`](RecvError::Corrupt) at the latest when the second one sends or receives much.
-//!   A forked child that uses an end at which a thread of its parent was sending or receiving in that moment may wait for
-//!   ever: an end that is handed over as an argument or in a message is another one.
+//!   A forked child cannot send at an end where another thread of its parent was sending in that moment, nor receive where one was
+//!   receiving: that is [`Corrupt`](RecvError::Corrupt) at once, and in its parent nothing. An end that is handed over as an argument or in a
+//!   message is another one.
 //! - Descriptors for which a process has no room (`EMFILE`) stay where they are, and so does their message, until others are
 //!   closed. Nobody can look behind them: meanwhile `wait` says that the connection is ready, what it receives is the message in
 //!   front or that error, and who waits for room looks every millisecond.
@@ -118,6 +119,9 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+#[allow(unsafe_code, reason = "system calls")]
+mod alarm;
 #[cfg_attr(any(polyproc_loom, polyproc_shuttle), path = "model/barrier.rs")]
 mod barrier;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
@@ -140,6 +144,7 @@ pub mod fuzz;
 #[allow(unsafe_code, reason = "one thread at a time")]
 mod gate;
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+#[allow(unsafe_code, reason = "a fork handler")]
 mod known;
 #[cfg_attr(any(polyproc_loom, polyproc_shuttle), allow(dead_code, reason = "the models use a part of it"))]
 mod line;

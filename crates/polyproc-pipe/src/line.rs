@@ -42,10 +42,24 @@ impl Line {
         self.position.store(position, Ordering::Relaxed);
     }
 
+    /// Whether this is what this side said last.
+    #[inline(always)]
+    pub(crate) fn is_at(&self, last: u64) -> bool {
+        // Relaxed: nothing rides on it.
+        self.position.load(Ordering::Relaxed) == last
+    }
+
+    /// Says how far this side is, for itself, after it was seen that it [is](Line::is_at) where it was.
+    #[inline(always)]
+    pub(crate) fn goes_to(&self, now: u64) {
+        // Relaxed: what is published is so by something else.
+        self.position.store(now, Ordering::Relaxed);
+    }
+
     /// Says how far this side is. It must say what this side said last.
     #[inline(always)]
     pub(crate) fn publish(&self, last: u64, now: u64) -> Result<(), Broken> {
-        if self.position.load(Ordering::Relaxed) != last {
+        if !self.is_at(last) {
             return Err(Broken);
         }
         // Release: what was read before the position that gives it free.

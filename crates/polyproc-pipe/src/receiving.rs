@@ -50,6 +50,16 @@ pub(crate) struct Receiving {
     pub(crate) has_parked: bool,
 }
 
+/// What came of asking for the bell.
+pub(crate) enum Asked {
+    /// Something can be received already, or never will be.
+    Ready,
+    /// With the next message the bell rings: not surely at once, unless it is `prompt`.
+    Waits { prompt: bool },
+    /// Another thread is inside, and nobody was asked.
+    Busy,
+}
+
 impl End {
     /// As the thread to which the gate belongs, inside: stays there if a message of so many bytes, at most
     /// [`BUFFER`](crate::ring::BUFFER), is ready to be taken. If not, or if anything is not as usual, [`recv`](End::recv) does it.
@@ -139,7 +149,8 @@ impl End {
         max: usize,
         deadline: Deadline,
     ) -> Result<Vec<OwnedFd>, RecvRefusal> {
-        let mut receiving = self.receiving.enter(deadline).ok_or(RecvRefusal::Empty)?;
+        let refused = || if self.receiving.is_lost() { RecvRefusal::Corrupt } else { RecvRefusal::Empty };
+        let mut receiving = self.receiving.enter(deadline).ok_or_else(refused)?;
         let result = self.recv_records(&mut receiving, to, max, deadline);
         if let Err(RecvRefusal::Corrupt) = result {
             self.break_off_receiving(&mut receiving);
@@ -274,10 +285,14 @@ impl End {
                 continue;
             }
             self.publish_head(receiving);
+            if receiving.is_broken {
+                return Err(RecvRefusal::Corrupt);
+            }
             let mut is_prompt = false;
             if deadline != Deadline::PAST {
-                receiving.has_parked = true;
-                self.door.park(RECEIVING);
+                if !core::mem::replace(&mut receiving.has_parked, true) {
+                    self.door.park(RECEIVING);
+                }
                 receiving.ring.line().falls_asleep();
                 is_prompt = barrier::heavy();
             }
@@ -322,7 +337,7 @@ impl End {
 
     /// Waits until there is something to receive, or will never be: both are `true`. `false` after the deadline.
     pub(crate) fn poll(&self, deadline: Deadline) -> io::Result<bool> {
-        let Some(mut receiving) = self.receiving.enter(deadline) else { return Ok(false) };
+        let Some(mut receiving) = self.receiving.enter(deadline) else { return Ok(self.receiving.is_lost()) };
         let news = loop {
             match self.wait_for_news(&mut receiving, deadline) {
                 Ok(Front::Grown) => {
@@ -342,17 +357,23 @@ impl End {
     }
 
     /// Before somebody waits at the socket in ways of his own: whether there is something to receive, or will never be.
-    /// If not, the next message makes the socket readable. `None` if another thread is inside.
-    pub(crate) fn prepares_wait(&self) -> io::Result<Option<bool>> {
-        let Some(mut receiving) = self.receiving.enter(Deadline::PAST) else { return Ok(None) };
+    /// If not, the next message makes the socket readable.
+    pub(crate) fn prepares_wait(&self, deadline: Deadline) -> io::Result<Asked> {
+        let Some(mut receiving) = self.receiving.enter(deadline) else {
+            return Ok(if self.receiving.is_lost() { Asked::Ready } else { Asked::Busy });
+        };
         let outlook = self.door.look(self.socket())?;
         if self.is_closed() || receiving.is_broken || outlook.has_ended || outlook.lacks_room {
-            return Ok(Some(true));
+            return Ok(Asked::Ready);
         }
         self.publish_head(&mut receiving);
+        if receiving.is_broken {
+            return Ok(Asked::Ready);
+        }
         receiving.ring.line().falls_asleep();
-        barrier::heavy();
-        Ok(Some(receiving.ring.front() != Ok(Front::Nothing)))
+        let prompt = barrier::heavy();
+        let is_ready = receiving.ring.front() != Ok(Front::Nothing);
+        Ok(if is_ready { Asked::Ready } else { Asked::Waits { prompt } })
     }
 }
 

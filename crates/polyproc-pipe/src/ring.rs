@@ -66,8 +66,8 @@
 //! record longer than there is room for after what this side has published; a run that leaves its line, or has fewer
 //! messages than it had; a message longer than [`MESSAGE_MAX`]; growth beyond what there are addresses for. Each of
 //! these is [`Broken`], for good. So is another value of one's own position than the one that was written: a peer has scribbled,
-//! or another process uses this end. A sender's position is in the memory for that alone, and is compared with each record, not
-//! with each message of a run. It does not look at its records instead: that would have the line cross once more, which the
+//! or another process uses this end. A sender's position is in the memory for that alone, and is compared before each record is written,
+//! not before each message of a run: what another one has sent there is not overwritten. It does not look at its records instead: that would have the line cross once more, which the
 //! receiver polls.
 
 mod receiver;

@@ -130,7 +130,8 @@ impl End {
 
     #[inline(always)]
     fn enter_sending(&self, deadline: Deadline) -> Result<Inside<'_, Sending>, SendRefusal> {
-        self.sending.enter(deadline).ok_or(SendRefusal::Full)
+        let refused = || if self.sending.is_lost() { SendRefusal::Corrupt } else { SendRefusal::Full };
+        self.sending.enter(deadline).ok_or_else(refused)
     }
 
     /// After something was sent: rings the bell if there is a reason for it.
@@ -354,8 +355,9 @@ impl End {
             if self.room.look(look).is_some() {
                 return Ok(());
             }
-            sending.has_parked = true;
-            self.door.park(SENDING);
+            if !core::mem::replace(&mut sending.has_parked, true) {
+                self.door.park(SENDING);
+            }
             sending.ring.line().falls_asleep();
             let is_prompt = barrier::heavy();
             if sending.ring.finds_room(length)? {

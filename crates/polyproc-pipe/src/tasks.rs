@@ -12,6 +12,7 @@ use crate::connection::{Connection, is_plain};
 use crate::door::{Door, RECEIVING, SENDING};
 use crate::end::End;
 use crate::error::{RecvError, SendError};
+use crate::receiving::Asked;
 use crate::sending::{SendRefusal, Sending};
 use core::future::poll_fn;
 use core::task::Poll;
@@ -49,8 +50,8 @@ impl<'a> Waiting<'a> {
     }
 
     /// Nobody else's of this process as long as the descriptor is open.
-    fn number(&self) -> i32 {
-        self.socket.get_ref().as_raw_fd()
+    fn number(&self) -> usize {
+        self.socket.get_ref().as_raw_fd() as usize
     }
 
     /// Ready when the socket was readable since the last time. In any case, nothing is missed from here on.
@@ -134,10 +135,10 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
         let attempt = || {
             loop {
                 match self.try_recv() {
-                    Err(RecvError::Empty) => match self.end.prepares_wait() {
-                        Ok(Some(true)) => {}
-                        Ok(Some(false)) => return Attempt::Asleep,
-                        Ok(None) => return Attempt::Busy,
+                    Err(RecvError::Empty) => match self.end.prepares_wait(Deadline::PAST) {
+                        Ok(Asked::Ready) => {}
+                        Ok(Asked::Waits { .. }) => return Attempt::Asleep,
+                        Ok(Asked::Busy) => return Attempt::Busy,
                         Err(error) => return Attempt::Done(Err(RecvError::Io(error))),
                     },
                     received => return Attempt::Done(received),
@@ -208,7 +209,10 @@ impl Outgoing<'_> {
     /// Sends what there is room for.
     fn go_on(&mut self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Attempt<Result<(), SendRefusal>> {
         let end = self.end;
-        let Some(mut sending) = end.sending.enter(Deadline::PAST) else { return Attempt::Busy };
+        let Some(mut sending) = end.sending.enter(Deadline::PAST) else {
+            let is_lost = end.sending.is_lost();
+            return if is_lost { Attempt::Done(Err(SendRefusal::Corrupt)) } else { Attempt::Busy };
+        };
         if sending.is_under_way && !self.is_under_way {
             return Attempt::Asleep;
         }

@@ -64,15 +64,22 @@ fn one_direction_has_these_methods() {
     type R = Receiver<Question>;
     is_handle::<S>();
     is_handle::<R>();
-    let _: fn() -> io::Result<(S, R)> = simplex;
+    let _: [fn() -> io::Result<(S, R)>; 2] = [simplex, S::pair];
+    let _: fn() -> io::Result<(Sender<u64, Raw>, Receiver<u64, Raw>)> = Sender::pair;
     let _: [fn(&S, Question) -> Result<(), SendError<Question>>; 2] = [S::send, S::try_send];
     let _: fn(&S, Question, Duration) -> Result<(), SendError<Question>> = S::send_timeout;
+    let _: fn(&S, Question, Instant) -> Result<(), SendError<Question>> = S::send_until;
     let _: fn(&S, &[u8]) -> Result<(), SendError<()>> = S::send_bytes;
     let _: [fn(&R) -> Result<Question, RecvError>; 2] = [R::recv, R::try_recv];
     let _: fn(&R, Duration) -> Result<Question, RecvError> = R::recv_timeout;
+    let _: fn(&R, Instant) -> Result<Question, RecvError> = R::recv_until;
     let _: fn(&R, usize) -> Result<Vec<u8>, RecvError> = R::recv_bytes;
+    let _: fn(&R, &mut Vec<u8>, usize) -> Result<usize, RecvError> = R::recv_bytes_into;
     let _: fn(&R, Option<Duration>) -> io::Result<bool> = R::poll;
+    let _: fn(&R) -> io::Result<bool> = R::prepare_wait;
+    let _: fn(&R) -> bool = R::has_news;
     let _: (fn(&S) -> io::Result<()>, fn(&R) -> io::Result<()>) = (S::close, R::close);
+    let _: (fn(&S) -> bool, fn(&R) -> bool) = (S::is_closed, R::is_closed);
 }
 
 #[test]
@@ -127,6 +134,18 @@ fn tasks_have_these_methods() {
     runtime.block_on(async {
         sending.await.unwrap();
         assert_ne!(receiving.await.unwrap(), Answer::Yes);
+    });
+    let (sender, receiver) = simplex::<Answer>().unwrap();
+    let receiving = receiver.recv_async();
+    is_future::<Result<Answer, RecvError>>(&receiving);
+    let sending = sender.send_async(Answer::Yes);
+    is_future::<Result<(), SendError<Answer>>>(&sending);
+    runtime.block_on(async {
+        let (received, sent) = tokio::join!(receiving, sending);
+        sent.unwrap();
+        assert_eq!(received.unwrap(), Answer::Yes);
+        sender.close().unwrap();
+        assert!(matches!(receiver.recv_async().await, Err(RecvError::Disconnected)));
     });
 }
 

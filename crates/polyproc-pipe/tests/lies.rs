@@ -19,6 +19,8 @@ const MORE: u64 = 1 << 60;
 const GROWN: u64 = 1 << 59;
 const CLOSED: u64 = 1 << 58;
 const FINAL: u64 = 1 << 57;
+/// Well below the backstop's quarter of a second.
+const SOON: Duration = Duration::from_millis(100);
 /// One in a run; or one descriptor.
 const ONE: u64 = 1 << 40;
 
@@ -208,8 +210,8 @@ fn a_position_that_moves_by_itself_breaks_the_end_for_all_threads() {
         });
         assert!(matches!(there.close_send(), Err(SendError::Corrupt(()))));
     }
-    // The other's message is there, with whatever these two have made of it.
-    assert_eq!(here.recv().unwrap().len(), 40);
+    // The other's message is there, and whole.
+    assert_eq!(here.recv().unwrap(), [1; 40]);
     assert!(matches!(here.try_recv(), Err(RecvError::Empty)));
     // A receiver notices when it has received much.
     let (bytes, descriptors) = send(&here);
@@ -228,6 +230,35 @@ fn a_position_that_moves_by_itself_breaks_the_end_for_all_threads() {
     };
     assert!(matches!(refused, RecvError::Corrupt), "{refused}");
     is_found_out(&here, "another has received");
+}
+
+/// Whatever it is that a twin of the sender is refused: it has not written over what the other one has sent.
+#[test]
+fn who_is_refused_as_a_twin_leaves_what_the_other_has_sent() {
+    let _alone = alone();
+    for how in 0..5 {
+        let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
+        for _ in 0..100 {
+            there.send(vec![1; 16]).unwrap();
+            assert_eq!(here.recv().unwrap(), [1; 16]);
+        }
+        let (bytes, descriptors) = send(&there);
+        let twin: End = receive(&bytes, &descriptors).unwrap();
+        (0..3).for_each(|number| twin.send(vec![number; 16]).unwrap());
+        let refused = match how {
+            // In a record, in a run, in parts.
+            0 => there.send(vec![2; 100]),
+            1 => there.send(vec![2; 16]),
+            2 => there.send(vec![2; 100_000]),
+            3 => there.send(vec![2; 1]),
+            _ => there.close_send().map_err(|error| error.map(|()| Vec::new())),
+        };
+        assert!(matches!(refused, Err(SendError::Corrupt(_))), "{how}");
+        (0..3).for_each(|number| assert_eq!(here.recv().unwrap(), [number; 16], "{how}"));
+        assert!(matches!(here.try_recv(), Err(RecvError::Empty)), "{how}");
+        twin.send(vec![3; 500]).unwrap();
+        assert_eq!(here.recv().unwrap(), [3; 500], "{how}");
+    }
 }
 
 /// Descriptors that a message announces, and that do not come, or come with another's number.
@@ -404,4 +435,37 @@ fn an_end_that_travels_wakes_who_waits_for_room() {
         assert_eq!(there.recv().unwrap(), [2; 2_000]);
     });
     assert_eq!(polyproc_sys::futex::backstop_rescues(), rescues, "it was forgotten");
+}
+
+/// Who receives finds it when it says how far it is, before it sleeps, and does not sleep on it.
+#[test]
+fn a_position_that_was_overwritten_is_found_before_a_sleep() {
+    let _alone = alone();
+    let mut late = Vec::new();
+    for how in 0..5 {
+        let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
+        // How far `here` is, as it says: the last of the four positions among the control words, all of them the same yet.
+        let page = ring().wrapping_sub(1024);
+        // SAFETY: within the page with the control words.
+        let words = (0..512).map(|index| unsafe { page.wrapping_add(index).read_volatile() });
+        let begin = u64::MAX - ((1 << 21) - 1);
+        let places: Vec<_> = words.enumerate().filter(|(_, word)| *word == begin).collect();
+        assert_eq!(places.len(), 4);
+        there.send(vec![1; 8]).unwrap();
+        here.recv().unwrap();
+        // SAFETY: as above.
+        unsafe { page.wrapping_add(places[3].0).write_volatile(begin + 64) };
+        let begin = Instant::now();
+        let what = format!("by {how}");
+        match how {
+            0 => assert!(matches!(here.recv(), Err(RecvError::Corrupt)), "{what}"),
+            1 => assert!(matches!(here.recv_timeout(9 * SOON), Err(RecvError::Corrupt)), "{what}"),
+            2 => assert!(matches!(here.try_recv(), Err(RecvError::Corrupt)), "{what}"),
+            3 => assert!(here.poll(9 * SOON).unwrap(), "{what}"),
+            _ => assert_eq!(wait(&[&here], 9 * SOON).unwrap(), [0], "{what}"),
+        }
+        late.push(begin.elapsed());
+        is_found_out(&here, &what);
+    }
+    assert!(late.iter().all(|late| *late < SOON), "{late:?}");
 }

@@ -2,9 +2,11 @@
 
 #![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 
-use polyproc_pipe::{Bytes, Connection, Raw, RecvError, SendError, pipe, pipe_with_capacity, simplex, wait};
+use polyproc_pipe::{
+    Bytes, Connection, Raw, RecvError, SendError, Sender, pipe, pipe_with_capacity, simplex, wait,
+};
 use polyproc_testing::watchdog;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -339,4 +341,46 @@ fn the_end_of_a_direction_needs_no_room_and_wakes_who_sleeps() {
     });
     assert!(begin.elapsed() >= Duration::from_millis(50));
     assert_eq!(polyproc_sys::futex::backstop_rescues(), rescues, "somebody was woken by its backstop");
+}
+
+/// With a poll(2) of one's own, and until a time.
+#[test]
+fn one_direction_is_waited_for_as_a_connection_is() {
+    let _dog = watchdog();
+    let (sender, receiver) = Sender::<u64, Raw>::pair().unwrap();
+    let soon = || Instant::now() + Duration::from_millis(20);
+    let begin = Instant::now();
+    assert!(matches!(receiver.recv_until(soon()), Err(RecvError::Empty)));
+    assert!(begin.elapsed() >= Duration::from_millis(20));
+    sender.send_until(1, soon()).unwrap();
+    assert_eq!(receiver.recv_until(soon()).unwrap(), 1);
+
+    let is_readable = |patience: libc::c_int| {
+        let mut polled = libc::pollfd { fd: receiver.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one entry is there.
+        unsafe { libc::poll(&mut polled, 1, patience) == 1 }
+    };
+    for number in 2..5 {
+        assert!(!receiver.prepare_wait().unwrap() && !receiver.has_news() && !is_readable(0));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| is_readable(20_000));
+            std::thread::sleep(Duration::from_millis(5));
+            assert!(!waiting.is_finished());
+            sender.send(number).unwrap();
+            assert!(waiting.join().unwrap());
+        });
+        assert!(receiver.has_news() && receiver.prepare_wait().unwrap());
+        assert_eq!(receiver.try_recv().unwrap(), number);
+        assert!(matches!(receiver.try_recv(), Err(RecvError::Empty)));
+    }
+    assert!(!receiver.prepare_wait().unwrap());
+    sender.send_bytes(&[1; 8]).unwrap();
+    let mut bytes = vec![0];
+    assert_eq!(receiver.recv_bytes_into(&mut bytes, 8).unwrap(), 8);
+    assert_eq!(bytes, [0, 1, 1, 1, 1, 1, 1, 1, 1]);
+    sender.close().unwrap();
+    assert!(sender.is_closed() && !receiver.is_closed());
+    assert!(matches!(sender.send_until(1, soon()), Err(SendError::Closed(1))));
+    assert!(is_readable(20_000) && receiver.prepare_wait().unwrap());
+    assert!(matches!(receiver.recv_until(soon()), Err(RecvError::Disconnected)));
 }

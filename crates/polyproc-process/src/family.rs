@@ -4,13 +4,14 @@ use crate::raw;
 use crate::running::{End, Running, is_ready};
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::deadline::Deadline;
+use polyproc_sys::fork::{Guard, Mutex};
 use std::fmt;
 use std::io;
 use std::mem;
 use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a daemon has, when its parent exits, to end by itself.
@@ -34,6 +35,7 @@ pub(crate) struct Family {
     children: Vec<Arc<Running>>,
 }
 
+/// Not held while anything else is waited for, or locked, or forked: see there.
 static FAMILY: Mutex<Family> = Mutex::new(Family {
     pid: 0,
     name: String::new(),
@@ -47,13 +49,13 @@ static FAMILY: Mutex<Family> = Mutex::new(Family {
 
 /// Whether the exit handler is registered: 0 or 1.
 static REGISTERED: AtomicU32 = AtomicU32::new(0);
-/// The process whose record [`FAMILY`] is, for the exit handler: in a forked child it must not touch the lock, which a
-/// thread that the child does not have may have held.
+/// The process whose record [`FAMILY`] is, for the exit handler: a child that was made by a bare `clone` must not touch the lock,
+/// which a thread that the child does not have may have held.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
 /// This process's family.
-pub(crate) fn family() -> MutexGuard<'static, Family> {
-    let mut family = FAMILY.lock().unwrap_or_else(PoisonError::into_inner);
+pub(crate) fn family() -> Guard<'static, Family> {
+    let mut family = FAMILY.lock();
     family.renew();
     family
 }
@@ -68,7 +70,7 @@ pub(crate) fn await_children_at_exit() {
 
 /// The name of this process, for a panic hook, which must not wait.
 pub(crate) fn try_name() -> Option<String> {
-    FAMILY.try_lock().ok().map(|family| family.name.clone())
+    FAMILY.try_lock().map(|family| family.name.clone())
 }
 
 impl Family {
@@ -119,16 +121,30 @@ impl Family {
         Ok(Arc::clone(self.itself.as_ref().expect("made above")))
     }
 
-    /// Enters a child that has just been started, and waits for those that have ended and that nobody else can join.
-    pub(crate) fn enter(&mut self, child: &Arc<Running>) {
-        self.children.retain(|child| Arc::strong_count(child) > 1 || !matches!(child.end(), Ok(Some(_))));
-        self.children.push(Arc::clone(child));
-    }
-
     /// Strikes out a child that has been waited for.
     pub(crate) fn strike(&mut self, child: &Arc<Running>) {
         self.children.retain(|other| !Arc::ptr_eq(other, child));
     }
+}
+
+/// Enters a child that has just been started, and waits for those that have ended and that nobody else can join.
+pub(crate) fn enter(child: &Arc<Running>) {
+    let mut family = family();
+    let is_left = |child: &&Arc<Running>| Arc::strong_count(child) == 1;
+    let left: Vec<_> = family.children.iter().filter(is_left).cloned().collect();
+    family.children.push(Arc::clone(child));
+    drop(family);
+    strike_ended(&left);
+}
+
+/// Strikes out those of these children that have ended. Returns the others.
+fn strike_ended(children: &[Arc<Running>]) -> Vec<Arc<Running>> {
+    let (ended, others): (Vec<_>, Vec<_>) =
+        children.iter().cloned().partition(|child| matches!(child.end(), Ok(Some(_))));
+    if !ended.is_empty() {
+        family().children.retain(|child| !ended.iter().any(|other| Arc::ptr_eq(child, other)));
+    }
+    others
 }
 
 /// Runs when the process exits: ends the daemons, waits for all children.
@@ -341,9 +357,8 @@ impl fmt::Debug for Child {
 /// # }
 /// ```
 pub fn active_children() -> Vec<Child> {
-    let mut family = family();
-    family.children.retain(|child| !matches!(child.end(), Ok(Some(_))));
-    family.children.iter().cloned().map(Child).collect()
+    let children = family().children.clone();
+    strike_ended(&children).into_iter().map(Child).collect()
 }
 
 impl Child {
@@ -426,4 +441,62 @@ pub(crate) fn exit_status(child: &Arc<Running>) -> Option<ExitStatus> {
 /// ```
 pub fn cpu_count() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+#[cfg(test)]
+#[allow(unsafe_code, reason = "a child that hangs is to end")]
+mod tests {
+    use super::*;
+    use polyproc_testing::{Child as Forked, watchdog};
+    use std::sync::mpsc;
+
+    /// While another thread has what `hold` returns, forks a child that does what a program does, and ends in time.
+    fn fork_beside<G>(hold: impl FnOnce() -> G + Send, child: impl FnOnce()) {
+        let (sender, receiver) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let held = hold();
+                sender.send(()).unwrap();
+                std::thread::sleep(Duration::from_millis(100));
+                drop(held);
+            });
+            receiver.recv().unwrap();
+            let forked = Forked::run(|| {
+                // SAFETY: takes a number. Nobody handles the signal, so it ends a child that waits for ever.
+                unsafe { libc::alarm(10) };
+                child();
+            });
+            forked.join();
+        });
+    }
+
+    #[test]
+    fn a_child_that_was_forked_while_another_thread_looked_at_the_family_has_one_of_its_own() {
+        let _dog = watchdog();
+        fork_beside(family, || {
+            assert_eq!(current_process().pid(), std::process::id());
+            assert!(active_children().is_empty() && parent_process().is_none());
+            assert_eq!(try_name(), Some("MainProcess".into()));
+        });
+    }
+
+    #[test]
+    fn a_child_that_was_forked_while_another_thread_asked_how_a_process_ended_can_ask() {
+        let _dog = watchdog();
+        let sleeper = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let process = raw::open_process(sleeper.id() as libc::pid_t).unwrap();
+        let running = Arc::new(Running::new(sleeper.id(), "sleeper".into(), false, process));
+        fork_beside(
+            || running.hold_end(),
+            || {
+                assert!(exit_status(&running).is_none() && running.is_alive());
+                running.signal(libc::SIGKILL).unwrap();
+                assert!(running.wait(Deadline::NEVER).unwrap().is_some());
+                assert!(exit_status(&running).is_none(), "it is its parent that is told");
+            },
+        );
+        assert!(running.wait(Deadline::NEVER).unwrap().is_some());
+        assert!(exit_status(&running).is_some());
+        drop(sleeper);
+    }
 }

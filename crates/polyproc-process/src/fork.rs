@@ -52,18 +52,17 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
         let (control, theirs) = channel::pair().map_err(SpawnError::system("socketpair"))?;
         // What is in the buffer would be written twice.
         let _ = io::stdout().flush();
-        // Locked over the fork, so that the child finds it whole.
         let mut family = family();
         let itself = family.itself().map_err(SpawnError::system("pidfd_open"))?;
         let itself = itself.try_clone().map_err(SpawnError::system("dup"))?;
         let (path, name) = family.next_child();
         let parent = Parent::new(std::process::id(), family.name.clone(), itself);
+        drop(family);
         // SAFETY: the caller's promise that there is no other thread.
         match unsafe { raw::fork() }.map_err(SpawnError::system("fork"))? {
             None => {
                 drop(control);
-                family.descend(name, path, false, parent);
-                drop(family);
+                self::family().descend(name, path, false, parent);
                 panics::watch(&theirs);
                 let outcome = panics::catch(|| entry::returned(&f()));
                 child::end_forked(&theirs, outcome)
@@ -71,7 +70,7 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
             Some(pid) => {
                 drop(theirs);
                 let running = start::watch(pid, name, false)?;
-                family.enter(&running);
+                family::enter(&running);
                 Ok(Process::new(Started { running, control, stdin: None, stdout: None, stderr: None }))
             }
         }

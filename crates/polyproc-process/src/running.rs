@@ -6,10 +6,10 @@
 use crate::raw;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use polyproc_sys::deadline::Deadline;
+use polyproc_sys::fork::Mutex;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How a child ended.
@@ -46,13 +46,19 @@ impl Running {
         self.process.as_fd()
     }
 
+    /// What [`end`](Running::end) has for a moment.
+    #[cfg(test)]
+    pub(crate) fn hold_end(&self) -> impl Sized {
+        self.end.lock()
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         matches!(is_ready(self.sentinel(), Deadline::PAST), Ok(false))
     }
 
     /// How it ended, `None` if it has not. Does not wait.
     pub(crate) fn end(&self) -> io::Result<Option<End>> {
-        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut end = self.end.lock();
         if end.is_none() {
             *end = match raw::reap(self.sentinel()) {
                 Ok(status) => status.map(End::Status),

@@ -4,7 +4,7 @@ use crate::builder::{Settings, Stdio, Target};
 use crate::channel::{self, Start};
 use crate::entry::Entry;
 use crate::error::SpawnError;
-use crate::family::family;
+use crate::family::{self, family};
 use crate::raw::{self, CONTROL, Stream};
 use crate::running::Running;
 use crate::{child, image, init};
@@ -90,7 +90,7 @@ pub(crate) fn start(
         }
         Ok(()) => {}
     }
-    self::family().enter(&running);
+    family::enter(&running);
     Ok(Started { running, control, stdin: to_stdin, stdout: from_stdout, stderr: from_stderr })
 }
 

@@ -12,6 +12,7 @@ use core::ptr::NonNull;
 use polyproc_mutex::Refusal;
 use polyproc_sys::atomic::Ordering;
 use polyproc_sys::deadline::Deadline;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// So many bytes are enough room to go on with.
 const ENOUGH: u64 = 16 << 10;
@@ -205,7 +206,11 @@ impl RawQueue {
     }
 
     /// Gets at least one message and at most so many, which are more than none, waiting for the first. `copy` takes any
-    /// message to `sink`; `more` takes those that come next, as long as they are nothing special.
+    /// message to `sink`; `more` takes those that come next, as long as they are nothing special. Returns how many: the sink may
+    /// have more, which are in the queue yet.
+    ///
+    /// If a codec panics, and nothing is out of the queue yet, nor is `kept` what came from it before, the panic goes on. Else what is out
+    /// of the queue is what was got, and the panic is left to the next call.
     #[inline(always)]
     pub(crate) fn get_all<S>(
         &self,
@@ -214,22 +219,33 @@ impl RawQueue {
         sink: &mut S,
         copy: impl Fn(&mut S, &[u8]),
         more: impl Fn(&mut Consumer<'_>, &mut S, usize) -> usize,
-    ) -> Result<(), GetRefusal> {
+        kept: bool,
+    ) -> Result<usize, GetRefusal> {
         let (mut consumer, mut front) = self.consume_front(deadline)?;
         let mut left = most;
-        loop {
-            // SAFETY: as in `get`.
-            copy(sink, unsafe { front.message() });
-            consumer.take(&front);
-            left -= 1;
-            left -= more(&mut consumer, sink, left);
-            match if left == 0 { None } else { consumer.front() } {
-                Some(next) => front = next,
-                None => break,
+        let got = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                // SAFETY: as in `get`.
+                copy(sink, unsafe { front.message() });
+                consumer.take(&front);
+                left -= 1;
+                left -= more(&mut consumer, sink, left);
+                match if left == 0 { None } else { consumer.front() } {
+                    Some(next) => front = next,
+                    None => break,
+                }
             }
+        }));
+        if let Err(panic) = got {
+            let committed = most - left - consumer.uncommitted();
+            drop(consumer);
+            if committed == 0 && !kept {
+                resume_unwind(panic);
+            }
+            return Ok(committed);
         }
         consumer.commit();
-        Ok(())
+        Ok(most - left)
     }
 
     /// Becomes the one who gets, with the message that comes next.

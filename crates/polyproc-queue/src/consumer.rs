@@ -233,6 +233,11 @@ impl<'a> Consumer<'a> {
         }
     }
 
+    /// How many messages were taken, and are not gone yet: the last ones.
+    pub(crate) fn uncommitted(&self) -> usize {
+        self.fresh as usize
+    }
+
     /// What was taken so far is gone from here on, and there is more to take.
     #[cold]
     fn commit_in_between(&mut self) {

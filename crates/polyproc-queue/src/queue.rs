@@ -15,10 +15,11 @@ use crate::run::Run;
 use core::fmt;
 use core::marker::PhantomData;
 use polyproc_memory::Object;
-use polyproc_memory::codec::{Codec, EncodeError, Postcard};
+use polyproc_memory::codec::{Codec, DecodeError, EncodeError, Postcard};
 use polyproc_sys::deadline::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 /// Up to this size, messages are moved through registers.
@@ -194,6 +195,11 @@ impl<T, C: Codec<T>> Queue<T, C> {
     ///
     /// Any [`GetManyError`] but `Empty`. If messages do not decode, it has them, and those that do.
     ///
+    /// # Panics
+    ///
+    /// If the codec panics while it copies: then all is in the queue yet, or this returns what is not, and panics the next time. A codec
+    /// that panics while it decodes is an error, and the message is gone.
+    ///
     /// # Example
     ///
     /// ```
@@ -236,23 +242,22 @@ impl<T, C: Codec<T>> Queue<T, C> {
         }
         let mut copied = Vec::with_capacity(most.min(1024));
         let copy = |copied: &mut Vec<_>, bytes: &[u8]| copied.push(C::copy(bytes));
-        self.raw.get_all(most, deadline, &mut copied, copy, |consumer, copied, left| {
+        let more = |consumer: &mut Consumer<'_>, copied: &mut _, left| {
             consumer.take_run(left, |bytes| copy(copied, bytes))
-        })?;
+        };
+        let got = self.raw.get_all(most, deadline, &mut copied, copy, more, false)?;
+        copied.truncate(got);
         let mut messages = Vec::with_capacity(copied.len());
-        let mut copied = copied.into_iter().map(C::decode);
-        while let Some(decoded) = copied.next() {
-            match decoded {
-                Ok(message) => messages.push(message),
-                Err(error) => {
-                    let mut all: Vec<_> = messages.into_iter().map(Ok).collect();
-                    all.push(Err(error));
-                    all.extend(copied);
-                    return Err(GetManyError::Decode(all));
-                }
-            }
-        }
-        Ok(messages)
+        let mut copied = copied.into_iter();
+        // They are out of the queue: a panic at one is not to cost the others.
+        let first = catch_unwind(AssertUnwindSafe(|| decode_to::<T, C>(&mut copied, &mut messages)));
+        let Err(first) = first.unwrap_or_else(|_| Err(panicked())) else { return Ok(messages) };
+        let mut all: Vec<_> = messages.into_iter().map(Ok).collect();
+        all.push(Err(first));
+        all.extend(copied.map(|copied| {
+            catch_unwind(AssertUnwindSafe(|| C::decode(copied))).unwrap_or_else(|_| Err(panicked()))
+        }));
+        Err(GetManyError::Decode(all))
     }
 
     fn get_plain(&self, most: usize, deadline: Deadline) -> Result<Vec<T>, GetManyError<T>> {
@@ -280,13 +285,17 @@ impl<T, C: Codec<T>> Queue<T, C> {
         };
         let room = sink.0.capacity();
         let (taken, is_more) = self.raw.get_owned(most.min(room), |run| take(&mut sink, run));
+        let mut got = taken;
         if taken == 0 {
-            self.raw.get_all(most, deadline, &mut sink, copy, more)?;
+            got = self.raw.get_all(most, deadline, &mut sink, copy, more, false)?;
         } else if is_more && taken != most {
             // What is there is in several pieces, or of another kind. If somebody else gets it, that is as well.
-            let _ = self.raw.get_all(most - taken, Deadline::PAST, &mut sink, copy, more);
+            let more = self.raw.get_all(most - taken, Deadline::PAST, &mut sink, copy, more, true);
+            got = taken + more.unwrap_or(0);
         }
-        let (messages, others) = sink;
+        let (mut messages, mut others) = sink;
+        others.retain(|(index, _)| *index < got);
+        messages.truncate(got - others.len());
         if others.is_empty() {
             return Ok(messages);
         }
@@ -354,6 +363,23 @@ impl<T, C> Queue<T, C> {
     pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.raw.fmt_as(name, f)
     }
+}
+
+/// Decodes them until one is an error.
+#[inline(always)]
+fn decode_to<T, C: Codec<T>>(
+    copied: &mut impl Iterator<Item = C::Copied>,
+    messages: &mut Vec<T>,
+) -> Result<(), DecodeError> {
+    for copied in copied {
+        messages.push(C::decode(copied)?);
+    }
+    Ok(())
+}
+
+#[cold]
+fn panicked() -> DecodeError {
+    DecodeError::new(Vec::new(), "the codec panicked")
 }
 
 /// A quarter of the memory that there is, or less where the process may not have such a large file, or as many addresses: the

@@ -5,6 +5,7 @@ mod support;
 
 use polyproc_queue::{Bytes, Codec, DecodeError, EncodeError, GetError, GetManyError, Queue, Raw};
 use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 use support::{hand_over, takes, watchdog};
 
@@ -220,6 +221,96 @@ fn a_copy_that_panics_leaves_the_message_and_holds_up_nobody() {
     drop(queue.get_ref().unwrap());
     queue.put(vec![7]).unwrap();
     assert_eq!(queue.try_get().unwrap(), [7]);
+}
+
+/// Gets as many as there are, and as many again, until it panics with nothing to return.
+fn get_all_until_panic<T, C: Codec<T>>(queue: &Queue<T, C>) -> Vec<T> {
+    let mut got = Vec::new();
+    loop {
+        let more = catch_unwind(AssertUnwindSafe(|| queue.try_get_many(usize::MAX)));
+        match more {
+            Ok(Ok(more)) => got.extend(more),
+            Ok(Err(error)) => panic!("{error}"),
+            Err(_) => return got,
+        }
+    }
+}
+
+/// Those that were got before it, in another segment for instance, come to the caller, who meets the panic at the next call.
+#[test]
+fn a_copy_that_panics_late_loses_nothing_that_was_got_before() {
+    let _watchdog = watchdog();
+    for before in [1, 10, 1_000, 4_000, 30_000] {
+        let queue = Queue::<Vec<u8>, Fussy>::new().unwrap();
+        let message = |number: usize| [&number.to_ne_bytes()[..], &[1; 100]].concat();
+        for number in 0..before {
+            queue.put(message(number)).unwrap();
+        }
+        queue.put(Vec::new()).unwrap();
+        queue.put(message(before)).unwrap();
+        let mut got = get_all_until_panic(&queue);
+        while got.len() < before {
+            // Those that were not got yet are all there.
+            assert_eq!(queue.len(), before - got.len() + 2);
+            got.push(queue.get().unwrap());
+        }
+        assert!(got.iter().enumerate().all(|(number, got)| *got == message(number)), "{before} before it");
+        drop(queue.get_ref().unwrap());
+        assert_eq!(queue.try_get_many(2).unwrap(), [message(before)]);
+    }
+}
+
+/// One that was handed back, and comes before the others, or between them.
+#[test]
+fn a_message_that_was_delivered_again_is_not_lost_by_a_panic_at_the_next() {
+    let _watchdog = watchdog();
+    let queue = Queue::<Vec<u8>, Fussy>::new().unwrap();
+    queue.put(vec![1]).unwrap();
+    queue.put(vec![2]).unwrap();
+    queue.put(Vec::new()).unwrap();
+    drop(queue.claim().unwrap());
+    let mut got = get_all_until_panic(&queue);
+    while got.len() < 2 {
+        got.push(queue.get().unwrap());
+    }
+    assert_eq!(got, [[1], [2]]);
+    assert_eq!(queue.len(), 1);
+}
+
+/// Decoding is done when all are out of the queue: one that panics is one that does not decode.
+#[test]
+fn a_decode_that_panics_costs_no_other_message() {
+    struct Shy;
+    impl Codec<u32> for Shy {
+        const CODE: u8 = b'y';
+        type Copied = Vec<u8>;
+
+        fn encode<R>(message: &u32, put: impl FnOnce(&[u8]) -> R) -> Result<R, EncodeError> {
+            Even::encode(message, put)
+        }
+
+        fn copy(bytes: &[u8]) -> Vec<u8> {
+            bytes.to_vec()
+        }
+
+        fn decode(bytes: Vec<u8>) -> Result<u32, DecodeError> {
+            assert_ne!(bytes[0], 7, "a seven");
+            Even::decode(bytes)
+        }
+    }
+    let _watchdog = watchdog();
+    let queue = Queue::<u32, Shy>::new().unwrap();
+    queue.put_many([2, 4, 7, 6, 7, 5, 8]).unwrap();
+    let error = queue.get_many(9).unwrap_err();
+    let GetManyError::Decode(messages) = error else { panic!("{error}") };
+    let messages: Vec<_> = messages
+        .into_iter()
+        .map(|message| message.map_err(|error| error.source().unwrap().to_string()))
+        .collect();
+    let panicked = || Err("the codec panicked".to_owned());
+    let odd = Err("odd".to_owned());
+    assert_eq!(messages, [Ok(2), Ok(4), panicked(), Ok(6), panicked(), odd, Ok(8)]);
+    assert!(queue.is_empty());
 }
 
 /// By one who always gets, too, and into a vector that has room for any number.

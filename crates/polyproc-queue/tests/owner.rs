@@ -5,6 +5,7 @@ mod support;
 
 use polyproc_queue::{Bytes, Codec, DecodeError, EncodeError, GetError, JoinableQueue, PutError, Queue, Raw};
 use polyproc_sys::futex::backstop_rescues;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use support::{Child, Slot, takes, wait_for_the_end, wait_until, watchdog, woken_in_time};
@@ -182,10 +183,12 @@ fn it_wakes_who_has_slept_for_room_since_before_it_was_the_owner() {
 #[derive(Debug)]
 struct Superstitious;
 
-static PANICS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+thread_local! {
+    static PANICS: Cell<bool> = const { Cell::new(false) };
+}
 
 fn look(number: u64) {
-    let panics = PANICS.load(std::sync::atomic::Ordering::SeqCst);
+    let panics = PANICS.get();
     assert!(number != 7 || !panics, "a seven");
 }
 
@@ -219,9 +222,9 @@ fn a_panic_in_the_middle_of_many_holds_up_nobody() {
     let _watchdog = watchdog();
     let queue = Queue::<u64, Superstitious>::new().unwrap();
     let panics = |f: &dyn Fn()| {
-        PANICS.store(true, std::sync::atomic::Ordering::SeqCst);
+        PANICS.set(true);
         let result = catch_unwind(AssertUnwindSafe(f));
-        PANICS.store(false, std::sync::atomic::Ordering::SeqCst);
+        PANICS.set(false);
         assert!(result.is_err());
     };
     for _ in 0..OFTEN {
@@ -248,6 +251,27 @@ fn a_panic_in_the_middle_of_many_holds_up_nobody() {
     queue.put(7).unwrap();
     (0..3).for_each(|_| panics(&|| _ = queue.get()));
     Child::run(|| assert_eq!(takes(Duration::ZERO, || queue.get().unwrap()), 7)).join();
+}
+
+/// What it has got is out of the queue, where the rest lies in another piece: around the end of the ring.
+#[test]
+fn a_panic_at_the_second_piece_costs_nothing_of_the_first() {
+    let _watchdog = watchdog();
+    let queue = Queue::<u64, Superstitious>::new().unwrap();
+    let mut kept = 0;
+    for round in 0..3_000 {
+        queue.put_many([1; 90]).unwrap();
+        queue.put_many([7, 2]).unwrap();
+        PANICS.set(true);
+        let got = catch_unwind(AssertUnwindSafe(|| queue.get_many(1_000).unwrap()));
+        PANICS.set(false);
+        let got = got.unwrap_or_default();
+        assert!(got.iter().all(|one| *one == 1));
+        assert_eq!(got.len() + queue.len(), 92, "round {round}");
+        kept += usize::from(!got.is_empty());
+        assert_eq!(queue.get_many(1_000).unwrap().last(), Some(&2));
+    }
+    assert!(kept > 0);
 }
 
 #[test]

@@ -9,7 +9,7 @@
 use crate::atomic::{AtomicU32, Ordering};
 use core::cell::{Cell, UnsafeCell};
 use core::ops::{Deref, DerefMut};
-use std::sync::{MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 /// Read by who holds a [`Mutex`], written by who forks.
 static CALM: RwLock<()> = RwLock::new(());
@@ -42,22 +42,46 @@ impl<T> Mutex<T> {
     ///
     /// If there is no memory to register the fork handlers, at the first use in a process.
     pub fn lock(&self) -> Guard<'_, T> {
-        // Whether the fork handlers are registered: 0 or 1. No `Once`: a fork while another thread is inside would leave it
-        // unfinished in the child for ever. Two threads may register them both, so the handlers count themselves.
-        static AT_FORK: AtomicU32 = AtomicU32::new(0);
-        // Acquire: pairs with the Release below.
-        if AT_FORK.load(Ordering::Acquire) == 0 {
-            // SAFETY: the handlers are functions of the program's lifetime; what they do is stated there.
-            let result =
-                unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork)) };
-            assert_eq!(result, 0, "no memory to register fork handlers");
-            // Release: pairs with the Acquire above: who sees it has the handlers.
-            AT_FORK.store(1, Ordering::Release);
-        }
+        register();
         // Another fork handler of the thread that forks has the calm already, and nobody else holds the lock.
         let is_forking = FORKING.get() != 0;
         let calm = (!is_forking).then(|| CALM.read().unwrap_or_else(PoisonError::into_inner));
         Guard { guard: self.0.lock().unwrap_or_else(PoisonError::into_inner), _calm: calm }
+    }
+
+    /// Takes it, if no thread holds it, or forks. Whoever holds another one may try.
+    ///
+    /// # Panics
+    ///
+    /// As [`lock`](Mutex::lock).
+    pub fn try_lock(&self) -> Option<Guard<'_, T>> {
+        register();
+        let is_forking = FORKING.get() != 0;
+        let calm = if is_forking { None } else { Some(not_blocked(CALM.try_read())?) };
+        Some(Guard { guard: not_blocked(self.0.try_lock())?, _calm: calm })
+    }
+}
+
+fn not_blocked<G>(tried: Result<G, TryLockError<G>>) -> Option<G> {
+    match tried {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+/// Sees to it that whoever forks has the calm.
+fn register() {
+    // Whether the fork handlers are registered: 0 or 1. No `Once`: a fork while another thread is inside would leave it
+    // unfinished in the child for ever. Two threads may register them both, so the handlers count themselves.
+    static AT_FORK: AtomicU32 = AtomicU32::new(0);
+    // Acquire: pairs with the Release below.
+    if AT_FORK.load(Ordering::Acquire) == 0 {
+        // SAFETY: the handlers are functions of the program's lifetime; what they do is stated there.
+        let result = unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork)) };
+        assert_eq!(result, 0, "no memory to register fork handlers");
+        // Release: pairs with the Acquire above: who sees it has the handlers.
+        AT_FORK.store(1, Ordering::Release);
     }
 }
 
@@ -112,6 +136,28 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
     use std::time::{Duration, Instant};
+
+    #[test]
+    fn who_tries_waits_for_nobody() {
+        static NUMBER: Mutex<u32> = Mutex::new(1);
+        // Another test may be forking.
+        let tried = || loop {
+            if let Some(guard) = NUMBER.try_lock() {
+                return guard;
+            }
+            std::thread::yield_now();
+        };
+        std::thread::scope(|scope| {
+            let mut number = tried();
+            assert!(scope.spawn(|| NUMBER.try_lock().is_none()).join().unwrap());
+            *number += 1;
+        });
+        // It would have to wait, and a child could have it locked.
+        let forking = CALM.write().unwrap();
+        assert!(NUMBER.try_lock().is_none());
+        drop(forking);
+        assert_eq!(*tried(), 2);
+    }
 
     /// A fork while another thread holds it, and half of what it does is done.
     #[test]

@@ -12,6 +12,9 @@ use polyproc_sys::prefetch::prefetch_write;
 /// So many lines ahead of the one that a run begins in, a line is fetched for the run that will begin there.
 const AHEAD: u64 = 4;
 
+/// What takes some time to be written.
+const LONG: usize = 256;
+
 /// No message is so long.
 const NONE: usize = usize::MAX;
 
@@ -151,12 +154,14 @@ impl Sender {
     /// Uses the memory that was put there.
     pub(crate) fn grow(&mut self) -> Result<(), Broken> {
         debug_assert!(self.can_grow());
+        self.is_alone()?;
         self.close_run();
         self.wants_to_grow = false;
         let at = self.tail;
         // Its own place is the same before and after; that of the zero behind it may not be.
         self.place.capacity *= 2;
-        self.publish_record(at, at.wrapping_add(HEADER), GROWN)
+        self.publish_record(at, at.wrapping_add(HEADER), GROWN);
+        Ok(())
     }
 
     /// Whether a message of this length goes on with the open run: then there is room.
@@ -195,6 +200,7 @@ impl Sender {
     /// Sends a message for which there is room. In a burst, another one of this length is expected soon.
     #[inline(always)]
     pub(crate) fn write(&mut self, bytes: &[u8], descriptors: usize, is_burst: bool) -> Result<(), Broken> {
+        self.is_alone()?;
         if is_burst && bytes.len() <= RUN_MOST && bytes.len() == self.last_length && descriptors == 0 {
             return self.write_run(bytes);
         }
@@ -245,6 +251,14 @@ impl Sender {
         Ok(())
     }
 
+    /// Before anything is written, which would be over what another one has sent: whether none has. Asked again where that takes long.
+    ///
+    /// It is for nobody but this side itself. To look at the ring for that would have its line cross once more.
+    #[inline(always)]
+    fn is_alone(&self) -> Result<(), Broken> {
+        if self.line().is_at(self.tail) { Ok(()) } else { Err(Broken) }
+    }
+
     /// Begins a run, if there is room for one.
     #[inline(never)]
     fn write_run(&mut self, bytes: &[u8]) -> Result<(), Broken> {
@@ -260,7 +274,7 @@ impl Sender {
         let at = self.tail;
         self.place.write(at.wrapping_add(HEADER), bytes);
         let header = WRITTEN | RUN | (1 << COUNT_SHIFT) | length;
-        self.publish_record(at, line_end(at), header)?;
+        self.publish_record(at, line_end(at), header);
         let spot = self.place.spot(at);
         // SAFETY: in the same line.
         let slot = unsafe { spot.add(HEADER + padded(length)) };
@@ -290,6 +304,7 @@ impl Sender {
         bytes: &[u8],
         descriptors: usize,
     ) -> Result<(), Broken> {
+        self.is_alone()?;
         self.last_length = NONE;
         self.close_run();
         let length = bytes.len() as u64 + HEADER;
@@ -297,21 +312,26 @@ impl Sender {
         self.place.header(self.tail.wrapping_add(HEADER)).store(total as u64, Ordering::Relaxed);
         self.place.write(self.tail.wrapping_add(2 * HEADER), bytes);
         let end = self.tail.wrapping_add(HEADER + padded(length));
-        self.publish_record(self.tail, end, ((descriptors as u64) << DESCRIPTORS_SHIFT) | MORE | length)
+        self.is_alone()?;
+        self.publish_record(self.tail, end, ((descriptors as u64) << DESCRIPTORS_SHIFT) | MORE | length);
+        Ok(())
     }
 
     /// A further one.
     pub(crate) fn write_next(&mut self, bytes: &[u8], is_last: bool) -> Result<(), Broken> {
+        self.is_alone()?;
         self.write_record(bytes.len() as u64 | if is_last { 0 } else { MORE }, bytes)
     }
 
     /// Takes back the message of which the last record had more to come. For that there always is room.
     pub(crate) fn write_abort(&mut self) -> Result<(), Broken> {
+        self.is_alone()?;
         self.write_record(ABORT, &[])
     }
 
     /// Says that nothing more comes. For that there always is room, and after it nothing is sent.
     pub(crate) fn write_final(&mut self) -> Result<(), Broken> {
+        self.is_alone()?;
         self.close_run();
         self.write_record(FINAL, &[])
     }
@@ -319,19 +339,20 @@ impl Sender {
     #[inline(always)]
     fn write_record(&mut self, header: u64, bytes: &[u8]) -> Result<(), Broken> {
         self.place.write(self.tail.wrapping_add(HEADER), bytes);
+        if bytes.len() > LONG {
+            self.is_alone()?;
+        }
         let end = self.tail.wrapping_add(HEADER + padded(bytes.len() as u64));
-        self.publish_record(self.tail, end, header)
+        self.publish_record(self.tail, end, header);
+        Ok(())
     }
 
     /// The record is written, but for its header. From here on it is sent.
     #[inline(always)]
-    fn publish_record(&mut self, at: u64, end: u64, header: u64) -> Result<(), Broken> {
-        // For nobody but this side itself: another one that sends here is found out by it. To look at the ring for that would
-        // have its line cross once more.
-        self.line().publish(at, end)?;
+    fn publish_record(&mut self, at: u64, end: u64, header: u64) {
+        self.line().goes_to(end);
         self.line_length = NONE;
         self.publish_header(at, end, header);
-        Ok(())
     }
 
     #[inline(always)]

@@ -51,6 +51,8 @@ impl Consumer<'_> {
     #[cold]
     pub(super) fn take_dead(&mut self, front: &Front) {
         let Some(claim) = front.claim else { return };
+        // It is gone at once, and what was taken before it is not to stay behind.
+        self.commit_in_between();
         // Release: whoever claims the slot next overwrites what was read.
         self.header.claims[claim].robust.word.store(0, Ordering::Release);
         self.settle_claims();
