@@ -11,7 +11,7 @@
 use polyproc_pipe::{Bytes, Connection, Receiver, RecvError, SendError, Sender, pipe_with_capacity, simplex};
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::futex::backstop_rescues;
-use polyproc_tests::kill::{Operation, Outcome};
+use polyproc_tests::kill::{Operation, Outcome, When};
 use polyproc_tests::shared::{Cues, Shared};
 use polyproc_tests::system::{one_at_a_time, state};
 use polyproc_tests::trace::{Event, Tracee};
@@ -146,6 +146,46 @@ fn a_send_in_parts() {
     let _turn = one_at_a_time();
     // Each byte of a long copy is a step.
     sends(6_000).thinly(997).run().assert_clean();
+}
+
+/// To a receiver that is behind: some are held back. It looks when the victim is gone.
+#[test]
+fn a_send_in_parts_that_are_held_back() {
+    let _turn = one_at_a_time();
+    const LENGTHS: [usize; 3] = [16, 40_000, 600_000];
+    Operation::new("send 600,000 bytes behind others", Scene::new)
+        .victim(|scene, stage| {
+            let (own, given) = pipe_with_capacity(1 << 20).unwrap();
+            own.send_bytes(&message(0, LENGTHS[0])).unwrap();
+            scene.courier.send(given).unwrap();
+            own.send_bytes(&message(1, LENGTHS[1])).unwrap();
+            let message = message(2, LENGTHS[2]);
+            stage.begin();
+            own.send_bytes(&message).unwrap();
+            stage.end();
+        })
+        .peer(|scene: &Scene, cues: &Cues| {
+            let end = scene.at_courier.recv().unwrap();
+            cues.wait(1);
+            for number in 0.. {
+                match end.recv() {
+                    Ok(got) => {
+                        let length = LENGTHS[number as usize];
+                        assert!(got == message(number, length), "message {number} is damaged");
+                        scene.passed.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(RecvError::Disconnected) => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            scene.ended.fetch_add(1, Ordering::Relaxed);
+        })
+        .cue(When::So(|_| false))
+        .check(&["unsent", "sent"], |scene, _| scene.survey(&["lost", "unsent", "sent"]))
+        // Most steps are those of a long copy.
+        .thinly(997)
+        .run()
+        .assert_clean();
 }
 
 #[test]

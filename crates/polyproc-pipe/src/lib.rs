@@ -75,8 +75,8 @@
 //!
 //! # What it blocks
 //!
-//! `recv` waits for a message, and `send` for room: 128 KiB a direction, which become up to 1 MiB where a sender finds none,
-//! unless [`pipe_with_capacity`] says otherwise. Both
+//! `recv` waits for a message, and `send` for room: 128 KiB a direction, which become up to 1 MiB where a sender finds none, or sends
+//! parts of long messages faster than they are received, unless [`pipe_with_capacity`] says otherwise. Both
 //! look for a few microseconds before they sleep. Each has a `try_` form that does not wait, and forms that wait until a
 //! time. A message that is larger than half the ring passes in parts, while the other side takes them.
 //!

@@ -48,12 +48,27 @@
 //! Without the zero, the word behind a record would be whatever was there when the ring came round the last time: bytes
 //! of a message, that may look like a header.
 //!
+//! # Long messages
+//!
+//! What does not fit into half of the ring goes in parts. Each is published when it is written, so that both sides work at the same
+//! time; but then the receiver is right behind the sender, takes each line out of the cache of the sender's CPU, where it was just
+//! changed, and the sender takes back the lines that the receiver has just read. Half a mebibyte apart, both find them in
+//! the cache that they share, or further out: where a CPU has 512 KiB of its own, a mebibyte passes in four fifths of the time. So where
+//! the receiver is behind already when such a message begins, in a ring of 1 MiB, the sender [holds back](sender::HELD) the headers of up to
+//! seven parts. The first of them is zero, so nobody sees those behind it, whatever they are. It lets them go one by one as it writes
+//! others; one for two that it writes, where it finds that the receiver waits for one; all of them when the receiver sleeps, before it waits
+//! itself, and at the end of the message. So a receiver waits for a part no longer than it takes to write two. To a receiver that is not
+//! behind, each part goes at once: a single message arrives as soon as it can.
+//!
+//! Killed with parts held back, a sender leaves a torso as otherwise.
+//!
 //! Who sleeps and who wakes: see [`line`](crate::line). Both can be asleep only if the ring is empty and nobody has to say
 //! anything: a receiver publishes `head` before it sleeps.
 //!
 //! # Growth
 //!
-//! A ring may have addresses for more bytes than it uses. A sender that found no room has memory put behind as many more,
+//! A ring may have addresses for more bytes than it uses. A sender that found no room, or a receiver that is behind with a message in
+//! parts in front of it, has memory put behind as many more,
 //! and says `GROWN`, in a record of its own. That changes no place of what is in the ring only if all of it lies in one
 //! lap, and that lap is an even one: position `p` is at `p % capacity`, and `p % capacity == p % (2 * capacity)`
 //! there. So the sender waits for such a moment. The receiver has memory put there too, which costs little where

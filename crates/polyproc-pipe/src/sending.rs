@@ -379,6 +379,10 @@ impl End {
     /// Whether a record of so many bytes fits now. Has the ring grow when it can and would help.
     pub(crate) fn finds_room(&self, sending: &mut Sending, length: usize) -> Result<bool, Broken> {
         let has_room = sending.ring.finds_room(length)?;
+        // Whoever waits holds nothing back.
+        if !has_room && sending.ring.lets_go() {
+            self.hear(sending, false);
+        }
         if !sending.ring.is_about_to_grow() {
             return Ok(has_room);
         }
@@ -423,5 +427,34 @@ impl Sending {
             && !self.pulse.is_due(heard)
             && self.pulse.has_credit()
             && self.begins_line(bytes, heard)
+    }
+}
+
+#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::end::{CAPACITY, shape};
+    use crate::ring::Front;
+
+    /// A sender that waits for room waits for a receiver, which is not to wait for what the sender keeps.
+    #[test]
+    fn who_waits_for_room_holds_nothing_back() {
+        let size = *CAPACITY.end();
+        let (here, there) = End::pair(&shape(size as u64, 0).unwrap(), size as u64).unwrap();
+        let short = vec![1; 40_000];
+        here.send(&short, Deadline::NEVER, false).unwrap();
+        let mut sending = here.sending.enter(Deadline::NEVER).unwrap();
+        let mut receiving = there.receiving.enter(Deadline::NEVER).unwrap();
+        let (bytes, mut sent) = (vec![2; 3 << 20], 0);
+        for _ in 0..3 {
+            let length = here.next_part(&sending, &bytes, sent);
+            assert!(here.finds_room(&mut sending, length).unwrap());
+            assert!(!here.send_part(&mut sending, &bytes, &[], &mut sent, Deadline::NEVER).unwrap());
+        }
+        let mut got = Vec::new();
+        receiving.ring.take_into(Front::Whole(short.len(), 0), &mut got);
+        assert_eq!(receiving.ring.front(), Ok(Front::Nothing), "nothing is held back");
+        assert!(!here.finds_room(&mut sending, size).unwrap());
+        assert_eq!(receiving.ring.front(), Ok(Front::First(bytes.len(), 0)));
     }
 }

@@ -77,6 +77,53 @@ fn a_killed_sender_leaves_whole_messages_and_then_the_end() {
     }
 }
 
+/// As above, with messages in parts, of which the sender holds some back, or writes the last one.
+#[test]
+fn a_killed_sender_of_long_messages_leaves_whole_ones_and_then_the_end() {
+    const LENGTH: usize = 700_001;
+    let _alone = alone();
+    let is_whole = |message: &[u8], n: u64| {
+        message.len() == LENGTH
+            && message[..8] == n.to_ne_bytes()
+            && message[8..].iter().all(|byte| *byte == n as u8)
+    };
+    for round in 0..100u64 {
+        let (here, there) = pipe_with_capacity::<Vec<u8>, Vec<u8>, Bytes>(1 << 20).unwrap();
+        let acknowledged = Slot::new();
+        let child = Child::run(|| {
+            for n in 0u64.. {
+                let mut message = vec![n as u8; LENGTH];
+                message[..8].copy_from_slice(&n.to_ne_bytes());
+                there.send_bytes(&message).unwrap();
+                acknowledged.set(n + 1);
+            }
+        });
+        drop(there);
+        let before = round % 10;
+        for n in 0..before {
+            assert!(is_whole(&here.recv().unwrap(), n), "message {n}");
+        }
+        // It has filled the ring, or is somewhere in a message.
+        (0..round * 300).for_each(|_| std::hint::spin_loop());
+        child.kill();
+        let killed = Instant::now();
+        let mut next = before;
+        loop {
+            match here.recv() {
+                Ok(message) => {
+                    assert!(is_whole(&message, next), "message {next}");
+                    next += 1;
+                }
+                Err(RecvError::Disconnected) => break,
+                Err(error) => panic!("round {round}: {error}"),
+            }
+        }
+        assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
+        let sent = acknowledged.get();
+        assert!(next == sent || next == sent + 1, "{next} received, {sent} acknowledged");
+    }
+}
+
 fn check(message: &[u8], n: u64) {
     assert_eq!(message.len(), 8 + (n * 37 % 7_000) as usize);
     assert_eq!(message[..8], n.to_ne_bytes());

@@ -11,7 +11,7 @@ use polyproc_sys::atomic::Ordering;
 use polyproc_sys::prefetch::prefetch_read;
 
 /// So much room is worth a word to a sender that is awake, at most.
-const SOME: u64 = 16 << 10;
+pub(super) const SOME: u64 = 16 << 10;
 
 /// So many lines ahead of a full one, a line is fetched: the sender is likely to be done with it, too.
 const AHEAD: u64 = 2;
