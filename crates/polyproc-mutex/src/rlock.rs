@@ -359,7 +359,7 @@ impl<'de, T: Pod> Deserialize<'de> for RLock<T> {
 
 /// The lock, held once more. The data, to look at, until it is dropped.
 ///
-/// Dropped while panicking, it poisons the lock. In a child made by `fork` it is inert.
+/// Dropped while panicking, it poisons the lock. It stays with its thread; in a child made by `fork` it is inert.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct RLockGuard<'a, T> {
     lock: &'a RLock<T>,
