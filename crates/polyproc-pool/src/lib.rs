@@ -88,7 +88,7 @@
 //!
 //! # Limits
 //!
-//! - A single argument or result is at most 1 GiB.
+//! - A single argument or result is at most 1 GiB, less 64 KiB.
 //! - Bytes do not say what they are, so types that want to be told (untagged enums, flattened structs, `serde_json::Value`) and
 //!   those that leave out fields now and then (`skip_serializing_if`) cannot be sent: that is the task's error. A variant that
 //!   serde is to skip has to be an enum's last.
