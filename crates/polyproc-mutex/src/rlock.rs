@@ -409,6 +409,21 @@ impl<'a, T> RLockGuard<'a, T> {
     /// # Errors
     ///
     /// The thread has another guard of this lock; nothing was changed.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_mutex::RLock;
+    ///
+    /// let lock = RLock::new(1)?;
+    /// let mut outer = lock.lock().unwrap();
+    /// let inner = lock.lock().unwrap();
+    /// assert!(outer.set(2).is_err()); // `inner` may be looking.
+    /// drop(inner);
+    /// outer.set(2).unwrap();
+    /// assert_eq!(*outer, 2);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn set(&mut self, value: T) -> Result<(), NestedError> {
         if self.origin.is_inherited() || self.lock.depth() != 1 {
             return Err(NestedError);
