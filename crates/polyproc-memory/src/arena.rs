@@ -2,7 +2,7 @@
 
 use crate::handover;
 use crate::layout::LINE;
-use crate::region::Region;
+use crate::region::{ARENA, Region};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
@@ -50,7 +50,7 @@ impl Arena {
     ///
     /// As [`new`](Arena::new), and `InvalidInput` for a label with a NUL character or of more than 234 bytes.
     pub fn labelled(label: &str, bytes: usize) -> io::Result<Arena> {
-        Ok(Arena { region: Region::create(&format!("arena:{label}"), LINE, bytes as u64, 0)? })
+        Ok(Arena { region: Region::create(&format!("{ARENA}{label}"), LINE, bytes as u64, 0)? })
     }
 
     /// How many bytes it has for objects, with their headers.

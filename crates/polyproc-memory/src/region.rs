@@ -19,6 +19,9 @@ const NAME_MAX: usize = 249;
 /// How every name begins.
 const PREFIX: &str = "polyproc:";
 
+/// How that of an arena with a label goes on: the only names of which a user chooses a part.
+pub(crate) const ARENA: &str = "arena:";
+
 /// Memory that processes share: an anonymous file of fixed size, mapped into this process.
 ///
 /// A handle: cloning it costs two counters, and the memory stays mapped while there is a clone, or an
@@ -40,7 +43,7 @@ impl Region {
         let name = CString::new(format!("{PREFIX}{label}"))
             .ok()
             .filter(|_| label.len() <= longest)
-            .ok_or(CreateError::Label { longest })?;
+            .ok_or(CreateError::Label { longest: longest - ARENA.len() })?;
         let capacity = capacity.checked_next_multiple_of(LINE).ok_or(CreateError::TooLarge)?;
         let end = base.checked_add(capacity).ok_or(CreateError::TooLarge)?;
         let page = u64::from(memfd::page_size());

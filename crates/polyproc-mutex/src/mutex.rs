@@ -235,8 +235,8 @@ impl<'de, T: Pod> Deserialize<'de> for Mutex<T> {
 
 /// The lock, held. Access to the data, until it is dropped.
 ///
-/// Dropped while panicking, it poisons the mutex. In a child made by `fork` it is inert: it does not unlock what the
-/// parent holds.
+/// Dropped while panicking, it poisons the mutex. It stays with its thread. In a child made by `fork` it is inert: it does not
+/// unlock what the parent holds.
 #[must_use = "the mutex is unlocked as soon as the guard is dropped"]
 pub struct MutexGuard<'a, T> {
     data: NonNull<T>,

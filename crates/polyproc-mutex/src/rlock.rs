@@ -359,7 +359,7 @@ impl<'de, T: Pod> Deserialize<'de> for RLock<T> {
 
 /// The lock, held once more. The data, to look at, until it is dropped.
 ///
-/// Dropped while panicking, it poisons the lock. In a child made by `fork` it is inert.
+/// Dropped while panicking, it poisons the lock. It stays with its thread; in a child made by `fork` it is inert.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct RLockGuard<'a, T> {
     lock: &'a RLock<T>,
@@ -409,6 +409,21 @@ impl<'a, T> RLockGuard<'a, T> {
     /// # Errors
     ///
     /// The thread has another guard of this lock; nothing was changed.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_mutex::RLock;
+    ///
+    /// let lock = RLock::new(1)?;
+    /// let mut outer = lock.lock().unwrap();
+    /// let inner = lock.lock().unwrap();
+    /// assert!(outer.set(2).is_err()); // `inner` may be looking.
+    /// drop(inner);
+    /// outer.set(2).unwrap();
+    /// assert_eq!(*outer, 2);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn set(&mut self, value: T) -> Result<(), NestedError> {
         if self.origin.is_inherited() || self.lock.depth() != 1 {
             return Err(NestedError);

@@ -22,8 +22,9 @@ const CAPACITY: [usize; 2] = [128 << 10, 1 << 20];
 
 /// Both ends of a new pipe: what one sends, the other receives, in either direction.
 ///
-/// It costs 260 KiB of shared memory and two descriptors. A direction whose sender finds no room, or sends messages in parts
-/// faster than they are received, gets more memory, up to 1 MiB, as long as there is some; [`pipe_with_capacity`] makes pipes that do not grow.
+/// It costs 260 KiB of shared memory, and two descriptors an end; while one process has both, three in all. A direction whose
+/// sender finds no room, or sends messages in parts faster than they are received, gets more memory, up to 1 MiB, as long as there
+/// is some; [`pipe_with_capacity`] makes pipes that do not grow.
 ///
 /// # Errors
 ///

@@ -8,6 +8,20 @@ use std::error::Error;
 use std::io;
 
 /// Nothing was sent; here is the message.
+///
+/// # Example
+///
+/// ```
+/// use polyproc_pipe::{SendError, simplex};
+///
+/// let (sender, receiver) = simplex::<String>()?;
+/// drop(receiver);
+/// match sender.send("hello".to_owned()) {
+///     Err(SendError::Disconnected(message)) => assert_eq!(message, "hello"), // It is back.
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[non_exhaustive]
 pub enum SendError<T> {
     /// There was no room, at once or until the deadline.

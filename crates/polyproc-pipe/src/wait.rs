@@ -31,6 +31,18 @@ use std::time::Duration;
 
 /// Something that [`wait`] waits for, where one list has several types: a connection, or a descriptor that becomes readable,
 /// such as a process's sentinel.
+///
+/// # Example
+///
+/// ```
+/// use polyproc_pipe::{Waitable, pipe, simplex, wait};
+///
+/// let (numbers, _at_numbers) = pipe::<u32, u32>()?;
+/// let (sender, words) = simplex::<String>()?;
+/// sender.send("ready".to_owned())?;
+/// assert_eq!(wait(&[Waitable::from(&numbers), Waitable::from(&words)], None)?, [1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Waitable<'a>(BorrowedFd<'a>);
 

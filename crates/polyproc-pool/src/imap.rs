@@ -162,6 +162,22 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'stati
     }
 
     /// The results with the indices of their tasks in the input.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use polyproc_pool::Pool;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # polyproc_process::init();
+    /// let pool = Pool::new(2)?;
+    /// let mut squares = [0; 4];
+    /// for (index, square) in pool.imap_unordered(|n: u64| n * n, 0..4).indexed() {
+    ///     squares[index] = square?;
+    /// }
+    /// assert_eq!(squares, [0, 1, 4, 9]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn indexed(mut self) -> impl Iterator<Item = (usize, Result<R, TaskError>)> {
         std::iter::from_fn(move || {
             self.next_by(None).map(|(index, result)| (index.unwrap_or_default(), result))

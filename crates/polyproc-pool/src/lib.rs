@@ -74,9 +74,9 @@
 //! Ratios of one run on two virtual CPUs with two workers: `benches/README.md` has more, and how they were taken.
 //!
 //! - A task there and back, hot: about 3 µs; a plain connection does it in 0.8.
-//! - A task among many: 10 to 24 ns, most of it for turning a number into bytes and back, twice, and for fresh memory.
-//!   Python's `Pool.map` takes seven to nine times as long, and some hundred times as long with chunks of one. Threads with `rayon`
-//!   share their memory and take 0.7 ns: what takes less than some hundred nanoseconds is not worth the way to another process.
+//! - A task among many: 16 to 27 ns, most of it for turning a number into bytes and back, twice, and for fresh memory.
+//!   Python's `Pool.map` takes seven to nine times as long, and three hundred times as long with chunks of one. Threads with `rayon`
+//!   share their memory and take 0.7 to 1.5 ns: what takes less than some hundred nanoseconds is not worth the way to another process.
 //! - How many tasks a worker gets at a time follows from how long they were measured to take; what it has not begun can be
 //!   taken back, so a slow task holds up no other.
 //! - Arguments or results of more than 24 KiB lie in shared memory that is used again, and are copied twice each way: into it
@@ -88,13 +88,13 @@
 //!
 //! # Limits
 //!
-//! - A single argument or result is at most 1 GiB.
+//! - A single argument or result is at most 1 GiB, less 64 KiB.
 //! - Bytes do not say what they are, so types that want to be told (untagged enums, flattened structs, `serde_json::Value`) and
 //!   those that leave out fields now and then (`skip_serializing_if`) cannot be sent: that is the task's error. A variant that
 //!   serde is to skip has to be an enum's last.
 //! - If this process is killed in [`for_each_chunk`](Pool::for_each_chunk), its workers die a moment after it, and whoever takes
 //!   the array's lock waits for that. For a worker that is stopped (`SIGSTOP`) that may be long.
-//! - A task's `task_timeout` is noticed by looking, at most a tenth of it too late.
+//! - A task's `task_timeout` is noticed by looking, at most a tenth of it, or some milliseconds, too late.
 //! - If the program ignores `SIGCHLD`, nobody knows how a worker ended.
 //! - Functions of a shared library cannot be called: `polyproc-process` has its other limits.
 

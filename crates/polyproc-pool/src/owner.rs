@@ -117,6 +117,21 @@ impl Drop for Owner {
 }
 
 /// How a pool stands.
+///
+/// # Example
+///
+/// ```
+/// # use polyproc_pool::Pool;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # polyproc_process::init();
+/// let pool = Pool::new(2)?;
+/// pool.map(|n: u64| n * n, 0..100)?;
+/// let stats = pool.stats();
+/// assert_eq!((stats.workers.len(), stats.tasks, stats.deaths), (2, 100, 0));
+/// assert_eq!(stats.workers.iter().map(|worker| worker.tasks).sum::<u64>(), 100);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {

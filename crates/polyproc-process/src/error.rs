@@ -120,6 +120,25 @@ impl Error for CodecError {
 /// Why there is no value to be had from a process, or not yet.
 ///
 /// After [`TimedOut`](JoinError::TimedOut) the process goes on, and can be joined again. All others are final.
+///
+/// # Example
+///
+/// ```
+/// use polyproc_process::{JoinError, Process};
+///
+/// fn give_up() {
+///     std::process::exit(3);
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// polyproc_process::init();
+/// match Process::spawn(give_up, ())?.join() {
+///     Err(JoinError::Exited(code)) => assert_eq!(code, 3),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum JoinError {

@@ -63,7 +63,7 @@
 //! # What it blocks, what it costs
 //!
 //! `spawn` and `join` of an empty function cost about what `posix_spawn` and `wait` of the same program cost, which is
-//! the kernel's work of loading it: some 1.2 ms each on a virtual machine with two CPUs. A child costs its parent two
+//! the kernel's work of loading it: together about a millisecond on a virtual machine with two CPUs. A child costs its parent two
 //! descriptors until it is joined and dropped, and the first child one more. `join` blocks; `try_join`, `is_alive`, the
 //! signals and [`active_children`] do not. No thread works behind the scenes, but one that sleeps in each daemon.
 //!

@@ -112,7 +112,7 @@ impl Queue<Vec<u8>, Bytes> {
     ///
     /// The message is put by [`commit`](Reservation::commit). Without it, or if this process dies before it, nothing
     /// happened. Until then nobody else can put anything: they wait, or their timeouts run out, or `try_put` says that the
-    /// queue is full.
+    /// queue is full. A thread that waited for its own place would do so for ever: it panics.
     ///
     /// # Errors
     ///
@@ -209,8 +209,8 @@ impl Drop for Held<'_> {
 
 /// A message that is one's own until it is [acknowledged](Claim::ack): see [`Queue::claim`].
 ///
-/// Dropped without that, while panicking for instance, it goes back to be delivered again. In a child made by `fork` it
-/// does nothing.
+/// Dropped without that, while panicking for instance, it goes back to be delivered again. It stays with its thread; in a
+/// child made by `fork` it does nothing.
 #[must_use = "dropped, the message is delivered again"]
 pub struct Claim<'a, T> {
     message: T,
@@ -249,7 +249,7 @@ impl<T: fmt::Debug> fmt::Debug for Claim<'_, T> {
     }
 }
 
-/// A message, where it lies: see [`Queue::get_ref`]. Dropped, it is taken.
+/// A message, where it lies: see [`Queue::get_ref`]. Dropped, it is taken. It stays with its thread.
 #[must_use = "dropped, the message is gone"]
 pub struct MessageRef<'a> {
     held: ManuallyDrop<Held<'a>>,
@@ -292,7 +292,7 @@ impl fmt::Debug for MessageRef<'_> {
     }
 }
 
-/// A place for a message, that becomes one: see [`Queue::reserve`].
+/// A place for a message, that becomes one: see [`Queue::reserve`]. It stays with its thread.
 #[must_use = "dropped, nothing is put"]
 pub struct Reservation<'a> {
     producer: ManuallyDrop<Producer<'a>>,

@@ -7,6 +7,20 @@ use std::error::Error;
 use std::io;
 
 /// Nothing was put; here is the message.
+///
+/// # Example
+///
+/// ```
+/// use polyproc_queue::{PutError, Queue};
+///
+/// let queue = Queue::<String>::bounded(1)?;
+/// queue.put("first".into()).unwrap();
+/// match queue.try_put("second".into()) {
+///     Err(PutError::Full(message)) => assert_eq!(message, "second"), // It is back.
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PutError<T> {

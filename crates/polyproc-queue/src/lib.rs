@@ -45,7 +45,8 @@
 //! | the work | [`task_done`](JoinableQueue::task_done), [`join`](JoinableQueue::join), [`unfinished`](JoinableQueue::unfinished) | | |
 //!
 //! Those that wait have a `try_` form, which does not wait for messages or room, and a `_timeout` form; `put`, `get` and
-//! `join` have an `_until` form. An error of `put` has the message, so nothing is lost.
+//! `join` have an `_until` form. An error of `put` has the message, so nothing is lost. `reserve`, and `put_bytes` of bytes that
+//! the caller keeps, are for queues of [`Bytes`].
 //!
 //! # What blocks
 //!
@@ -57,7 +58,7 @@
 //!   up its side until it goes on or dies. The `try_` forms wait for that for a millisecond at most, and then say that the
 //!   queue is full or empty.
 //! - A [`Reservation`] is a long copy: until it is committed or dropped, nobody else puts, and nobody can close. The thread
-//!   that has it must not put or close: its blocking `put` panics, because it would wait for itself.
+//!   that has it must not put or close: `close` and its blocking `put` panic, because they would wait for themselves.
 //! - `len` and the like never wait. Where nobody is at work they are exact, and say what `try_get` and `try_put` will do.
 //!
 //! # What a death does
@@ -120,11 +121,11 @@
 //!   message itself has. `put_many` and `get_many` take one lock and one wake for as many as they can.
 //! - A message takes 8 bytes beside its own, rounded up to 8; messages of plain data up to 256 bytes that are put by one
 //!   `put_many` take them once. `reserve` and `get_ref` copy nothing.
-//! - A queue has one file descriptor and one mapping. An empty one is 80 KiB of memory, and takes about 40 µs to make.
+//! - A queue has one file descriptor and one mapping. An empty one is 80 KiB of memory, and takes about 45 µs to make.
 //!
 //! # Limits
 //!
-//! - Linux, glibc, 64-bit.
+//! - Linux 5.4 and later, glibc, 64-bit.
 //! - 60 threads sleep at a time for messages, 60 for room, and 60 in `join`. More are served too, but look by
 //!   themselves every millisecond.
 //! - 32 messages are claimed at a time, in all processes. One more is [`GetError::TooManyClaims`].

@@ -74,8 +74,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
         Queue::create(KIND, at_least_one(messages)?, default_bytes(), 0)
     }
 
-    /// An empty queue that takes any number of messages, up to so many bytes. They are addresses, and become memory when
-    /// they are needed. At least 64 KiB.
+    /// An empty queue that takes any number of messages, up to so many bytes, 64 KiB at least. They are addresses, and
+    /// become memory when they are needed.
     ///
     /// # Errors
     ///
@@ -333,7 +333,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
     ///
     /// # Panics
     ///
-    /// If the calling thread holds as many locks as the kernel releases for a dead thread.
+    /// If the calling thread holds as many locks as the kernel releases for a dead thread, or has a
+    /// [`Reservation`](crate::Reservation).
     pub fn close(&self) {
         if let Err(refusal) = self.raw.close() {
             refusal.panic();

@@ -10,7 +10,7 @@ use polyproc_sys::thread;
 
 /// The lock, held to read. Shared access to the data, until it is dropped.
 ///
-/// Panicking with it poisons nothing. In a child made by `fork` it is inert: it does not end what the parent reads.
+/// Panicking with it poisons nothing. It stays with its thread; in a child made by `fork` it is inert: it does not end what the parent reads.
 #[must_use = "the read ends as soon as the guard is dropped"]
 pub struct RwLockReadGuard<'a, T> {
     data: NonNull<T>,
@@ -83,7 +83,7 @@ impl<T: fmt::Display> fmt::Display for RwLockReadGuard<'_, T> {
 
 /// The lock, held to write. Access to the data, until it is dropped.
 ///
-/// Dropped while panicking, it poisons the lock. In a child made by `fork` it is inert: it does not unlock what the
+/// Dropped while panicking, it poisons the lock. It stays with its thread; in a child made by `fork` it is inert: it does not unlock what the
 /// parent holds.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct RwLockWriteGuard<'a, T> {

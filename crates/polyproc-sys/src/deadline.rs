@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// The longest sleep of a wait that has no deadline: after it the state is looked at again.
+/// The longest sleep of most waits that have no deadline: after it the state is looked at again.
 ///
 /// No protocol depends on it. It bounds the damage of the double faults that the protocols' pages name.
 pub const BACKSTOP: Duration = Duration::from_millis(250);

@@ -79,8 +79,8 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
         decoded.map_err(RecvError::Decode)
     }
 
-    /// The messages, until the other end is gone and all are drained, or something is wrong for good: a message that
-    /// cannot be decoded is one `Err`, and the next one follows.
+    /// The messages, until the other end is gone and all are drained, or this one is closed. A message that cannot be
+    /// decoded is one `Err`, and the next one follows; any other error is the last item.
     pub fn iter(&self) -> impl Iterator<Item = Result<R, RecvError>> {
         let mut is_over = false;
         std::iter::from_fn(move || {

@@ -126,7 +126,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
         Ok(buffer.len())
     }
 
-    /// The messages, as they come, until the queue is closed and drained. Waits for each.
+    /// The messages, as they come, until the queue is closed and drained. Waits for each. An error is one item, and the
+    /// iteration goes on.
     pub fn iter(&self) -> Iter<'_, T, C> {
         Iter { queue: self }
     }

@@ -12,6 +12,10 @@ impl<T, C: Codec<T>> Queue<T, C> {
     /// # Errors
     ///
     /// Any [`PutError`] but `Full`; it has the message.
+    ///
+    /// # Panics
+    ///
+    /// If the calling thread has a [`Reservation`](crate::Reservation), for which it would wait.
     #[inline]
     pub fn put(&self, message: T) -> Result<(), PutError<T>> {
         self.put_deadline(message, Deadline::NEVER)
