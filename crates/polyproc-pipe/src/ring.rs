@@ -77,7 +77,7 @@ mod tests;
 
 pub(crate) use crate::line::Broken;
 pub(crate) use receiver::{BUFFER, Front, Receiver};
-pub(crate) use sender::Sender;
+pub(crate) use sender::{Next, Sender};
 
 use crate::copy;
 use crate::line::Line;

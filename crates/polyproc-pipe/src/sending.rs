@@ -5,7 +5,7 @@ use crate::door::SENDING;
 use crate::end::{End, SLICE};
 use crate::gate::Inside;
 use crate::pulse::Pulse;
-use crate::ring::{Broken, DESCRIPTORS_MAX, MESSAGE_MAX, Sender};
+use crate::ring::{Broken, DESCRIPTORS_MAX, MESSAGE_MAX, Next, Sender};
 use crate::socket;
 use polyproc_sys::atomic::AtomicU32;
 use polyproc_sys::deadline::Deadline;
@@ -60,11 +60,18 @@ impl End {
         if news.have_come() {
             return self.send_record(sending, bytes, deadline, quietly);
         }
-        if sending.ring.goes_on(bytes.len()) {
-            sending.ring.go_on(bytes);
-        } else if !sending.ring.is_at_line(bytes.len()) || !sending.begins_line(bytes, &self.heard) {
-            return self.send_record(sending, bytes, deadline, quietly);
-        }
+        let next = if sending.ring.goes_on(bytes.len()) {
+            sending.ring.go_on(bytes)
+        } else {
+            if !sending.ring.is_at_line(bytes.len()) {
+                return self.send_record(sending, bytes, deadline, quietly);
+            }
+            match sending.begins_line(bytes, &self.heard) {
+                Some(next) => next,
+                None => return self.send_record(sending, bytes, deadline, quietly),
+            }
+        };
+        sending.ring.goes_next(next);
         Inside::light(&sending);
         if news.have_come() {
             self.hear(&sending, quietly);
@@ -97,7 +104,8 @@ impl End {
             self.take_pulse(&mut sending)?;
         }
         if sending.ring.goes_on(bytes.len()) {
-            sending.ring.go_on(bytes);
+            let next = sending.ring.go_on(bytes);
+            sending.ring.goes_next(next);
         } else if bytes.len() <= sending.ring.most() && sending.ring.has_room(bytes.len()) {
             let is_burst = sending.pulse.is_burst();
             if sending.ring.write(bytes, 0, is_burst).is_err() {
@@ -402,24 +410,25 @@ impl End {
 impl Sending {
     /// Sends a message that begins a line as the last one did, if it does: that is one of seven in a stream of numbers.
     #[inline(never)]
-    fn begins_line(&mut self, bytes: &[u8], heard: &AtomicU32) -> bool {
+    fn begins_line(&mut self, bytes: &[u8], heard: &AtomicU32) -> Option<Next> {
         if !self.pulse.has_credit() {
             return self.begins_line_after_a_look(bytes, heard);
         }
-        if !self.ring.begins_line(bytes.len()) || self.ring.begin_line(bytes).is_err() {
-            return false;
+        if !self.ring.begins_line(bytes.len()) {
+            return None;
         }
+        let next = self.ring.begin_line(bytes).ok()?;
         // Those that will go on with it ask nobody.
-        self.pulse.spend(1 + self.ring.room_in_run());
-        true
+        self.pulse.spend(1 + self.ring.room_of(next));
+        Some(next)
     }
 
     #[inline(never)]
-    fn begins_line_after_a_look(&mut self, bytes: &[u8], heard: &AtomicU32) -> bool {
-        self.pulse.is_burst()
+    fn begins_line_after_a_look(&mut self, bytes: &[u8], heard: &AtomicU32) -> Option<Next> {
+        let goes_on = self.pulse.is_burst()
             && self.ring.begins_line(bytes.len())
             && !self.pulse.is_due(heard)
-            && self.pulse.has_credit()
-            && self.begins_line(bytes, heard)
+            && self.pulse.has_credit();
+        if goes_on { self.begins_line(bytes, heard) } else { None }
     }
 }

@@ -23,30 +23,87 @@ pub(crate) struct Sender {
     head_seen: u64,
     /// What the receiver's notice is if there is nothing new.
     notice: u64,
-    /// The length of messages for which there is room in the open run.
-    run_length: usize,
-    run: Run,
+    next: Next,
     /// The length of the last message.
     last_length: usize,
-    /// Right behind a full run, at the beginning of a line: the length of its messages, if that is a number of words.
-    line_length: usize,
     /// It found no room: more memory would help.
     wants_to_grow: bool,
 }
 
-/// An open run.
-struct Run {
-    /// Where its header is.
-    at: Spot,
-    /// Where the next message goes.
-    slot: Spot,
-    /// What it says; 0 if there is no open run.
-    header: u64,
-    /// What it will say when the run is full.
-    full: u64,
+/// Where the next message of a run goes: in the run that is open, or, at the beginning of a line, in one that it begins.
+///
+/// One word, from which all follows that a message needs: to load and store costs more than to calculate. A run that is open
+/// begins with its line, so that the place says how many messages it has, and the lowest bits say what they are like.
+#[derive(Clone, Copy)]
+pub(crate) struct Next(Spot);
+
+/// In a [`Next`]: how many words each message has.
+const WORDS: usize = 3;
+/// In a [`Next`]: messages are shorter than their words.
+const ODD: usize = 4;
+/// In a [`Next`]: how far it is from the beginning of its line.
+const OFFSET: usize = LINE as usize - 8;
+
+impl Next {
+    /// No run is open, and none follows another.
+    const NOWHERE: Next = Next(Spot::NOWHERE);
+
+    #[inline(always)]
+    fn new(spot: Spot, likeness: usize) -> Next {
+        Next(Spot(spot.0.map_addr(|address| address | likeness)))
+    }
+
+    /// What messages of this length are like, if they go into runs.
+    #[inline(always)]
+    fn likeness(length: usize) -> usize {
+        match length {
+            8 | 16 | 24 => length / 8,
+            1..8 => ODD | 1,
+            9..16 => ODD | 2,
+            17..24 => ODD | 3,
+            _ => usize::MAX,
+        }
+    }
+
+    #[inline(always)]
+    fn address(self) -> usize {
+        self.0.0.addr().get()
+    }
+
+    #[inline(always)]
+    fn offset(self) -> usize {
+        self.address() & OFFSET
+    }
+
+    /// How many words its messages have; 0 if it is nowhere.
+    #[inline(always)]
+    fn words(self) -> usize {
+        self.address() & WORDS
+    }
+
+    #[inline(always)]
+    fn is_in_run(self) -> bool {
+        self.words() != 0 && self.offset() != 0
+    }
+
+    /// How many messages the open run has, each of so many words.
+    #[inline(always)]
+    fn count(self, words: usize) -> u64 {
+        let before = self.offset() - HEADER as usize;
+        // Without a division by a number that only a constant can be known to be.
+        (match words {
+            1 => before / 8,
+            2 => before / 16,
+            _ => before / 24,
+        }) as u64
+    }
 }
 
-const NO_RUN: Run = Run { at: Spot::NOWHERE, slot: Spot::NOWHERE, header: 0, full: 0 };
+/// What the header of a run says that has so many messages of this length.
+#[inline(always)]
+fn run_header(count: u64, length: usize) -> u64 {
+    WRITTEN | RUN | (count << COUNT_SHIFT) | length as u64
+}
 
 /// What the receiver's side says, and what it said when nothing was new.
 #[derive(Clone, Copy)]
@@ -71,10 +128,8 @@ impl Sender {
             tail,
             head_seen: head,
             notice: 0,
-            run_length: NONE,
-            run: NO_RUN,
+            next: Next::NOWHERE,
             last_length: NONE,
-            line_length: NONE,
             wants_to_grow: false,
         }
     }
@@ -159,37 +214,60 @@ impl Sender {
         self.publish_record(at, at.wrapping_add(HEADER), GROWN)
     }
 
+    /// Whether the next message of this length belongs to a run that is open, or follows one at the beginning of a line.
+    #[inline(always)]
+    fn is_like_the_last(&self, length: usize) -> bool {
+        let likeness = Next::likeness(length);
+        self.next.address() & (WORDS | ODD) == likeness && (likeness & ODD == 0 || length == self.last_length)
+    }
+
     /// Whether a message of this length goes on with the open run: then there is room.
     #[inline(always)]
     pub(crate) fn goes_on(&self, length: usize) -> bool {
-        length == self.run_length
+        self.is_like_the_last(length) && self.next.offset() != 0
     }
 
     /// How many more messages the open run has room for.
     #[inline(always)]
     pub(crate) fn room_in_run(&self) -> u64 {
-        if self.run.header == 0 { 0 } else { (self.run.full - self.run.header) >> COUNT_SHIFT }
+        self.room_of(self.next)
+    }
+
+    #[inline(always)]
+    pub(crate) fn room_of(&self, next: Next) -> u64 {
+        let words = next.words();
+        if next.is_in_run() { slots(0, 8 * words as u64) - next.count(words) } else { 0 }
     }
 
     /// Sends a message with the open run, with which it [goes on](Sender::goes_on).
     #[inline(always)]
-    pub(crate) fn go_on(&mut self, bytes: &[u8]) {
+    pub(crate) fn go_on(&mut self, bytes: &[u8]) -> Next {
         debug_assert!(self.goes_on(bytes.len()));
-        let (slot, header) = (self.run.slot, self.run.header + (1 << COUNT_SHIFT));
+        let (next, likeness) = (self.next, Next::likeness(bytes.len()));
+        let words = likeness & WORDS;
+        let (offset, count) = (next.offset(), next.count(words) + 1);
+        // SAFETY: without what is in the lowest bits, it is in the line.
+        let slot = unsafe { next.0.0.byte_sub(likeness) };
+        // SAFETY: there the line begins.
+        let line = Spot(unsafe { slot.byte_sub(offset) });
         // SAFETY: the run is not full, so its next message ends in the same line.
-        unsafe { copy::to_shared(bytes, slot.0) };
-        // SAFETY: as above.
-        self.run.slot = unsafe { slot.add(padded(bytes.len() as u64)) };
-        self.run.header = header;
+        unsafe { copy::to_shared(bytes, slot) };
         // SAFETY: the run is in the ring.
-        let shared = unsafe { self.run.at.header() };
+        let shared = unsafe { line.header() };
         // Release: the message first. Pairs with the Acquire in the receiver's `front`.
-        shared.store(header, Ordering::Release);
-        if header == self.run.full {
-            self.run.header = 0;
-            self.run_length = NONE;
-            self.line_length = if matches!(bytes.len(), 8 | 16 | 24) { bytes.len() } else { NONE };
+        shared.store(run_header(count, bytes.len()), Ordering::Release);
+        let is_full = offset + 2 * 8 * words > LINE as usize;
+        if is_full {
+            Next::new(self.place.spot(self.tail), likeness)
+        } else {
+            // SAFETY: in the same line.
+            Next(unsafe { next.0.add(8 * words as u64) })
         }
+    }
+
+    #[inline(always)]
+    pub(crate) fn goes_next(&mut self, next: Next) {
+        self.next = next;
     }
 
     /// Sends a message for which there is room. In a burst, another one of this length is expected soon.
@@ -203,13 +281,13 @@ impl Sender {
         self.write_record(((descriptors as u64) << DESCRIPTORS_SHIFT) | bytes.len() as u64, bytes)
     }
 
-    /// Whether the line before is full of messages of this length, a number of words.
+    /// Whether a message of this length follows a full run at the beginning of a line.
     #[inline(always)]
     pub(crate) fn is_at_line(&self, length: usize) -> bool {
-        length == self.line_length
+        self.is_like_the_last(length) && self.next.offset() == 0
     }
 
-    /// Whether a message of this length goes on with a run like the one before it, in a line of its own.
+    /// Whether it begins a run there.
     #[inline(always)]
     pub(crate) fn begins_line(&self, length: usize) -> bool {
         self.is_at_line(length) && self.has_room_for(AHEAD * LINE)
@@ -217,14 +295,13 @@ impl Sender {
 
     /// Sends a message that [begins a line](Sender::begins_line).
     #[inline(always)]
-    pub(crate) fn begin_line(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+    pub(crate) fn begin_line(&mut self, bytes: &[u8]) -> Result<Next, Broken> {
         let (at, length) = (self.tail, bytes.len());
-        debug_assert!(self.begins_line(length) && at.is_multiple_of(LINE) && self.run.header == 0);
+        debug_assert!(self.begins_line(length) && at.is_multiple_of(LINE));
         self.line().publish(at, at.wrapping_add(LINE))?;
         prefetch_write(self.place.at(at.wrapping_add(AHEAD * LINE)).as_ptr());
-        let spot = self.place.spot(at);
         // SAFETY: in the same line.
-        let slot = unsafe { spot.add(HEADER) };
+        let slot = unsafe { self.place.spot(at).add(HEADER) };
         // Each by itself, for the compiler to know how long it is.
         match length {
             // SAFETY: so many bytes are behind the header, as above.
@@ -232,55 +309,45 @@ impl Sender {
             // SAFETY: as above.
             16 => unsafe { copy::to_shared(&bytes[..16], slot.0) },
             // SAFETY: as above.
-            _ => unsafe { copy::to_shared(&bytes[..24], slot.0) },
+            _ => unsafe { copy::to_shared(bytes, slot.0) },
         }
-        let header = WRITTEN | RUN | (1 << COUNT_SHIFT) | length as u64;
-        self.publish_header(at, at.wrapping_add(LINE), header);
-        // SAFETY: as above.
-        let slot = unsafe { slot.add(length as u64) };
-        let others = slots(0, length as u64) - 1;
-        self.run = Run { at: spot, slot, header, full: header + (others << COUNT_SHIFT) };
-        self.run_length = length;
-        self.line_length = NONE;
-        Ok(())
+        self.publish_header(at, at.wrapping_add(LINE), run_header(1, length));
+        // SAFETY: in the same line.
+        Ok(Next::new(unsafe { slot.add(padded(length as u64)) }, Next::likeness(length)))
     }
 
-    /// Begins a run, if there is room for one.
+    /// Begins a run, if there is room for one. If not at the beginning of a line, it has this message only, and the next one begins
+    /// a line.
     #[inline(never)]
     fn write_run(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         self.close_run();
-        let length = bytes.len() as u64;
-        if length == 0 || !self.has_room_for(LINE) {
+        let (at, length) = (self.tail, bytes.len() as u64);
+        if length == 0 || !self.has_room_for(LINE) || slots(at, length) == 0 {
             return self.write_record(length, bytes);
         }
-        let slots = slots(self.tail, length);
-        if slots < 2 {
-            return self.write_record(length, bytes);
-        }
-        let at = self.tail;
+        let is_line = at.is_multiple_of(LINE);
         self.place.write(at.wrapping_add(HEADER), bytes);
-        let header = WRITTEN | RUN | (1 << COUNT_SHIFT) | length;
+        let header = run_header(1, bytes.len()) | if is_line { 0 } else { CLOSED };
         self.publish_record(at, line_end(at), header)?;
-        let spot = self.place.spot(at);
-        // SAFETY: in the same line.
-        let slot = unsafe { spot.add(HEADER + padded(length)) };
-        self.run = Run { at: spot, slot, header, full: header + ((slots - 1) << COUNT_SHIFT) };
-        self.run_length = bytes.len();
+        let spot = if is_line {
+            // SAFETY: in the same line.
+            unsafe { self.place.spot(at).add(HEADER + padded(length)) }
+        } else {
+            self.place.spot(self.tail)
+        };
+        self.next = Next::new(spot, Next::likeness(bytes.len()));
         Ok(())
     }
 
     /// Says that no more comes to the open run, if there is one.
     #[inline(always)]
     pub(crate) fn close_run(&mut self) {
-        if self.run.header == 0 {
-            return;
+        let next = core::mem::replace(&mut self.next, Next::NOWHERE);
+        if next.is_in_run() {
+            let header = run_header(next.count(next.words()), self.last_length);
+            // Relaxed: who sees it knows all that the run has. What comes next is published by its own header.
+            self.place.header(self.tail.wrapping_sub(LINE)).store(header | CLOSED, Ordering::Relaxed);
         }
-        // SAFETY: the run is in the ring.
-        let header = unsafe { self.run.at.header() };
-        // Relaxed: who sees it knows all that the run has. What comes next is published by its own header.
-        header.store(self.run.header | CLOSED, Ordering::Relaxed);
-        self.run.header = 0;
-        self.run_length = NONE;
     }
 
     /// Sends the first record of a message in several: as long as there is more to come.
@@ -329,7 +396,7 @@ impl Sender {
         // For nobody but this side itself: another one that sends here is found out by it. To look at the ring for that would
         // have its line cross once more.
         self.line().publish(at, end)?;
-        self.line_length = NONE;
+        self.next = Next::NOWHERE;
         self.publish_header(at, end, header);
         Ok(())
     }
