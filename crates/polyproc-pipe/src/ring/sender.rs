@@ -48,9 +48,12 @@ impl Next {
     /// No run is open, and none follows another.
     const NOWHERE: Next = Next(Spot::NOWHERE);
 
+    /// No run is open; the next one begins a line.
+    const LINE_AHEAD: Next = Next(Spot(NonNull::<Line>::dangling().cast()));
+
     #[inline(always)]
-    fn new(spot: Spot, likeness: usize) -> Next {
-        Next(Spot(spot.0.map_addr(|address| address | likeness)))
+    fn with(self, likeness: usize) -> Next {
+        Next(Spot(self.0.0.map_addr(|address| address | likeness)))
     }
 
     /// What messages of this length are like, if they go into runs.
@@ -258,7 +261,7 @@ impl Sender {
         shared.store(run_header(count, bytes.len()), Ordering::Release);
         let is_full = offset + 2 * 8 * words > LINE as usize;
         if is_full {
-            Next::new(self.place.spot(self.tail), likeness)
+            Next::LINE_AHEAD.with(likeness)
         } else {
             // SAFETY: in the same line.
             Next(unsafe { next.0.add(8 * words as u64) })
@@ -313,7 +316,8 @@ impl Sender {
         }
         self.publish_header(at, at.wrapping_add(LINE), run_header(1, length));
         // SAFETY: in the same line.
-        Ok(Next::new(unsafe { slot.add(padded(length as u64)) }, Next::likeness(length)))
+        let next = Next(unsafe { slot.add(padded(length as u64)) });
+        Ok(next.with(Next::likeness(length)))
     }
 
     /// Begins a run, if there is room for one. If not at the beginning of a line, it has this message only, and the next one begins
@@ -329,13 +333,13 @@ impl Sender {
         self.place.write(at.wrapping_add(HEADER), bytes);
         let header = run_header(1, bytes.len()) | if is_line { 0 } else { CLOSED };
         self.publish_record(at, line_end(at), header)?;
-        let spot = if is_line {
+        let next = if is_line {
             // SAFETY: in the same line.
-            unsafe { self.place.spot(at).add(HEADER + padded(length)) }
+            Next(unsafe { self.place.spot(at).add(HEADER + padded(length)) })
         } else {
-            self.place.spot(self.tail)
+            Next::LINE_AHEAD
         };
-        self.next = Next::new(spot, Next::likeness(bytes.len()));
+        self.next = next.with(Next::likeness(bytes.len()));
         Ok(())
     }
 
