@@ -6,6 +6,7 @@ use super::{
 };
 use crate::copy;
 use crate::line::Line;
+use core::ptr::NonNull;
 use polyproc_sys::atomic::Ordering;
 use polyproc_sys::prefetch::prefetch_write;
 
