@@ -60,18 +60,17 @@ impl End {
         if news.have_come() {
             return self.send_record(sending, bytes, deadline, quietly);
         }
-        let next = if sending.ring.goes_on(bytes.len()) {
-            sending.ring.go_on(bytes)
-        } else {
-            if !sending.ring.is_at_line(bytes.len()) {
-                return self.send_record(sending, bytes, deadline, quietly);
-            }
-            match sending.begins_line(bytes, &self.heard) {
-                Some(next) => next,
+        if !sending.ring.is_in_stream(bytes.len()) {
+            return self.send_record(sending, bytes, deadline, quietly);
+        }
+        let mut next = sending.ring.next();
+        if sending.ring.is_at_line(bytes.len()) {
+            match sending.opens_line(bytes.len(), &self.heard) {
+                Some(line) => next = line,
                 None => return self.send_record(sending, bytes, deadline, quietly),
             }
-        };
-        sending.ring.goes_next(next);
+        }
+        sending.ring.go_on(next, bytes);
         Inside::light(&sending);
         if news.have_come() {
             self.hear(&sending, quietly);
@@ -104,8 +103,8 @@ impl End {
             self.take_pulse(&mut sending)?;
         }
         if sending.ring.goes_on(bytes.len()) {
-            let next = sending.ring.go_on(bytes);
-            sending.ring.goes_next(next);
+            let next = sending.ring.next();
+            sending.ring.go_on(next, bytes);
         } else if bytes.len() <= sending.ring.most() && sending.ring.has_room(bytes.len()) {
             let is_burst = sending.pulse.is_burst();
             if sending.ring.write(bytes, 0, is_burst).is_err() {
@@ -408,27 +407,20 @@ impl End {
 }
 
 impl Sending {
-    /// Sends a message that begins a line as the last one did, if it does: that is one of seven in a stream of numbers.
+    /// Opens a line for a message that begins one as the last one did: that is one of seven in a stream of numbers.
     #[inline(never)]
-    fn begins_line(&mut self, bytes: &[u8], heard: &AtomicU32) -> Option<Next> {
-        if !self.pulse.has_credit() {
-            return self.begins_line_after_a_look(bytes, heard);
-        }
-        if !self.ring.begins_line(bytes.len()) {
+    fn opens_line(&mut self, length: usize, heard: &AtomicU32) -> Option<Next> {
+        if !self.pulse.has_credit() && !self.gets_credit(heard) || !self.ring.has_room_for_line() {
             return None;
         }
-        let next = self.ring.begin_line(bytes).ok()?;
         // Those that will go on with it ask nobody.
-        self.pulse.spend(1 + self.ring.room_of(next));
-        Some(next)
+        self.pulse.spend(Sender::messages_in_line(length));
+        self.ring.open_line(length).ok()
     }
 
+    #[cold]
     #[inline(never)]
-    fn begins_line_after_a_look(&mut self, bytes: &[u8], heard: &AtomicU32) -> Option<Next> {
-        let goes_on = self.pulse.is_burst()
-            && self.ring.begins_line(bytes.len())
-            && !self.pulse.is_due(heard)
-            && self.pulse.has_credit();
-        if goes_on { self.begins_line(bytes, heard) } else { None }
+    fn gets_credit(&mut self, heard: &AtomicU32) -> bool {
+        self.pulse.is_burst() && !self.pulse.is_due(heard) && self.pulse.has_credit()
     }
 }

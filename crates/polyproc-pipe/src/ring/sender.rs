@@ -31,10 +31,10 @@ pub(crate) struct Sender {
     wants_to_grow: bool,
 }
 
-/// Where the next message of a run goes: in the run that is open, or, at the beginning of a line, in one that it begins.
+/// Where the next message of a run goes, or that it begins a line.
 ///
 /// One word, from which all follows that a message needs: to load and store costs more than to calculate. A run that is open
-/// begins with its line, so that the place says how many messages it has, and the lowest bits say what they are like.
+/// begins with its line, so that the place says how many messages it has. The lowest bits say what they are like.
 #[derive(Clone, Copy)]
 pub(crate) struct Next(Spot);
 
@@ -49,12 +49,10 @@ impl Next {
     /// No run is open, and none follows another.
     const NOWHERE: Next = Next(Spot::NOWHERE);
 
-    /// No run is open; the next one begins a line.
-    const LINE_AHEAD: Next = Next(Spot(NonNull::<Line>::dangling().cast()));
-
-    #[inline(always)]
-    fn with(self, likeness: usize) -> Next {
-        Next(Spot(self.0.0.map_addr(|address| address | likeness)))
+    /// Whatever message of this length comes, it begins a line.
+    fn at_line(length: usize) -> Next {
+        let likeness = Next::likeness(length);
+        Next(Spot(NonNull::<Line>::dangling().cast().map_addr(|address| address | Next::end(likeness) | likeness)))
     }
 
     /// What messages of this length are like, if they go into runs.
@@ -69,6 +67,12 @@ impl Next {
         }
     }
 
+    /// Where in a line a full run ends, whose messages are like this: at the end of it, or a word before.
+    #[inline(always)]
+    fn end(likeness: usize) -> usize {
+        if likeness & WORDS == 1 { 0 } else { OFFSET }
+    }
+
     #[inline(always)]
     fn address(self) -> usize {
         self.0.0.addr().get()
@@ -79,28 +83,24 @@ impl Next {
         self.address() & OFFSET
     }
 
-    /// How many words its messages have; 0 if it is nowhere.
-    #[inline(always)]
-    fn words(self) -> usize {
-        self.address() & WORDS
+    /// If a run is open: how many messages it has, and how many it has room for.
+    fn in_run(self) -> Option<(u64, u64)> {
+        let (likeness, offset) = (self.address() & (WORDS | ODD), self.offset());
+        let is_open = likeness != 0 && offset != Next::end(likeness);
+        is_open.then(|| (count(offset, likeness & WORDS), slots(0, 8 * (likeness & WORDS) as u64)))
     }
+}
 
-    #[inline(always)]
-    fn is_in_run(self) -> bool {
-        self.words() != 0 && self.offset() != 0
-    }
-
-    /// How many messages the open run has, each of so many words.
-    #[inline(always)]
-    fn count(self, words: usize) -> u64 {
-        let before = self.offset() - HEADER as usize;
-        // Without a division by a number that only a constant can be known to be.
-        (match words {
-            1 => before / 8,
-            2 => before / 16,
-            _ => before / 24,
-        }) as u64
-    }
+/// How many messages of so many words are before that place in their line.
+#[inline(always)]
+fn count(offset: usize, words: usize) -> u64 {
+    let before = offset - HEADER as usize;
+    // Each by itself: a division would take as long as all the rest.
+    (match words {
+        1 => before / 8,
+        2 => before / 16,
+        _ => before / 24,
+    }) as u64
 }
 
 /// What the header of a run says that has so many messages of this length.
@@ -218,38 +218,43 @@ impl Sender {
         self.publish_record(at, at.wrapping_add(HEADER), GROWN)
     }
 
-    /// Whether the next message of this length belongs to a run that is open, or follows one at the beginning of a line.
+    /// Whether a message of this length is like those of the run that is open, or was full.
     #[inline(always)]
-    fn is_like_the_last(&self, length: usize) -> bool {
+    pub(crate) fn is_in_stream(&self, length: usize) -> bool {
         let likeness = Next::likeness(length);
         self.next.address() & (WORDS | ODD) == likeness && (likeness & ODD == 0 || length == self.last_length)
+    }
+
+    /// Whether a message of this length, [in a stream](Sender::is_in_stream), is to begin a line.
+    #[inline(always)]
+    pub(crate) fn is_at_line(&self, length: usize) -> bool {
+        self.next.offset() == Next::end(Next::likeness(length))
     }
 
     /// Whether a message of this length goes on with the open run: then there is room.
     #[inline(always)]
     pub(crate) fn goes_on(&self, length: usize) -> bool {
-        self.is_like_the_last(length) && self.next.offset() != 0
+        self.is_in_stream(length) && !self.is_at_line(length)
     }
 
     /// How many more messages the open run has room for.
     #[inline(always)]
     pub(crate) fn room_in_run(&self) -> u64 {
-        self.room_of(self.next)
+        self.next.in_run().map_or(0, |(count, slots)| slots - count)
     }
 
+    /// Where the next message goes.
     #[inline(always)]
-    pub(crate) fn room_of(&self, next: Next) -> u64 {
-        let words = next.words();
-        if next.is_in_run() { slots(0, 8 * words as u64) - next.count(words) } else { 0 }
+    pub(crate) fn next(&self) -> Next {
+        self.next
     }
 
-    /// Sends a message with the open run, with which it [goes on](Sender::goes_on).
+    /// Sends a message [in a stream](Sender::is_in_stream) that goes there.
     #[inline(always)]
-    pub(crate) fn go_on(&mut self, bytes: &[u8]) -> Next {
-        debug_assert!(self.goes_on(bytes.len()));
-        let (next, likeness) = (self.next, Next::likeness(bytes.len()));
-        let words = likeness & WORDS;
-        let (offset, count) = (next.offset(), next.count(words) + 1);
+    pub(crate) fn go_on(&mut self, next: Next, bytes: &[u8]) {
+        let (length, likeness) = (bytes.len(), Next::likeness(bytes.len()));
+        let (offset, words) = (next.offset(), likeness & WORDS);
+        debug_assert!(offset != Next::end(likeness));
         // SAFETY: without what is in the lowest bits, it is in the line.
         let slot = unsafe { next.0.0.byte_sub(likeness) };
         // SAFETY: there the line begins.
@@ -259,19 +264,9 @@ impl Sender {
         // SAFETY: the run is in the ring.
         let shared = unsafe { line.header() };
         // Release: the message first. Pairs with the Acquire in the receiver's `front`.
-        shared.store(run_header(count, bytes.len()), Ordering::Release);
-        let is_full = offset + 2 * 8 * words > LINE as usize;
-        if is_full {
-            Next::LINE_AHEAD.with(likeness)
-        } else {
-            // SAFETY: in the same line.
-            Next(unsafe { next.0.add(8 * words as u64) })
-        }
-    }
-
-    #[inline(always)]
-    pub(crate) fn goes_next(&mut self, next: Next) {
-        self.next = next;
+        shared.store(run_header(count(offset, words) + 1, length), Ordering::Release);
+        // SAFETY: in the same line, or at its end.
+        self.next = Next(unsafe { next.0.add(8 * words as u64) });
     }
 
     /// Sends a message for which there is room. In a burst, another one of this length is expected soon.
@@ -285,40 +280,31 @@ impl Sender {
         self.write_record(((descriptors as u64) << DESCRIPTORS_SHIFT) | bytes.len() as u64, bytes)
     }
 
-    /// Whether a message of this length follows a full run at the beginning of a line.
+    /// Whether there is room for a line, and those that it is worth to fetch ahead of it.
     #[inline(always)]
-    pub(crate) fn is_at_line(&self, length: usize) -> bool {
-        self.is_like_the_last(length) && self.next.offset() == 0
+    pub(crate) fn has_room_for_line(&self) -> bool {
+        self.has_room_for(AHEAD * LINE)
     }
 
-    /// Whether it begins a run there.
+    /// How many messages of this length a line has room for.
     #[inline(always)]
-    pub(crate) fn begins_line(&self, length: usize) -> bool {
-        self.is_at_line(length) && self.has_room_for(AHEAD * LINE)
+    pub(crate) fn messages_in_line(length: usize) -> u64 {
+        slots(0, length as u64)
     }
 
-    /// Sends a message that [begins a line](Sender::begins_line).
+    /// Opens a line for which there is [room](Sender::has_room_for_line), for a message of this length that
+    /// [begins it](Sender::is_at_line), and is to be sent next. Nobody sees it before that.
     #[inline(always)]
-    pub(crate) fn begin_line(&mut self, bytes: &[u8]) -> Result<Next, Broken> {
-        let (at, length) = (self.tail, bytes.len());
-        debug_assert!(self.begins_line(length) && at.is_multiple_of(LINE));
-        self.line().publish(at, at.wrapping_add(LINE))?;
+    pub(crate) fn open_line(&mut self, length: usize) -> Result<Next, Broken> {
+        let (at, end) = (self.tail, self.tail.wrapping_add(LINE));
+        debug_assert!(self.is_at_line(length) && at.is_multiple_of(LINE));
+        self.line().publish(at, end)?;
         prefetch_write(self.place.at(at.wrapping_add(AHEAD * LINE)).as_ptr());
-        // SAFETY: in the same line.
+        self.tail = end;
+        self.place.header(end).store(0, Ordering::Relaxed);
+        // SAFETY: in the line.
         let slot = unsafe { self.place.spot(at).add(HEADER) };
-        // Each by itself, for the compiler to know how long it is.
-        match length {
-            // SAFETY: so many bytes are behind the header, as above.
-            8 => unsafe { copy::to_shared(&bytes[..8], slot.0) },
-            // SAFETY: as above.
-            16 => unsafe { copy::to_shared(&bytes[..16], slot.0) },
-            // SAFETY: as above.
-            _ => unsafe { copy::to_shared(bytes, slot.0) },
-        }
-        self.publish_header(at, at.wrapping_add(LINE), run_header(1, length));
-        // SAFETY: in the same line.
-        let next = Next(unsafe { slot.add(padded(length as u64)) });
-        Ok(next.with(Next::likeness(length)))
+        Ok(Next(Spot(slot.0.map_addr(|address| address | Next::likeness(length)))))
     }
 
     /// Begins a run, if there is room for one. If not at the beginning of a line, it has this message only, and the next one begins
@@ -334,13 +320,13 @@ impl Sender {
         self.place.write(at.wrapping_add(HEADER), bytes);
         let header = run_header(1, bytes.len()) | if is_line { 0 } else { CLOSED };
         self.publish_record(at, line_end(at), header)?;
-        let next = if is_line {
+        self.next = if is_line {
             // SAFETY: in the same line.
-            Next(unsafe { self.place.spot(at).add(HEADER + padded(length)) })
+            let slot = unsafe { self.place.spot(at).add(HEADER + padded(length)) };
+            Next(Spot(slot.0.map_addr(|address| address | Next::likeness(bytes.len()))))
         } else {
-            Next::LINE_AHEAD
+            Next::at_line(bytes.len())
         };
-        self.next = next.with(Next::likeness(bytes.len()));
         Ok(())
     }
 
@@ -348,8 +334,8 @@ impl Sender {
     #[inline(always)]
     pub(crate) fn close_run(&mut self) {
         let next = core::mem::replace(&mut self.next, Next::NOWHERE);
-        if next.is_in_run() {
-            let header = run_header(next.count(next.words()), self.last_length);
+        if let Some((count, _)) = next.in_run() {
+            let header = run_header(count, self.last_length);
             // Relaxed: who sees it knows all that the run has. What comes next is published by its own header.
             self.place.header(self.tail.wrapping_sub(LINE)).store(header | CLOSED, Ordering::Relaxed);
         }
