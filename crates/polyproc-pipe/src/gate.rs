@@ -58,6 +58,8 @@ unsafe impl<T: Send> Sync for Gate<T> {}
 pub(crate) struct Inside<'a, T> {
     gate: &'a Gate<T>,
     is_owner: bool,
+    /// The owner's.
+    token: u64,
     /// Not `Send`: the owner leaves as the thread that it is.
     thread: core::marker::PhantomData<*const ()>,
 }
@@ -90,7 +92,7 @@ impl<T> Gate<T> {
         // One who is not registered yet has no token: 0, for whom no door is open.
         let token = thread::token();
         // Relaxed: only this thread's own token means anything.
-        (self.door.load(Ordering::Relaxed) == token && self.enter_as_owner(token)).then(|| self.inside(true))
+        (self.door.load(Ordering::Relaxed) == token && self.enter_as_owner(token)).then(|| self.inside(true, token))
     }
 
     /// From now on nobody owns it: everybody takes the lock. Whoever is inside may be there still.
@@ -102,8 +104,8 @@ impl<T> Gate<T> {
     }
 
     #[inline(always)]
-    fn inside(&self, is_owner: bool) -> Inside<'_, T> {
-        Inside { gate: self, is_owner, thread: core::marker::PhantomData }
+    fn inside(&self, is_owner: bool, token: u64) -> Inside<'_, T> {
+        Inside { gate: self, is_owner, token, thread: core::marker::PhantomData }
     }
 
     #[inline(always)]
@@ -139,7 +141,7 @@ impl<T> Gate<T> {
     #[inline(never)]
     fn enter_slowly(&self, deadline: Deadline) -> Option<Inside<'_, T>> {
         self.take_lock(deadline)?;
-        let unlock = self.inside(false);
+        let unlock = self.inside(false, 0);
         if self.shared.load(Ordering::Relaxed) == 0 {
             // The lock is held: nobody else changes it.
             if self.owner.load(Ordering::Relaxed) == 0 && barrier::is_registered() {
@@ -147,7 +149,7 @@ impl<T> Gate<T> {
                 if token != CLOSED {
                     self.owner.store(token, Ordering::Release);
                     drop(unlock);
-                    return Some(self.inside(true));
+                    return Some(self.inside(true, token));
                 }
             }
             self.shared.store(1, Ordering::SeqCst);
@@ -217,8 +219,7 @@ impl<T> Drop for Inside<'_, T> {
             return; // The model has failed, and has no threads any more.
         }
         if self.is_owner {
-            // Relaxed: nobody takes away a gate whose owner is inside.
-            self.gate.leave_as_owner(self.gate.owner.load(Ordering::Relaxed));
+            self.gate.leave_as_owner(self.token);
         } else if self.gate.lock.swap(FREE, Ordering::Release) == CONTENDED {
             self.gate.lock.wake(1);
         }

@@ -56,8 +56,7 @@ impl End {
             return self.send_as_any(bytes, deadline, quietly);
         };
         // Nobody owns the gate of an end that is closed, or broken.
-        let news = sending.ring.news();
-        if news.have_come() {
+        if sending.ring.receiver().has_notice() {
             return self.send_record(sending, bytes, deadline, quietly);
         }
         if !sending.ring.is_in_stream(bytes.len()) {
@@ -72,7 +71,7 @@ impl End {
         }
         sending.ring.go_on(next, bytes);
         Inside::light(&sending);
-        if news.have_come() {
+        if sending.ring.receiver().has_notice() {
             self.hear(&sending, quietly);
         }
         Ok(())
@@ -99,7 +98,7 @@ impl End {
         quietly: bool,
     ) -> Result<(), SendRefusal> {
         // Before it is sent: what was sent may be received before the other side lets go, and is not to come back.
-        if sending.ring.hears_farewell() | sending.pulse.is_due(&self.heard) {
+        if sending.ring.receiver().hears_farewell() | sending.pulse.is_due(&self.heard) {
             self.take_pulse(&mut sending)?;
         }
         if sending.ring.goes_on(bytes.len()) {
@@ -118,7 +117,7 @@ impl End {
             return self.send_otherwise(sending, bytes, &[], deadline);
         }
         Inside::light(&sending);
-        if sending.ring.news().have_come() {
+        if sending.ring.receiver().has_notice() {
             self.hear(&sending, quietly);
         }
         Ok(())

@@ -22,8 +22,6 @@ pub(crate) struct Sender {
     /// Where the next record begins, and zero is until then.
     tail: u64,
     head_seen: u64,
-    /// What the receiver's notice is if there is nothing new.
-    notice: u64,
     next: Next,
     /// The length of the last message.
     last_length: usize,
@@ -109,29 +107,12 @@ fn run_header(count: u64, length: usize) -> u64 {
     WRITTEN | RUN | (count << COUNT_SHIFT) | length as u64
 }
 
-/// What the receiver's side says, and what it said when nothing was new.
-#[derive(Clone, Copy)]
-pub(crate) struct News {
-    place: Place,
-    usual: u64,
-}
-
-impl News {
-    /// Whether the receiver sleeps, or a process has let go of the other end, since the last time. After something was sent, a
-    /// barrier is between.
-    #[inline(always)]
-    pub(crate) fn have_come(&self) -> bool {
-        self.place.control().receiver.notice() != self.usual
-    }
-}
-
 impl Sender {
     pub(crate) fn new(place: Place, tail: u64, head: u64) -> Sender {
         Sender {
             place,
             tail,
             head_seen: head,
-            notice: 0,
             next: Next::NOWHERE,
             last_length: NONE,
             wants_to_grow: false,
@@ -400,16 +381,10 @@ impl Sender {
         self.place.header(at).store(WRITTEN | header, Ordering::Release);
     }
 
-    /// What there is to hear before and after something is sent.
+    /// What the receiver says. If it has a notice, it sleeps, or a process has let go of its end.
     #[inline(always)]
-    pub(crate) fn news(&self) -> News {
-        News { place: self.place, usual: self.notice }
-    }
-
-    /// Whether a process has let go of the other end since the last time.
-    pub(crate) fn hears_farewell(&mut self) -> bool {
-        let farewells = self.place.control().receiver.farewells();
-        core::mem::replace(&mut self.notice, farewells) != farewells
+    pub(crate) fn receiver(&self) -> &Line {
+        &self.place.control().receiver
     }
 
     /// Whether the receiver sleeps and has to hear the bell. It is told once.
