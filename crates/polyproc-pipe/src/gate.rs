@@ -27,6 +27,7 @@
 
 use crate::barrier;
 use core::cell::UnsafeCell;
+use core::num::NonZeroU64;
 use core::ops::{Deref, DerefMut};
 use polyproc_sys::atomic::{AtomicU64, Ordering};
 use polyproc_sys::deadline::Deadline;
@@ -57,9 +58,8 @@ unsafe impl<T: Send> Sync for Gate<T> {}
 /// Access to the value, until it is dropped.
 pub(crate) struct Inside<'a, T> {
     gate: &'a Gate<T>,
-    is_owner: bool,
-    /// The owner's.
-    token: u64,
+    /// The owner's token, if that is who is inside. Two words are passed on in registers, and three are not.
+    owner: Option<NonZeroU64>,
     /// Not `Send`: the owner leaves as the thread that it is.
     thread: core::marker::PhantomData<*const ()>,
 }
@@ -92,7 +92,10 @@ impl<T> Gate<T> {
         // One who is not registered yet has no token: 0, for whom no door is open.
         let token = thread::token();
         // Relaxed: only this thread's own token means anything.
-        (self.door.load(Ordering::Relaxed) == token && self.enter_as_owner(token)).then(|| self.inside(true, token))
+        (self.door.load(Ordering::Relaxed) == token && self.enter_as_owner(token)).then(|| {
+            // SAFETY: no door is open for 0.
+            self.inside(Some(unsafe { NonZeroU64::new_unchecked(token) }))
+        })
     }
 
     /// From now on nobody owns it: everybody takes the lock. Whoever is inside may be there still.
@@ -104,8 +107,8 @@ impl<T> Gate<T> {
     }
 
     #[inline(always)]
-    fn inside(&self, is_owner: bool, token: u64) -> Inside<'_, T> {
-        Inside { gate: self, is_owner, token, thread: core::marker::PhantomData }
+    fn inside(&self, owner: Option<NonZeroU64>) -> Inside<'_, T> {
+        Inside { gate: self, owner, thread: core::marker::PhantomData }
     }
 
     #[inline(always)]
@@ -141,7 +144,7 @@ impl<T> Gate<T> {
     #[inline(never)]
     fn enter_slowly(&self, deadline: Deadline) -> Option<Inside<'_, T>> {
         self.take_lock(deadline)?;
-        let unlock = self.inside(false, 0);
+        let unlock = self.inside(None);
         if self.shared.load(Ordering::Relaxed) == 0 {
             // The lock is held: nobody else changes it.
             if self.owner.load(Ordering::Relaxed) == 0 && barrier::is_registered() {
@@ -149,7 +152,7 @@ impl<T> Gate<T> {
                 if token != CLOSED {
                     self.owner.store(token, Ordering::Release);
                     drop(unlock);
-                    return Some(self.inside(true, token));
+                    return Some(self.inside(NonZeroU64::new(token)));
                 }
             }
             self.shared.store(1, Ordering::SeqCst);
@@ -204,7 +207,7 @@ impl<T> Inside<'_, T> {
     #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
     #[inline(always)]
     pub(crate) fn light(inside: &Inside<'_, T>) {
-        if inside.is_owner {
+        if inside.owner.is_some() {
             barrier::light_here();
         } else {
             barrier::light();
@@ -218,8 +221,8 @@ impl<T> Drop for Inside<'_, T> {
         if cfg!(polyproc_loom) && std::thread::panicking() {
             return; // The model has failed, and has no threads any more.
         }
-        if self.is_owner {
-            self.gate.leave_as_owner(self.token);
+        if let Some(token) = self.owner {
+            self.gate.leave_as_owner(token.get());
         } else if self.gate.lock.swap(FREE, Ordering::Release) == CONTENDED {
             self.gate.lock.wake(1);
         }
