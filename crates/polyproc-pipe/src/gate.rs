@@ -92,10 +92,12 @@ impl<T> Gate<T> {
         // One who is not registered yet has no token: 0, for whom no door is open.
         let token = thread::token();
         // Relaxed: only this thread's own token means anything.
-        (self.door.load(Ordering::Relaxed) == token && self.enter_as_owner(token)).then(|| {
-            // SAFETY: no door is open for 0.
-            self.inside(Some(unsafe { NonZeroU64::new_unchecked(token) }))
-        })
+        if self.door.load(Ordering::Relaxed) != token || !self.enter_as_owner(token) {
+            return None;
+        }
+        // SAFETY: no door is open for 0.
+        unsafe { core::hint::assert_unchecked(token != 0) };
+        Some(self.inside(NonZeroU64::new(token)))
     }
 
     /// From now on nobody owns it: everybody takes the lock. Whoever is inside may be there still.
