@@ -27,7 +27,6 @@
 
 use crate::barrier;
 use core::cell::UnsafeCell;
-use core::num::NonZeroU64;
 use core::ops::{Deref, DerefMut};
 use polyproc_sys::atomic::{AtomicU64, Ordering};
 use polyproc_sys::deadline::Deadline;
@@ -58,9 +57,16 @@ unsafe impl<T: Send> Sync for Gate<T> {}
 /// Access to the value, until it is dropped.
 pub(crate) struct Inside<'a, T> {
     gate: &'a Gate<T>,
-    /// The owner's token, if that is who is inside. Two words are passed on in registers, and three are not.
-    owner: Option<NonZeroU64>,
+    is_owner: bool,
     /// Not `Send`: the owner leaves as the thread that it is.
+    thread: core::marker::PhantomData<*const ()>,
+}
+
+/// Access of the thread that the gate belongs to, which knows that. Two words, like [`Inside`]: so much is passed on in registers.
+pub(crate) struct Owned<'a, T> {
+    gate: &'a Gate<T>,
+    token: u64,
+    /// As above.
     thread: core::marker::PhantomData<*const ()>,
 }
 
@@ -80,7 +86,7 @@ impl<T> Gate<T> {
     #[inline(always)]
     pub(crate) fn enter(&self, deadline: Deadline) -> Option<Inside<'_, T>> {
         match self.enter_owned() {
-            Some(inside) => Some(inside),
+            Some(owned) => Some(owned.into()),
             None => self.enter_slowly(deadline),
         }
     }
@@ -88,16 +94,12 @@ impl<T> Gate<T> {
     /// As the thread that it belongs to, at once; `None` for all others, and if it is inside already: in a signal handler, or
     /// a codec that uses its own connection.
     #[inline(always)]
-    pub(crate) fn enter_owned(&self) -> Option<Inside<'_, T>> {
+    pub(crate) fn enter_owned(&self) -> Option<Owned<'_, T>> {
         // One who is not registered yet has no token: 0, for whom no door is open.
         let token = thread::token();
         // Relaxed: only this thread's own token means anything.
-        if self.door.load(Ordering::Relaxed) != token || !self.enter_as_owner(token) {
-            return None;
-        }
-        // SAFETY: no door is open for 0.
-        unsafe { core::hint::assert_unchecked(token != 0) };
-        Some(self.inside(NonZeroU64::new(token)))
+        let is_inside = self.door.load(Ordering::Relaxed) == token && self.enter_as_owner(token);
+        is_inside.then_some(Owned { gate: self, token, thread: core::marker::PhantomData })
     }
 
     /// From now on nobody owns it: everybody takes the lock. Whoever is inside may be there still.
@@ -109,8 +111,8 @@ impl<T> Gate<T> {
     }
 
     #[inline(always)]
-    fn inside(&self, owner: Option<NonZeroU64>) -> Inside<'_, T> {
-        Inside { gate: self, owner, thread: core::marker::PhantomData }
+    fn inside(&self, is_owner: bool) -> Inside<'_, T> {
+        Inside { gate: self, is_owner, thread: core::marker::PhantomData }
     }
 
     #[inline(always)]
@@ -146,7 +148,7 @@ impl<T> Gate<T> {
     #[inline(never)]
     fn enter_slowly(&self, deadline: Deadline) -> Option<Inside<'_, T>> {
         self.take_lock(deadline)?;
-        let unlock = self.inside(None);
+        let unlock = self.inside(false);
         if self.shared.load(Ordering::Relaxed) == 0 {
             // The lock is held: nobody else changes it.
             if self.owner.load(Ordering::Relaxed) == 0 && barrier::is_registered() {
@@ -154,7 +156,7 @@ impl<T> Gate<T> {
                 if token != CLOSED {
                     self.owner.store(token, Ordering::Release);
                     drop(unlock);
-                    return Some(self.inside(NonZeroU64::new(token)));
+                    return Some(self.inside(true));
                 }
             }
             self.shared.store(1, Ordering::SeqCst);
@@ -209,7 +211,7 @@ impl<T> Inside<'_, T> {
     #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
     #[inline(always)]
     pub(crate) fn light(inside: &Inside<'_, T>) {
-        if inside.owner.is_some() {
+        if inside.is_owner {
             barrier::light_here();
         } else {
             barrier::light();
@@ -223,11 +225,47 @@ impl<T> Drop for Inside<'_, T> {
         if cfg!(polyproc_loom) && std::thread::panicking() {
             return; // The model has failed, and has no threads any more.
         }
-        if let Some(token) = self.owner {
-            self.gate.leave_as_owner(token.get());
+        if self.is_owner {
+            // Relaxed: nobody takes away a gate whose owner is inside.
+            self.gate.leave_as_owner(self.gate.owner.load(Ordering::Relaxed));
         } else if self.gate.lock.swap(FREE, Ordering::Release) == CONTENDED {
             self.gate.lock.wake(1);
         }
+    }
+}
+
+impl<T> Drop for Owned<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if cfg!(polyproc_loom) && std::thread::panicking() {
+            return; // As above.
+        }
+        self.gate.leave_as_owner(self.token);
+    }
+}
+
+impl<'a, T> From<Owned<'a, T>> for Inside<'a, T> {
+    #[inline(always)]
+    fn from(owned: Owned<'a, T>) -> Inside<'a, T> {
+        core::mem::ManuallyDrop::new(owned).gate.inside(true)
+    }
+}
+
+impl<T> Deref for Owned<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: no other thread is inside.
+        unsafe { &*self.gate.value.get() }
+    }
+}
+
+impl<T> DerefMut for Owned<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: no other thread is inside, and this one only once.
+        unsafe { &mut *self.gate.value.get() }
     }
 }
 

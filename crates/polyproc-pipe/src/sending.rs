@@ -56,21 +56,18 @@ impl End {
             return self.send_as_any(bytes, deadline, quietly);
         };
         // Nobody owns the gate of an end that is closed, or broken.
-        if sending.ring.receiver().has_notice() {
-            return self.send_record(sending, bytes, deadline, quietly);
-        }
-        if !sending.ring.is_in_stream(bytes.len()) {
-            return self.send_record(sending, bytes, deadline, quietly);
+        if sending.ring.receiver().has_notice() || !sending.ring.is_in_stream(bytes.len()) {
+            return self.send_record(sending.into(), bytes, deadline, quietly);
         }
         let mut next = sending.ring.next();
         if sending.ring.is_at_line(bytes.len()) {
             match sending.opens_line(bytes.len(), &self.heard) {
                 Some(line) => next = line,
-                None => return self.send_record(sending, bytes, deadline, quietly),
+                None => return self.send_record(sending.into(), bytes, deadline, quietly),
             }
         }
         sending.ring.go_on(next, bytes);
-        Inside::light(&sending);
+        barrier::light_here();
         if sending.ring.receiver().has_notice() {
             self.hear(&sending, quietly);
         }
