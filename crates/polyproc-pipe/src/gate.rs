@@ -99,7 +99,7 @@ impl<T> Gate<T> {
         let token = thread::token();
         // Relaxed: only this thread's own token means anything.
         let is_inside = self.door.load(Ordering::Relaxed) == token && self.enter_as_owner(token);
-        is_inside.then_some(Owned { gate: self, token, thread: core::marker::PhantomData })
+        is_inside.then(|| Owned { gate: self, token, thread: core::marker::PhantomData })
     }
 
     /// From now on nobody owns it: everybody takes the lock. Whoever is inside may be there still.

@@ -56,7 +56,8 @@ impl End {
             return self.send_as_any(bytes, deadline, quietly);
         };
         // Nobody owns the gate of an end that is closed, or broken.
-        if sending.ring.receiver().has_notice() || !sending.ring.is_in_stream(bytes.len()) {
+        let receiver = sending.ring.receiver();
+        if receiver.has_notice() || !sending.ring.is_in_stream(bytes.len()) {
             return self.send_record(sending.into(), bytes, deadline, quietly);
         }
         let mut next = sending.ring.next();
@@ -68,7 +69,7 @@ impl End {
         }
         sending.ring.go_on(next, bytes);
         barrier::light_here();
-        if sending.ring.receiver().has_notice() {
+        if receiver.has_notice() {
             self.hear(&sending, quietly);
         }
         Ok(())

@@ -107,6 +107,26 @@ fn run_header(count: u64, length: usize) -> u64 {
     WRITTEN | RUN | (count << COUNT_SHIFT) | length as u64
 }
 
+/// The other side, as far as the sender listens to it.
+#[derive(Clone, Copy)]
+pub(crate) struct Receiver {
+    place: Place,
+}
+
+impl Receiver {
+    /// Whether it sleeps, or a process has let go of its end. After something was sent, a barrier is between.
+    #[inline(always)]
+    pub(crate) fn has_notice(&self) -> bool {
+        self.place.control().receiver.has_notice()
+    }
+
+    /// Whether a process has let go of its end. It is told once.
+    #[inline(always)]
+    pub(crate) fn hears_farewell(&self) -> bool {
+        self.place.control().receiver.hears_farewell()
+    }
+}
+
 impl Sender {
     pub(crate) fn new(place: Place, tail: u64, head: u64) -> Sender {
         Sender {
@@ -381,10 +401,10 @@ impl Sender {
         self.place.header(at).store(WRITTEN | header, Ordering::Release);
     }
 
-    /// What the receiver says. If it has a notice, it sleeps, or a process has let go of its end.
+    /// The receiver, to listen to before and after something is sent.
     #[inline(always)]
-    pub(crate) fn receiver(&self) -> &Line {
-        &self.place.control().receiver
+    pub(crate) fn receiver(&self) -> Receiver {
+        Receiver { place: self.place }
     }
 
     /// Whether the receiver sleeps and has to hear the bell. It is told once.
