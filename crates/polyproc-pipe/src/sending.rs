@@ -5,7 +5,7 @@ use crate::door::SENDING;
 use crate::end::{End, SLICE};
 use crate::gate::Inside;
 use crate::pulse::Pulse;
-use crate::ring::{Broken, DESCRIPTORS_MAX, MESSAGE_MAX, Next, Sender};
+use crate::ring::{Broken, DESCRIPTORS_MAX, MESSAGE_MAX, Next, RUN_MOST, Sender};
 use crate::socket;
 use polyproc_sys::atomic::AtomicU32;
 use polyproc_sys::deadline::Deadline;
@@ -53,18 +53,24 @@ impl End {
     #[inline(always)]
     pub(crate) fn send(&self, bytes: &[u8], deadline: Deadline, quietly: bool) -> Result<(), SendRefusal> {
         let Some(mut sending) = self.sending.enter_owned() else {
-            return self.send_as_any(bytes, deadline, quietly);
+            return set_aside(bytes, |bytes| self.send_as_any(bytes, deadline, quietly));
         };
         // Nobody owns the gate of an end that is closed, or broken.
         let receiver = sending.ring.receiver();
-        if receiver.has_notice() || !sending.ring.is_in_stream(bytes.len()) {
-            return self.send_record(sending.into(), bytes, deadline, quietly);
+        if receiver.has_notice() {
+            return set_aside(bytes, |bytes| self.send_record(sending.into(), bytes, deadline, quietly));
         }
         let mut next = sending.ring.next();
-        if sending.ring.is_at_line(bytes.len()) {
-            match sending.opens_line(bytes.len(), &self.heard) {
+        if !sending.ring.goes_on(bytes.len()) {
+            let line = if sending.ring.is_at_line(bytes.len()) {
+                let likeness = Next::likeness(bytes.len());
+                sending.opens_line(likeness, Sender::messages_in_line(likeness), &self.heard)
+            } else {
+                None
+            };
+            match line {
                 Some(line) => next = line,
-                None => return self.send_record(sending.into(), bytes, deadline, quietly),
+                None => return set_aside(bytes, |bytes| self.send_record(sending.into(), bytes, deadline, quietly)),
             }
         }
         sending.ring.go_on(next, bytes);
@@ -403,16 +409,27 @@ impl End {
     }
 }
 
+/// Calls `send` with the bytes, if they are few with a copy of them: where it is not called, those need not be in memory.
+#[inline(always)]
+fn set_aside<T>(bytes: &[u8], send: impl FnOnce(&[u8]) -> T) -> T {
+    if bytes.len() > RUN_MOST {
+        return send(bytes);
+    }
+    let mut copy = [0; RUN_MOST];
+    copy[..bytes.len()].copy_from_slice(bytes);
+    send(&copy[..bytes.len()])
+}
+
 impl Sending {
     /// Opens a line for a message that begins one as the last one did: that is one of seven in a stream of numbers.
     #[inline(never)]
-    fn opens_line(&mut self, length: usize, heard: &AtomicU32) -> Option<Next> {
+    fn opens_line(&mut self, likeness: usize, messages: u64, heard: &AtomicU32) -> Option<Next> {
         if !self.pulse.has_credit() && !self.gets_credit(heard) || !self.ring.has_room_for_line() {
             return None;
         }
         // Those that will go on with it ask nobody.
-        self.pulse.spend(Sender::messages_in_line(length));
-        self.ring.open_line(length).ok()
+        self.pulse.spend(messages);
+        self.ring.open_line(likeness).ok()
     }
 
     #[cold]

@@ -55,7 +55,7 @@ impl Next {
 
     /// What messages of this length are like, if they go into runs.
     #[inline(always)]
-    fn likeness(length: usize) -> usize {
+    pub(crate) fn likeness(length: usize) -> usize {
         match length {
             8 | 16 | 24 => length / 8,
             1..8 => ODD | 1,
@@ -69,6 +69,17 @@ impl Next {
     #[inline(always)]
     fn end(likeness: usize) -> usize {
         if likeness & WORDS == 1 { 0 } else { OFFSET }
+    }
+
+    /// What addresses have in their lowest bits, as a set, at which messages of this length go on with a run.
+    #[inline(always)]
+    fn places(length: usize) -> u64 {
+        let words = length.div_ceil(8);
+        if !matches!(words, 1..=WORDS) {
+            return 0;
+        }
+        let offsets = [0x0101_0101_0101_0100, 1 << 8 | 1 << 24 | 1 << 40, 1 << 8 | 1 << 32][words - 1];
+        offsets << Next::likeness(length)
     }
 
     #[inline(always)]
@@ -219,23 +230,22 @@ impl Sender {
         self.publish_record(at, at.wrapping_add(HEADER), GROWN)
     }
 
-    /// Whether a message of this length is like those of the run that is open, or was full.
-    #[inline(always)]
-    pub(crate) fn is_in_stream(&self, length: usize) -> bool {
-        let likeness = Next::likeness(length);
-        self.next.address() & (WORDS | ODD) == likeness && (likeness & ODD == 0 || length == self.last_length)
-    }
-
-    /// Whether a message of this length, [in a stream](Sender::is_in_stream), is to begin a line.
-    #[inline(always)]
-    pub(crate) fn is_at_line(&self, length: usize) -> bool {
-        self.next.offset() == Next::end(Next::likeness(length))
-    }
-
     /// Whether a message of this length goes on with the open run: then there is room.
     #[inline(always)]
     pub(crate) fn goes_on(&self, length: usize) -> bool {
-        self.is_in_stream(length) && !self.is_at_line(length)
+        Next::places(length) >> (self.next.address() % LINE as usize) & 1 != 0 && self.is_usual(length)
+    }
+
+    /// Whether a message of this length goes on with a full run, at the beginning of a line.
+    #[inline(always)]
+    pub(crate) fn is_at_line(&self, length: usize) -> bool {
+        let likeness = Next::likeness(length);
+        self.next.address() % LINE as usize == Next::end(likeness) | likeness && self.is_usual(length)
+    }
+
+    #[inline(always)]
+    fn is_usual(&self, length: usize) -> bool {
+        length.is_multiple_of(8) || length == self.last_length
     }
 
     /// How many more messages the open run has room for.
@@ -250,7 +260,7 @@ impl Sender {
         self.next
     }
 
-    /// Sends a message [in a stream](Sender::is_in_stream) that goes there.
+    /// Sends a message with the open run, with which it [goes on](Sender::goes_on) there.
     #[inline(always)]
     pub(crate) fn go_on(&mut self, next: Next, bytes: &[u8]) {
         let (length, likeness) = (bytes.len(), Next::likeness(bytes.len()));
@@ -289,23 +299,23 @@ impl Sender {
 
     /// How many messages of this length a line has room for.
     #[inline(always)]
-    pub(crate) fn messages_in_line(length: usize) -> u64 {
-        slots(0, length as u64)
+    pub(crate) fn messages_in_line(likeness: usize) -> u64 {
+        slots(0, 8 * (likeness & WORDS) as u64)
     }
 
     /// Opens a line for which there is [room](Sender::has_room_for_line), for a message of this length that
     /// [begins it](Sender::is_at_line), and is to be sent next. Nobody sees it before that.
     #[inline(always)]
-    pub(crate) fn open_line(&mut self, length: usize) -> Result<Next, Broken> {
+    pub(crate) fn open_line(&mut self, likeness: usize) -> Result<Next, Broken> {
         let (at, end) = (self.tail, self.tail.wrapping_add(LINE));
-        debug_assert!(self.is_at_line(length) && at.is_multiple_of(LINE));
+        debug_assert!(at.is_multiple_of(LINE));
         self.line().publish(at, end)?;
         prefetch_write(self.place.at(at.wrapping_add(AHEAD * LINE)).as_ptr());
         self.tail = end;
         self.place.header(end).store(0, Ordering::Relaxed);
         // SAFETY: in the line.
         let slot = unsafe { self.place.spot(at).add(HEADER) };
-        Ok(Next(Spot(slot.0.map_addr(|address| address | Next::likeness(length)))))
+        Ok(Next(Spot(slot.0.map_addr(|address| address | likeness))))
     }
 
     /// Begins a run, if there is room for one. If not at the beginning of a line, it has this message only, and the next one begins
