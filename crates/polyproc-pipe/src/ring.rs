@@ -71,13 +71,15 @@
 //! receiver polls.
 
 mod receiver;
+mod run;
 mod sender;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use crate::line::Broken;
 pub(crate) use receiver::{BUFFER, Front, Receiver};
-pub(crate) use sender::{Next, Sender};
+pub(crate) use run::Kind;
+pub(crate) use sender::Sender;
 
 use crate::copy;
 use crate::line::Line;

@@ -5,7 +5,7 @@ use crate::door::SENDING;
 use crate::end::{End, SLICE};
 use crate::gate::Inside;
 use crate::pulse::Pulse;
-use crate::ring::{Broken, DESCRIPTORS_MAX, MESSAGE_MAX, Next, RUN_MOST, Sender};
+use crate::ring::{Broken, DESCRIPTORS_MAX, Kind, MESSAGE_MAX, RUN_MOST, Sender};
 use crate::socket;
 use polyproc_sys::atomic::AtomicU32;
 use polyproc_sys::deadline::Deadline;
@@ -60,20 +60,13 @@ impl End {
         if receiver.has_notice() {
             return set_aside(bytes, |bytes| self.send_record(sending.into(), bytes, deadline, quietly));
         }
-        let mut next = sending.ring.next();
-        if !sending.ring.goes_on(bytes.len()) {
-            let line = if sending.ring.is_at_line(bytes.len()) {
-                let likeness = Next::likeness(bytes.len());
-                sending.opens_line(likeness, Sender::messages_in_line(likeness), &self.heard)
-            } else {
-                None
-            };
-            match line {
-                Some(line) => next = line,
-                None => return set_aside(bytes, |bytes| self.send_record(sending.into(), bytes, deadline, quietly)),
-            }
+        if !sending.ring.goes_on(bytes.len())
+            && !(sending.ring.is_at_line(bytes.len())
+                && sending.opens_line(Kind::of(bytes.len()), &self.heard))
+        {
+            return set_aside(bytes, |bytes| self.send_record(sending.into(), bytes, deadline, quietly));
         }
-        sending.ring.go_on(next, bytes);
+        sending.ring.go_on(bytes);
         barrier::light_here();
         if receiver.has_notice() {
             self.hear(&sending, quietly);
@@ -106,8 +99,7 @@ impl End {
             self.take_pulse(&mut sending)?;
         }
         if sending.ring.goes_on(bytes.len()) {
-            let next = sending.ring.next();
-            sending.ring.go_on(next, bytes);
+            sending.ring.go_on(bytes);
         } else if bytes.len() <= sending.ring.most() && sending.ring.has_room(bytes.len()) {
             let is_burst = sending.pulse.is_burst();
             if sending.ring.write(bytes, 0, is_burst).is_err() {
@@ -423,13 +415,13 @@ fn set_aside<T>(bytes: &[u8], send: impl FnOnce(&[u8]) -> T) -> T {
 impl Sending {
     /// Opens a line for a message that begins one as the last one did: that is one of seven in a stream of numbers.
     #[inline(never)]
-    fn opens_line(&mut self, likeness: usize, messages: u64, heard: &AtomicU32) -> Option<Next> {
+    fn opens_line(&mut self, kind: Kind, heard: &AtomicU32) -> bool {
         if !self.pulse.has_credit() && !self.gets_credit(heard) || !self.ring.has_room_for_line() {
-            return None;
+            return false;
         }
         // Those that will go on with it ask nobody.
-        self.pulse.spend(messages);
-        self.ring.open_line(likeness).ok()
+        self.pulse.spend(kind.most());
+        self.ring.open_line(kind).is_ok()
     }
 
     #[cold]

@@ -1,12 +1,12 @@
 //! The sender's side of a [ring](super).
 
+use super::run::{Kind, Next, run_header};
 use super::{
-    ABORT, Broken, CLOSED, COUNT_SHIFT, DESCRIPTORS_SHIFT, FINAL, GROWN, HEADER, LINE, MORE, Place, RUN,
-    RUN_MOST, Spot, WRITTEN, line_end, padded, slots,
+    ABORT, Broken, CLOSED, DESCRIPTORS_SHIFT, FINAL, GROWN, HEADER, LINE, MORE, Place, RUN_MOST, WRITTEN,
+    line_end, padded, slots,
 };
 use crate::copy;
 use crate::line::Line;
-use core::ptr::NonNull;
 use polyproc_sys::atomic::Ordering;
 use polyproc_sys::prefetch::prefetch_write;
 
@@ -27,95 +27,6 @@ pub(crate) struct Sender {
     last_length: usize,
     /// It found no room: more memory would help.
     wants_to_grow: bool,
-}
-
-/// Where the next message of a run goes, or that it begins a line.
-///
-/// One word, from which all follows that a message needs: to load and store costs more than to calculate. A run that is open
-/// begins with its line, so that the place says how many messages it has. The lowest bits say what they are like.
-#[derive(Clone, Copy)]
-pub(crate) struct Next(Spot);
-
-/// In a [`Next`]: how many words each message has.
-const WORDS: usize = 3;
-/// In a [`Next`]: messages are shorter than their words.
-const ODD: usize = 4;
-/// In a [`Next`]: how far it is from the beginning of its line.
-const OFFSET: usize = LINE as usize - 8;
-
-impl Next {
-    /// No run is open, and none follows another.
-    const NOWHERE: Next = Next(Spot::NOWHERE);
-
-    /// Whatever message of this length comes, it begins a line.
-    fn at_line(length: usize) -> Next {
-        let likeness = Next::likeness(length);
-        Next(Spot(NonNull::<Line>::dangling().cast().map_addr(|address| address | Next::end(likeness) | likeness)))
-    }
-
-    /// What messages of this length are like, if they go into runs.
-    #[inline(always)]
-    pub(crate) fn likeness(length: usize) -> usize {
-        match length {
-            8 | 16 | 24 => length / 8,
-            1..8 => ODD | 1,
-            9..16 => ODD | 2,
-            17..24 => ODD | 3,
-            _ => usize::MAX,
-        }
-    }
-
-    /// Where in a line a full run ends, whose messages are like this: at the end of it, or a word before.
-    #[inline(always)]
-    fn end(likeness: usize) -> usize {
-        if likeness & WORDS == 1 { 0 } else { OFFSET }
-    }
-
-    /// What addresses have in their lowest bits, as a set, at which messages of this length go on with a run.
-    #[inline(always)]
-    fn places(length: usize) -> u64 {
-        let words = length.div_ceil(8);
-        if !matches!(words, 1..=WORDS) {
-            return 0;
-        }
-        let offsets = [0x0101_0101_0101_0100, 1 << 8 | 1 << 24 | 1 << 40, 1 << 8 | 1 << 32][words - 1];
-        offsets << Next::likeness(length)
-    }
-
-    #[inline(always)]
-    fn address(self) -> usize {
-        self.0.0.addr().get()
-    }
-
-    #[inline(always)]
-    fn offset(self) -> usize {
-        self.address() & OFFSET
-    }
-
-    /// If a run is open: how many messages it has, and how many it has room for.
-    fn in_run(self) -> Option<(u64, u64)> {
-        let (likeness, offset) = (self.address() & (WORDS | ODD), self.offset());
-        let is_open = likeness != 0 && offset != Next::end(likeness);
-        is_open.then(|| (count(offset, likeness & WORDS), slots(0, 8 * (likeness & WORDS) as u64)))
-    }
-}
-
-/// How many messages of so many words are before that place in their line.
-#[inline(always)]
-fn count(offset: usize, words: usize) -> u64 {
-    let before = offset - HEADER as usize;
-    // Each by itself: a division would take as long as all the rest.
-    (match words {
-        1 => before / 8,
-        2 => before / 16,
-        _ => before / 24,
-    }) as u64
-}
-
-/// What the header of a run says that has so many messages of this length.
-#[inline(always)]
-fn run_header(count: u64, length: usize) -> u64 {
-    WRITTEN | RUN | (count << COUNT_SHIFT) | length as u64
 }
 
 /// The other side, as far as the sender listens to it.
@@ -140,14 +51,7 @@ impl Receiver {
 
 impl Sender {
     pub(crate) fn new(place: Place, tail: u64, head: u64) -> Sender {
-        Sender {
-            place,
-            tail,
-            head_seen: head,
-            next: Next::NOWHERE,
-            last_length: NONE,
-            wants_to_grow: false,
-        }
+        Sender { place, tail, head_seen: head, next: Next::NOWHERE, last_length: NONE, wants_to_grow: false }
     }
 
     /// Writes the first position into a new ring.
@@ -233,16 +137,16 @@ impl Sender {
     /// Whether a message of this length goes on with the open run: then there is room.
     #[inline(always)]
     pub(crate) fn goes_on(&self, length: usize) -> bool {
-        Next::places(length) >> (self.next.address() % LINE as usize) & 1 != 0 && self.is_usual(length)
+        self.next.goes_on(Kind::of(length)) && self.is_usual(length)
     }
 
     /// Whether a message of this length goes on with a full run, at the beginning of a line.
     #[inline(always)]
     pub(crate) fn is_at_line(&self, length: usize) -> bool {
-        let likeness = Next::likeness(length);
-        self.next.address() % LINE as usize == Next::end(likeness) | likeness && self.is_usual(length)
+        self.next.is_at_line(Kind::of(length)) && self.is_usual(length)
     }
 
+    /// Of one that has as many words as the last one: whether it is as long.
     #[inline(always)]
     fn is_usual(&self, length: usize) -> bool {
         length.is_multiple_of(8) || length == self.last_length
@@ -251,33 +155,22 @@ impl Sender {
     /// How many more messages the open run has room for.
     #[inline(always)]
     pub(crate) fn room_in_run(&self) -> u64 {
-        self.next.in_run().map_or(0, |(count, slots)| slots - count)
+        self.next.open_run().map_or(0, |(kind, count)| kind.most() - count)
     }
 
-    /// Where the next message goes.
+    /// Sends a message with the open run, with which it [goes on](Sender::goes_on).
     #[inline(always)]
-    pub(crate) fn next(&self) -> Next {
-        self.next
-    }
-
-    /// Sends a message with the open run, with which it [goes on](Sender::goes_on) there.
-    #[inline(always)]
-    pub(crate) fn go_on(&mut self, next: Next, bytes: &[u8]) {
-        let (length, likeness) = (bytes.len(), Next::likeness(bytes.len()));
-        let (offset, words) = (next.offset(), likeness & WORDS);
-        debug_assert!(offset != Next::end(likeness));
-        // SAFETY: without what is in the lowest bits, it is in the line.
-        let slot = unsafe { next.0.0.byte_sub(likeness) };
-        // SAFETY: there the line begins.
-        let line = Spot(unsafe { slot.byte_sub(offset) });
+    pub(crate) fn go_on(&mut self, bytes: &[u8]) {
+        debug_assert!(self.goes_on(bytes.len()));
+        let (next, kind) = (self.next, Kind::of(bytes.len()));
         // SAFETY: the run is not full, so its next message ends in the same line.
-        unsafe { copy::to_shared(bytes, slot) };
+        unsafe { copy::to_shared(bytes, next.slot(kind).0) };
         // SAFETY: the run is in the ring.
-        let shared = unsafe { line.header() };
+        let shared = unsafe { next.line(kind).header() };
         // Release: the message first. Pairs with the Acquire in the receiver's `front`.
-        shared.store(run_header(count(offset, words) + 1, length), Ordering::Release);
-        // SAFETY: in the same line, or at its end.
-        self.next = Next(unsafe { next.0.add(8 * words as u64) });
+        shared.store(run_header(next.count(kind) + 1, bytes.len()), Ordering::Release);
+        // SAFETY: as above.
+        self.next = unsafe { next.after(kind) };
     }
 
     /// Sends a message for which there is room. In a burst, another one of this length is expected soon.
@@ -291,22 +184,16 @@ impl Sender {
         self.write_record(((descriptors as u64) << DESCRIPTORS_SHIFT) | bytes.len() as u64, bytes)
     }
 
-    /// Whether there is room for a line, and those that it is worth to fetch ahead of it.
+    /// Whether there is room for a line, and up to the one that is fetched ahead.
     #[inline(always)]
     pub(crate) fn has_room_for_line(&self) -> bool {
         self.has_room_for(AHEAD * LINE)
     }
 
-    /// How many messages of this length a line has room for.
+    /// Opens a line, for which there is [room](Sender::has_room_for_line), for a message like this that is [there](Sender::is_at_line)
+    /// and is to [go on](Sender::go_on) with it at once. Nobody sees anything of it before that.
     #[inline(always)]
-    pub(crate) fn messages_in_line(likeness: usize) -> u64 {
-        slots(0, 8 * (likeness & WORDS) as u64)
-    }
-
-    /// Opens a line for which there is [room](Sender::has_room_for_line), for a message of this length that
-    /// [begins it](Sender::is_at_line), and is to be sent next. Nobody sees it before that.
-    #[inline(always)]
-    pub(crate) fn open_line(&mut self, likeness: usize) -> Result<Next, Broken> {
+    pub(crate) fn open_line(&mut self, kind: Kind) -> Result<(), Broken> {
         let (at, end) = (self.tail, self.tail.wrapping_add(LINE));
         debug_assert!(at.is_multiple_of(LINE));
         self.line().publish(at, end)?;
@@ -315,7 +202,8 @@ impl Sender {
         self.place.header(end).store(0, Ordering::Relaxed);
         // SAFETY: in the line.
         let slot = unsafe { self.place.spot(at).add(HEADER) };
-        Ok(Next(Spot(slot.0.map_addr(|address| address | likeness))))
+        self.next = Next::new(slot, kind);
+        Ok(())
     }
 
     /// Begins a run, if there is room for one. If not at the beginning of a line, it has this message only, and the next one begins
@@ -331,12 +219,12 @@ impl Sender {
         self.place.write(at.wrapping_add(HEADER), bytes);
         let header = run_header(1, bytes.len()) | if is_line { 0 } else { CLOSED };
         self.publish_record(at, line_end(at), header)?;
+        let kind = Kind::of(bytes.len());
         self.next = if is_line {
             // SAFETY: in the same line.
-            let slot = unsafe { self.place.spot(at).add(HEADER + padded(length)) };
-            Next(Spot(slot.0.map_addr(|address| address | Next::likeness(bytes.len()))))
+            Next::new(unsafe { self.place.spot(at).add(HEADER + padded(length)) }, kind)
         } else {
-            Next::at_line(bytes.len())
+            Next::at_line(kind)
         };
         Ok(())
     }
@@ -345,7 +233,7 @@ impl Sender {
     #[inline(always)]
     pub(crate) fn close_run(&mut self) {
         let next = core::mem::replace(&mut self.next, Next::NOWHERE);
-        if let Some((count, _)) = next.in_run() {
+        if let Some((_, count)) = next.open_run() {
             let header = run_header(count, self.last_length);
             // Relaxed: who sees it knows all that the run has. What comes next is published by its own header.
             self.place.header(self.tail.wrapping_sub(LINE)).store(header | CLOSED, Ordering::Relaxed);
