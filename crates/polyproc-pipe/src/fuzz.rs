@@ -156,7 +156,7 @@ fn step_of_a_sender(sender: &mut Sender, script: &mut Script<'_>, tail: &mut u64
             let sent = if sender.goes_on(length) {
                 sender.go_on(&message);
                 Ok(())
-            } else if is_burst && sender.is_at_line(length) && sender.has_room_for_line() {
+            } else if is_burst && sender.is_at_line(length) && sender.finds_room_for_line() == Ok(true) {
                 sender.open_line(Kind::of(length)).map(|()| sender.go_on(&message))
             } else {
                 sender.write(&message, 0, is_burst)

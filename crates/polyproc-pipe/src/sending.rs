@@ -416,7 +416,10 @@ impl Sending {
     /// Opens a line for a message that begins one as the last one did: that is one of seven in a stream of numbers.
     #[inline(never)]
     fn opens_line(&mut self, kind: Kind, heard: &AtomicU32) -> bool {
-        if !self.pulse.has_credit() && !self.gets_credit(heard) || !self.ring.has_room_for_line() {
+        if !self.pulse.has_credit() && !self.gets_credit(heard) {
+            return false;
+        }
+        if self.ring.finds_room_for_line() != Ok(true) {
             return false;
         }
         // Those that will go on with it ask nobody.

@@ -23,7 +23,7 @@ pub(crate) struct Sender {
     tail: u64,
     head_seen: u64,
     next: Next,
-    /// The length of the last message.
+    /// The length of the last message, and so of all that are in the open run.
     last_length: usize,
     /// It found no room: more memory would help.
     wants_to_grow: bool,
@@ -94,15 +94,20 @@ impl Sender {
     #[cold]
     #[inline(never)]
     fn look_for_room(&mut self, length: usize) -> Result<bool, Broken> {
+        self.look_for_head()?;
+        let has_room = self.has_room(length);
+        self.wants_to_grow |= !has_room;
+        Ok(has_room)
+    }
+
+    fn look_for_head(&mut self) -> Result<(), Broken> {
         let head = self.place.control().receiver.position();
         let gone_on = head.wrapping_sub(self.head_seen);
         if gone_on > self.tail.wrapping_sub(self.head_seen) || !head.is_multiple_of(8) {
             return Err(Broken);
         }
         self.head_seen = head;
-        let has_room = self.has_room(length);
-        self.wants_to_grow |= !has_room;
-        Ok(has_room)
+        Ok(())
     }
 
     /// Whether to have memory put behind the ring, as much as it uses now, and then to [grow](Sender::grow).
@@ -179,18 +184,25 @@ impl Sender {
         if is_burst && bytes.len() <= RUN_MOST && bytes.len() == self.last_length && descriptors == 0 {
             return self.write_run(bytes);
         }
-        self.last_length = bytes.len();
         self.close_run();
+        self.last_length = bytes.len();
         self.write_record(((descriptors as u64) << DESCRIPTORS_SHIFT) | bytes.len() as u64, bytes)
     }
 
-    /// Whether there is room for a line, and up to the one that is fetched ahead.
+    /// Whether there is room now for a line, and up to the one that is fetched ahead.
     #[inline(always)]
-    pub(crate) fn has_room_for_line(&self) -> bool {
-        self.has_room_for(AHEAD * LINE)
+    pub(crate) fn finds_room_for_line(&mut self) -> Result<bool, Broken> {
+        if self.has_room_for(AHEAD * LINE) { Ok(true) } else { self.look_for_room_for_line() }
     }
 
-    /// Opens a line, for which there is [room](Sender::has_room_for_line), for a message like this that is [there](Sender::is_at_line)
+    #[cold]
+    #[inline(never)]
+    fn look_for_room_for_line(&mut self) -> Result<bool, Broken> {
+        self.look_for_head()?;
+        Ok(self.has_room_for(AHEAD * LINE))
+    }
+
+    /// Opens a line, for which there is [room](Sender::finds_room_for_line), for a message like this that is [there](Sender::is_at_line)
     /// and is to [go on](Sender::go_on) with it at once. Nobody sees anything of it before that.
     #[inline(always)]
     pub(crate) fn open_line(&mut self, kind: Kind) -> Result<(), Broken> {
@@ -247,8 +259,8 @@ impl Sender {
         bytes: &[u8],
         descriptors: usize,
     ) -> Result<(), Broken> {
-        self.last_length = NONE;
         self.close_run();
+        self.last_length = NONE;
         let length = bytes.len() as u64 + HEADER;
         // Behind the header, which is zero: nobody sees it before that one is written.
         self.place.header(self.tail.wrapping_add(HEADER)).store(total as u64, Ordering::Relaxed);

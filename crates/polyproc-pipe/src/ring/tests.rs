@@ -43,7 +43,7 @@ impl Rig {
         assert_eq!(self.sender.finds_room(bytes.len()), Ok(true));
         if self.sender.goes_on(bytes.len()) {
             self.sender.go_on(bytes);
-        } else if self.sender.is_at_line(bytes.len()) && self.sender.has_room_for_line() {
+        } else if self.sender.is_at_line(bytes.len()) && self.sender.finds_room_for_line() == Ok(true) {
             self.lines += 1;
             self.sender.open_line(Kind::of(bytes.len())).unwrap();
             self.sender.go_on(bytes);
