@@ -1,8 +1,8 @@
 //! [`Pulse`]: when a sender asks whether anybody is left to receive.
 //!
 //! Only the kernel knows, and asking it costs more than a message. So a sender that has asked does not ask again for some
-//! thirty microseconds, and one that sends in a burst does not even look at the clock for each message. It looks after it has sent, when the receiver is at work already: if nobody is there, nobody has received
-//! what it has sent. And who receives what was not there a moment before has heard that the other side is alive: one that it talks
+//! thirty microseconds, and one that sends in a burst does not even look at the clock for each message, and the longer the burst,
+//! the more rarely. And who receives what was not there a moment before has heard that the other side is alive: one that it talks
 //! with is not asked about.
 
 use polyproc_sys::atomic::{AtomicU32, Ordering};
@@ -110,5 +110,42 @@ fn ticks() -> u64 {
         use std::time::Instant;
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         START.elapsed().as_nanos() as u64 + FRESH + 1
+    }
+}
+
+#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+mod tests {
+    use super::*;
+
+    /// How many messages are sent without a look at the clock.
+    fn stride(pulse: &mut Pulse) -> u64 {
+        let heard = AtomicU32::new(0);
+        let looked = pulse.looked;
+        (0..=2 * STREAM)
+            .find(|_| pulse.is_due(&heard) || pulse.looked != looked)
+            .expect("a look at the clock")
+    }
+
+    #[test]
+    fn a_burst_looks_at_the_clock_more_and_more_rarely_and_never_without_end() {
+        // Who is interrupted in the middle is in no burst.
+        let is_stream = (0..10_000).any(|_| {
+            let mut pulse = Pulse::new();
+            pulse.is_alive();
+            let strides: Vec<_> = (0..7).map(|_| stride(&mut pulse)).collect();
+            strides == [0, 0, BURST, 2 * BURST, 4 * BURST, STREAM, STREAM]
+        });
+        assert!(is_stream, "no burst was seen");
+    }
+
+    #[test]
+    fn after_a_pause_it_is_no_burst_any_more() {
+        let mut pulse = Pulse::new();
+        pulse.is_alive();
+        (0..7).for_each(|_| _ = stride(&mut pulse));
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        let left = stride(&mut pulse);
+        assert!(left <= STREAM, "{left}");
+        assert!(!pulse.is_burst() && pulse.is_due, "after {left}");
     }
 }

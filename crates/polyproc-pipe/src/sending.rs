@@ -57,13 +57,11 @@ impl End {
         };
         // Nobody owns the gate of an end that is closed, or broken.
         let receiver = sending.ring.receiver();
-        if receiver.has_notice() {
-            return set_aside(bytes, |bytes| self.send_record(sending.into(), bytes, deadline, quietly));
-        }
-        if !sending.ring.goes_on(bytes.len())
-            && !(sending.ring.is_at_line(bytes.len())
-                && sending.opens_line(Kind::of(bytes.len()), &self.heard))
-        {
+        let is_in_run = !receiver.has_notice()
+            && (sending.ring.goes_on(bytes.len())
+                || sending.ring.is_at_line(bytes.len())
+                    && sending.opens_line(Kind::of(bytes.len()), &self.heard));
+        if !is_in_run {
             return set_aside(bytes, |bytes| self.send_record(sending.into(), bytes, deadline, quietly));
         }
         sending.ring.go_on(bytes);
@@ -401,7 +399,7 @@ impl End {
     }
 }
 
-/// Calls `send` with the bytes, if they are few with a copy of them: where it is not called, those need not be in memory.
+/// Calls `send` with the bytes, if they are few with a copy of them: where it is not called, they need not be in memory.
 #[inline(always)]
 fn set_aside<T>(bytes: &[u8], send: impl FnOnce(&[u8]) -> T) -> T {
     if bytes.len() > RUN_MOST {
@@ -416,10 +414,8 @@ impl Sending {
     /// Opens a line for a message that begins one as the last one did: that is one of seven in a stream of numbers.
     #[inline(never)]
     fn opens_line(&mut self, kind: Kind, heard: &AtomicU32) -> bool {
-        if !self.pulse.has_credit() && !self.gets_credit(heard) {
-            return false;
-        }
-        if self.ring.finds_room_for_line() != Ok(true) {
+        if !self.pulse.has_credit() && !self.gets_credit(heard) || self.ring.finds_room_for_line() != Ok(true)
+        {
             return false;
         }
         // Those that will go on with it ask nobody.

@@ -481,8 +481,7 @@ impl Receiver {
     #[inline(always)]
     pub(crate) fn has_to_publish(&self) -> bool {
         let free = self.head.wrapping_sub(self.published);
-        free >= self.some
-            && (free >= self.place.capacity / 4 || !self.place.control().sender.seems_asleep())
+        free >= self.some && (free >= self.place.capacity / 4 || !self.place.control().sender.seems_asleep())
     }
 
     /// Says how far it is. `true` if the sender sleeps and has to hear the bell; it is told once.
