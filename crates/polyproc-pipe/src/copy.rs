@@ -50,6 +50,11 @@ fn word(place: NonNull<u8>, offset: usize) -> NonNull<AtomicU64> {
     unsafe { place.add(offset) }.cast()
 }
 
+/// Up to so many bytes go to shared memory word by word: a message that was put together a moment ago is not in the cache yet, and a
+/// CPU does not load two words at once that were stored one by one before they are.
+#[cfg(target_arch = "x86_64")]
+const FRESH: usize = 64;
+
 /// Copies `bytes` to shared memory.
 ///
 /// # Safety
@@ -64,7 +69,7 @@ pub(crate) unsafe fn to_shared(bytes: &[u8], place: NonNull<u8>) {
             // SAFETY: the caller's.
             return unsafe { copy::copy(bytes.as_ptr(), place.as_ptr(), bytes.len()) };
         }
-        while bytes.len() - done >= 16 {
+        while bytes.len() > FRESH && bytes.len() - done >= 16 {
             // SAFETY: within the bytes, and as many at the place.
             unsafe { wide::store(bytes.as_ptr().wrapping_add(done), place.as_ptr().wrapping_add(done)) };
             done += 16;

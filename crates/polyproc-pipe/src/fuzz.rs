@@ -1,6 +1,8 @@
 //! A ring between this side and one that does what a fuzzer says.
 
-use crate::ring::{Broken, CLOSED, Control, Front, GROWN, Place, RUN, Receiver, START, Sender, WRITTEN};
+use crate::ring::{
+    Broken, CLOSED, Control, Front, GROWN, Kind, Place, RUN, Receiver, START, Sender, WRITTEN,
+};
 use core::ptr::NonNull;
 use polyproc_sys::atomic::{AtomicU64, Ordering};
 
@@ -154,8 +156,8 @@ fn step_of_a_sender(sender: &mut Sender, script: &mut Script<'_>, tail: &mut u64
             let sent = if sender.goes_on(length) {
                 sender.go_on(&message);
                 Ok(())
-            } else if is_burst && sender.begins_line(length) {
-                sender.begin_line(&message)
+            } else if is_burst && sender.is_at_line(length) && sender.finds_room_for_line() == Ok(true) {
+                sender.open_line(Kind::of(length)).map(|()| sender.go_on(&message))
             } else {
                 sender.write(&message, 0, is_burst)
             };

@@ -69,6 +69,14 @@ pub(crate) struct Inside<'a, T> {
     thread: core::marker::PhantomData<*const ()>,
 }
 
+/// Access of the thread that the gate belongs to, which knows that. Two words, like [`Inside`]: so much is passed on in registers.
+pub(crate) struct Owned<'a, T> {
+    gate: &'a Gate<T>,
+    token: u64,
+    /// As above.
+    thread: core::marker::PhantomData<*const ()>,
+}
+
 impl<T> Gate<T> {
     pub(crate) fn new(value: T) -> Gate<T> {
         Gate {
@@ -85,7 +93,7 @@ impl<T> Gate<T> {
     #[inline(always)]
     pub(crate) fn enter(&self, deadline: Deadline) -> Option<Inside<'_, T>> {
         match self.enter_owned() {
-            Some(inside) => Some(inside),
+            Some(owned) => Some(owned.into()),
             None => self.enter_slowly(deadline),
         }
     }
@@ -93,11 +101,12 @@ impl<T> Gate<T> {
     /// As the thread that it belongs to, at once; `None` for all others, and if it is inside already: in a signal handler, or
     /// a codec that uses its own connection.
     #[inline(always)]
-    pub(crate) fn enter_owned(&self) -> Option<Inside<'_, T>> {
+    pub(crate) fn enter_owned(&self) -> Option<Owned<'_, T>> {
         // One who is not registered yet has no token: 0, for whom no door is open.
         let token = thread::token();
         // Relaxed: only this thread's own token means anything.
-        (self.door.load(Ordering::Relaxed) == token && self.enter_as_owner(token)).then(|| self.inside(true))
+        let is_inside = self.door.load(Ordering::Relaxed) == token && self.enter_as_owner(token);
+        is_inside.then(|| Owned { gate: self, token, thread: core::marker::PhantomData })
     }
 
     /// From now on nobody owns it: everybody takes the lock. Whoever is inside may be there still.
@@ -252,6 +261,41 @@ impl<T> Drop for Inside<'_, T> {
         } else if self.gate.lock.swap(FREE, Ordering::Release) == CONTENDED {
             self.gate.lock.wake(1);
         }
+    }
+}
+
+impl<T> Drop for Owned<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if cfg!(polyproc_loom) && std::thread::panicking() {
+            return; // As above.
+        }
+        self.gate.leave_as_owner(self.token);
+    }
+}
+
+impl<'a, T> From<Owned<'a, T>> for Inside<'a, T> {
+    #[inline(always)]
+    fn from(owned: Owned<'a, T>) -> Inside<'a, T> {
+        core::mem::ManuallyDrop::new(owned).gate.inside(true)
+    }
+}
+
+impl<T> Deref for Owned<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: no other thread is inside.
+        unsafe { &*self.gate.value.get() }
+    }
+}
+
+impl<T> DerefMut for Owned<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: no other thread is inside, and this one only once.
+        unsafe { &mut *self.gate.value.get() }
     }
 }
 

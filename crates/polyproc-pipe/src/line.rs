@@ -14,19 +14,19 @@ use polyproc_sys::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Broken;
 
-/// What one side says, alone on its cache lines. Only that side writes to it, but for [`ASLEEP`], which the other takes back.
+/// What one side says, alone on its cache lines. Only that side writes to it, but for the notice, which the other takes back.
 #[derive(Default)]
 #[repr(C, align(128))]
 pub(crate) struct Line {
     /// How far it is. Of the sender nobody reads that but the sender itself: what it has sent says so.
     position: AtomicU64,
-    /// [`ASLEEP`], and [`FAREWELL`] for each process that has let go of this end.
+    /// [`ASLEEP`] and [`FAREWELL`].
     notice: AtomicU64,
 }
 
 /// In a notice: this side sleeps and wants to hear the bell.
 const ASLEEP: u64 = 1;
-/// In a notice, added: a reason to look whether anybody is left.
+/// In a notice: a process has let go of this end, which is a reason to look whether anybody is left.
 const FAREWELL: u64 = 2;
 
 impl Line {
@@ -67,9 +67,14 @@ impl Line {
         Ok(())
     }
 
-    /// By the other side: all that this one says beside its position, as far as is known without a barrier.
+    /// By the other side: whether this one says anything beside its position, as far as is known without a barrier.
     #[inline(always)]
-    pub(crate) fn notice(&self) -> u64 {
+    pub(crate) fn has_notice(&self) -> bool {
+        self.notice() != 0
+    }
+
+    #[inline(always)]
+    fn notice(&self) -> u64 {
         self.notice.load(Ordering::Relaxed)
     }
 
@@ -102,13 +107,13 @@ impl Line {
 
     /// As one who lets go of this end.
     pub(crate) fn say_farewell(&self) {
-        self.notice.fetch_add(FAREWELL, Ordering::SeqCst);
+        self.notice.fetch_or(FAREWELL, Ordering::SeqCst);
     }
 
-    /// What the notice is as long as this side is awake and no process lets go of this end.
+    /// By the other side: whether a process has let go of this end. It is told once.
     #[inline(always)]
-    pub(crate) fn farewells(&self) -> u64 {
-        self.notice() & !ASLEEP
+    pub(crate) fn hears_farewell(&self) -> bool {
+        self.notice() & FAREWELL != 0 && self.notice.fetch_and(!FAREWELL, Ordering::SeqCst) & FAREWELL != 0
     }
 }
 
@@ -131,8 +136,8 @@ mod tests {
         // Nothing else is lost by it.
         line.say_farewell();
         line.falls_asleep();
-        assert_eq!(line.farewells(), FAREWELL);
         assert!(line.hears_of_sleep());
-        assert_eq!(line.notice(), FAREWELL);
+        assert!(line.has_notice() && line.hears_farewell());
+        assert!(!line.has_notice() && !line.hears_farewell());
     }
 }

@@ -1,16 +1,19 @@
 //! [`Pulse`]: when a sender asks whether anybody is left to receive.
 //!
 //! Only the kernel knows, and asking it costs more than a message. So a sender that has asked does not ask again for some
-//! thirty microseconds, and one that sends in a burst does not even look at the clock for each message. It looks after it has sent, when the receiver is at work already: if nobody is there, nobody has received
-//! what it has sent. And who receives what was not there a moment before has heard that the other side is alive: one that it talks
+//! thirty microseconds, and one that sends in a burst does not even look at the clock for each message, and the longer the burst,
+//! the more rarely. And who receives what was not there a moment before has heard that the other side is alive: one that it talks
 //! with is not asked about.
 
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 
 /// Some thirty microseconds, in ticks of 0.3 to 1 ns.
 const FRESH: u64 = 100_000;
-/// Messages between two looks at the clock, in a burst, or a few more.
+/// Messages between the first two looks at the clock in a burst, or a few more. Then twice as many each time: a look takes as long
+/// as several messages.
 const BURST: u64 = 24;
+/// No more than that.
+const STREAM: u64 = 8 * BURST;
 /// Some microsecond: messages that are no further apart, from one look at the clock to the next, are a burst.
 const CLOSE: u64 = 2_500;
 
@@ -19,14 +22,15 @@ pub(crate) struct Pulse {
     asked: u64,
     looked: u64,
     credit: u64,
-    is_burst: bool,
+    /// Messages from one look to the next; 1 if that is no burst.
+    stride: u64,
     /// It is time to ask, and nobody has, or nobody was there.
     is_due: bool,
 }
 
 impl Pulse {
     pub(crate) fn new() -> Pulse {
-        Pulse { asked: 0, looked: 0, credit: 0, is_burst: false, is_due: false }
+        Pulse { asked: 0, looked: 0, credit: 0, stride: 1, is_due: false }
     }
 
     /// Before a message: whether it is time to ask. `heard` is what is not 0 if the other side was heard of since the last
@@ -60,8 +64,8 @@ impl Pulse {
             heard.store(0, Ordering::Relaxed);
             self.asked = self.looked;
         }
-        let messages = if self.is_burst { BURST } else { 1 };
-        self.is_burst = now.wrapping_sub(self.looked) < messages * CLOSE;
+        let is_burst = now.wrapping_sub(self.looked) < self.stride * CLOSE;
+        self.stride = if is_burst { (2 * self.stride).clamp(BURST, STREAM) } else { 1 };
         self.looked = now;
         self.is_due = now.wrapping_sub(self.asked) > FRESH;
         self.gives_credit();
@@ -69,13 +73,13 @@ impl Pulse {
     }
 
     fn gives_credit(&mut self) {
-        self.credit = if self.is_burst && !self.is_due { BURST } else { 0 };
+        self.credit = if self.is_burst() && !self.is_due { self.stride } else { 0 };
     }
 
     /// Whether records follow each other so closely that nobody is asked for each.
     #[inline(always)]
     pub(crate) fn is_burst(&self) -> bool {
-        self.is_burst
+        self.stride > 1
     }
 
     /// It was asked, and nobody is there: it is time to ask before each message.
@@ -106,5 +110,42 @@ fn ticks() -> u64 {
         use std::time::Instant;
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         START.elapsed().as_nanos() as u64 + FRESH + 1
+    }
+}
+
+#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+mod tests {
+    use super::*;
+
+    /// How many messages are sent without a look at the clock.
+    fn stride(pulse: &mut Pulse) -> u64 {
+        let heard = AtomicU32::new(0);
+        let looked = pulse.looked;
+        (0..=2 * STREAM)
+            .find(|_| pulse.is_due(&heard) || pulse.looked != looked)
+            .expect("a look at the clock")
+    }
+
+    #[test]
+    fn a_burst_looks_at_the_clock_more_and_more_rarely_and_never_without_end() {
+        // Who is interrupted in the middle is in no burst.
+        let is_stream = (0..10_000).any(|_| {
+            let mut pulse = Pulse::new();
+            pulse.is_alive();
+            let strides: Vec<_> = (0..7).map(|_| stride(&mut pulse)).collect();
+            strides == [0, 0, BURST, 2 * BURST, 4 * BURST, STREAM, STREAM]
+        });
+        assert!(is_stream, "no burst was seen");
+    }
+
+    #[test]
+    fn after_a_pause_it_is_no_burst_any_more() {
+        let mut pulse = Pulse::new();
+        pulse.is_alive();
+        (0..7).for_each(|_| _ = stride(&mut pulse));
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        let left = stride(&mut pulse);
+        assert!(left <= STREAM, "{left}");
+        assert!(!pulse.is_burst() && pulse.is_due, "after {left}");
     }
 }

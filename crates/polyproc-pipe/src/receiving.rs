@@ -10,6 +10,7 @@ use polyproc_sys::atomic::Ordering;
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex;
 use std::io;
+use std::ops::DerefMut;
 use std::os::fd::OwnedFd;
 
 /// The longest pause before the first look for news: some hundred nanoseconds.
@@ -64,12 +65,12 @@ impl End {
     /// As the thread to which the gate belongs, inside: stays there if a message of so many bytes, at most
     /// [`BUFFER`](crate::ring::BUFFER), is ready to be taken. If not, or if anything is not as usual, [`recv`](End::recv) does it.
     #[inline(always)]
-    pub(crate) fn finds_ready<'a>(
+    pub(crate) fn finds_ready<I: DerefMut<Target = Receiving>>(
         &self,
-        mut receiving: Inside<'a, Receiving>,
+        mut receiving: I,
         length: usize,
         deadline: Deadline,
-    ) -> Option<Inside<'a, Receiving>> {
+    ) -> Option<I> {
         // Nobody owns the gate of an end that is closed, or broken.
         (receiving.ring.is_ready(length) || self.makes_ready(&mut receiving, length, deadline))
             .then_some(receiving)

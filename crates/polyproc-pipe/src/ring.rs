@@ -23,10 +23,10 @@
 //!
 //! # Runs
 //!
-//! A message of at most [`RUN_MOST`] bytes that is as long as the one before it begins a run, if there is room for two of them
-//! in what is left of the cache line. Later ones are put behind it, each by one more store to the same header. The
-//! run is over when the line is full, or when its header says so, because something else follows; the next record is at the
-//! beginning of the next line either way.
+//! A message of at most [`RUN_MOST`] bytes that is as long as the one before it begins a run. Later ones are put behind it, each
+//! by one more store to the same header. The run is over when the line is full, or when its header says so, because something
+//! else follows; the next record is at the beginning of the next line either way. A sender begins one in the middle of a line for
+//! that alone: it says at once that no more comes. To a receiver a run is as good anywhere.
 //!
 //! # The steps, and where one can die
 //!
@@ -39,7 +39,7 @@
 //! quarters of the ring, and waits for no more room than [`Sender::most`].
 //!
 //! A stream of short messages of one length goes from line to line. The sender begins a run as it began the one before, without a look at
-//! anything but what it keeps in private ([`begin_line`](Sender::begin_line)); the receiver compares the header of a full line with the one
+//! anything but what it keeps in private ([`open_line`](Sender::open_line)); the receiver compares the header of a full line with the one
 //! before ([`begins_line`](Receiver::begins_line)). Both fetch the lines that they will need soon: the sender some lines that it knows to be
 //! free, to be its own by then; the receiver a line behind one that it found full, which the sender is likely to have left. A hint
 //! that is wrong costs time and nothing else, and is for an address in private geometry. A receiver publishes what it has taken so when it
@@ -86,12 +86,14 @@
 //! receiver polls.
 
 mod receiver;
+mod run;
 mod sender;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use crate::line::Broken;
 pub(crate) use receiver::{BUFFER, Front, Receiver};
+pub(crate) use run::Kind;
 pub(crate) use sender::Sender;
 
 use crate::copy;

@@ -5,7 +5,7 @@ use crate::door::SENDING;
 use crate::end::{End, SLICE};
 use crate::gate::Inside;
 use crate::pulse::Pulse;
-use crate::ring::{Broken, DESCRIPTORS_MAX, MESSAGE_MAX, Sender};
+use crate::ring::{Broken, DESCRIPTORS_MAX, Kind, MESSAGE_MAX, RUN_MOST, Sender};
 use crate::socket;
 use polyproc_sys::atomic::AtomicU32;
 use polyproc_sys::deadline::Deadline;
@@ -53,20 +53,20 @@ impl End {
     #[inline(always)]
     pub(crate) fn send(&self, bytes: &[u8], deadline: Deadline, quietly: bool) -> Result<(), SendRefusal> {
         let Some(mut sending) = self.sending.enter_owned() else {
-            return self.send_as_any(bytes, deadline, quietly);
+            return set_aside(bytes, |bytes| self.send_as_any(bytes, deadline, quietly));
         };
         // Nobody owns the gate of an end that is closed, or broken.
-        let news = sending.ring.news();
-        if news.have_come() {
-            return self.send_record(sending, bytes, deadline, quietly);
+        let receiver = sending.ring.receiver();
+        let is_in_run = !receiver.has_notice()
+            && (sending.ring.goes_on(bytes.len())
+                || sending.ring.is_at_line(bytes.len())
+                    && sending.opens_line(Kind::of(bytes.len()), &self.heard));
+        if !is_in_run {
+            return set_aside(bytes, |bytes| self.send_record(sending.into(), bytes, deadline, quietly));
         }
-        if sending.ring.goes_on(bytes.len()) {
-            sending.ring.go_on(bytes);
-        } else if !sending.ring.is_at_line(bytes.len()) || !sending.begins_line(bytes, &self.heard) {
-            return self.send_record(sending, bytes, deadline, quietly);
-        }
-        Inside::light(&sending);
-        if news.have_come() {
+        sending.ring.go_on(bytes);
+        barrier::light_here();
+        if receiver.has_notice() {
             self.hear(&sending, quietly);
         }
         Ok(())
@@ -93,7 +93,7 @@ impl End {
         quietly: bool,
     ) -> Result<(), SendRefusal> {
         // Before it is sent: what was sent may be received before the other side lets go, and is not to come back.
-        if sending.ring.hears_farewell() | sending.pulse.is_due(&self.heard) {
+        if sending.ring.receiver().hears_farewell() | sending.pulse.is_due(&self.heard) {
             self.take_pulse(&mut sending)?;
         }
         if sending.ring.goes_on(bytes.len()) {
@@ -111,7 +111,7 @@ impl End {
             return self.send_otherwise(sending, bytes, &[], deadline);
         }
         Inside::light(&sending);
-        if sending.ring.news().have_come() {
+        if sending.ring.receiver().has_notice() {
             self.hear(&sending, quietly);
         }
         Ok(())
@@ -405,28 +405,34 @@ impl End {
     }
 }
 
+/// Calls `send` with the bytes, if they are few with a copy of them: where it is not called, they need not be in memory.
+#[inline(always)]
+fn set_aside<T>(bytes: &[u8], send: impl FnOnce(&[u8]) -> T) -> T {
+    if bytes.len() > RUN_MOST {
+        return send(bytes);
+    }
+    let mut copy = [0; RUN_MOST];
+    copy[..bytes.len()].copy_from_slice(bytes);
+    send(&copy[..bytes.len()])
+}
+
 impl Sending {
-    /// Sends a message that begins a line as the last one did, if it does: that is one of seven in a stream of numbers.
+    /// Opens a line for a message that begins one as the last one did: that is one of seven in a stream of numbers.
     #[inline(never)]
-    fn begins_line(&mut self, bytes: &[u8], heard: &AtomicU32) -> bool {
-        if !self.pulse.has_credit() {
-            return self.begins_line_after_a_look(bytes, heard);
-        }
-        if !self.ring.begins_line(bytes.len()) || self.ring.begin_line(bytes).is_err() {
+    fn opens_line(&mut self, kind: Kind, heard: &AtomicU32) -> bool {
+        if !self.pulse.has_credit() && !self.gets_credit(heard) || self.ring.finds_room_for_line() != Ok(true)
+        {
             return false;
         }
         // Those that will go on with it ask nobody.
-        self.pulse.spend(1 + self.ring.room_in_run());
-        true
+        self.pulse.spend(kind.most());
+        self.ring.open_line(kind).is_ok()
     }
 
+    #[cold]
     #[inline(never)]
-    fn begins_line_after_a_look(&mut self, bytes: &[u8], heard: &AtomicU32) -> bool {
-        self.pulse.is_burst()
-            && self.ring.begins_line(bytes.len())
-            && !self.pulse.is_due(heard)
-            && self.pulse.has_credit()
-            && self.begins_line(bytes, heard)
+    fn gets_credit(&mut self, heard: &AtomicU32) -> bool {
+        self.pulse.is_burst() && !self.pulse.is_due(heard) && self.pulse.has_credit()
     }
 }
 

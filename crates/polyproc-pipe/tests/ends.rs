@@ -105,6 +105,25 @@ fn who_sends_hears_of_a_death_by_itself() {
     }
 }
 
+/// Also who sends rarely, after a long burst in which the other side died.
+#[test]
+fn who_has_sent_a_long_burst_hears_of_a_death_before_two_hundred_messages_more() {
+    let _alone = alone();
+    let (here, there) = Numbers::pair().unwrap();
+    let child = Child::run(|| {
+        here.close().unwrap();
+        there.iter().for_each(|number| _ = number.unwrap());
+    });
+    drop(there);
+    (0..100_000).for_each(|number| here.send(number).unwrap());
+    child.kill();
+    let refused = (0..210).position(|_| {
+        std::thread::sleep(Duration::from_micros(100));
+        matches!(here.send(7), Err(SendError::Disconnected(7)))
+    });
+    assert!(refused.is_some());
+}
+
 #[test]
 fn an_end_travels_only_between_messages_and_before_it_is_closed() {
     let _alone = alone();

@@ -2,12 +2,12 @@
 
 use super::{Connection, is_plain};
 use crate::error::RecvError;
-use crate::gate::Inside;
 use crate::receiving::Receiving;
 use crate::ring::BUFFER;
 use polyproc_memory::codec::Codec;
 use polyproc_memory::handover;
 use polyproc_sys::deadline::Deadline;
+use std::ops::DerefMut;
 use std::time::{Duration, Instant};
 
 impl<S, R, C: Codec<R>> Connection<S, R, C> {
@@ -101,7 +101,7 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
 
 /// Takes the message that is ready.
 #[inline(always)]
-fn take<R, C: Codec<R>>(mut ready: Inside<'_, Receiving>, size: usize) -> Result<R, RecvError> {
+fn take<R, C: Codec<R>>(mut ready: impl DerefMut<Target = Receiving>, size: usize) -> Result<R, RecvError> {
     let copied = ready.ring.take_ready(size, C::copy);
     drop(ready);
     C::decode(copied).map_err(RecvError::Decode)

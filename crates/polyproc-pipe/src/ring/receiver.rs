@@ -85,6 +85,8 @@ pub(crate) struct Receiver {
     /// Where the record in front begins.
     head: u64,
     published: u64,
+    /// So much free room is worth a word to a sender that is awake.
+    some: u64,
     /// The header in front, once it was copied out and judged; else 0.
     front: u64,
     /// Bytes that are still to come of the message that has begun; `None` between messages.
@@ -97,6 +99,10 @@ pub(crate) struct Receiver {
     usual_length: usize,
     /// So many messages of the run in front were received by who had this end before.
     skipped: u64,
+}
+
+fn some(capacity: u64) -> u64 {
+    (capacity / 4).min(SOME)
 }
 
 /// The run in front.
@@ -138,6 +144,7 @@ impl Receiver {
             place,
             head,
             published: head,
+            some: some(place.capacity),
             front: 0,
             left: None,
             ready_length: NONE,
@@ -346,7 +353,7 @@ impl Receiver {
     pub(crate) fn begins_line(&mut self, length: usize) -> bool {
         // Nothing was looked at since that one was left. No further than there is room after what this side has published: it
         // would have been time to publish.
-        if length != self.usual_length || self.head.wrapping_sub(self.published) >= self.some() {
+        if length != self.usual_length || self.head.wrapping_sub(self.published) >= self.some {
             return false;
         }
         let spot = self.place.spot(self.head);
@@ -465,6 +472,7 @@ impl Receiver {
     pub(crate) fn grow(&mut self) {
         debug_assert!(self.place.capacity < self.place.most);
         self.place.capacity *= 2;
+        self.some = some(self.place.capacity);
         self.take(0);
     }
 
@@ -473,14 +481,7 @@ impl Receiver {
     #[inline(always)]
     pub(crate) fn has_to_publish(&self) -> bool {
         let free = self.head.wrapping_sub(self.published);
-        free >= self.some()
-            && (free >= self.place.capacity / 4 || !self.place.control().sender.seems_asleep())
-    }
-
-    /// So much free room is worth a word to a sender that is awake.
-    #[inline(always)]
-    fn some(&self) -> u64 {
-        (self.place.capacity / 4).min(SOME)
+        free >= self.some && (free >= self.place.capacity / 4 || !self.place.control().sender.seems_asleep())
     }
 
     /// Says how far it is. `true` if the sender sleeps and has to hear the bell; it is told once.

@@ -1,9 +1,10 @@
 //! The sender's side of a [ring](super).
 
 use super::receiver::SOME;
+use super::run::{Kind, Next, run_header};
 use super::{
-    ABORT, Broken, CLOSED, COUNT_SHIFT, DESCRIPTORS_SHIFT, FINAL, GROWN, HEADER, LENGTH, LINE, MORE, Place,
-    RUN, RUN_MOST, Spot, WRITTEN, line_end, padded, slots,
+    ABORT, Broken, CLOSED, DESCRIPTORS_SHIFT, FINAL, GROWN, HEADER, LENGTH, LINE, MORE, Place, RUN_MOST,
+    WRITTEN, line_end, padded, slots,
 };
 use crate::copy;
 use crate::line::Line;
@@ -34,15 +35,9 @@ pub(crate) struct Sender {
     /// Where the next record begins, and zero is until then.
     tail: u64,
     head_seen: u64,
-    /// What the receiver's notice is if there is nothing new.
-    notice: u64,
-    /// The length of messages for which there is room in the open run.
-    run_length: usize,
-    run: Run,
-    /// The length of the last message.
+    next: Next,
+    /// The length of the last message, and so of all that are in the open run.
     last_length: usize,
-    /// Right behind a full run, at the beginning of a line: the length of its messages, if that is a number of words.
-    line_length: usize,
     /// It found no room, or the receiver behind with a long message to send: more memory would help.
     wants_to_grow: bool,
     held: Held,
@@ -62,33 +57,23 @@ struct Held {
 
 const NONE_HELD: Held = Held { is_on: false, parts: 0, at: 0, count: 0, headers: [0; HELD] };
 
-/// An open run.
-struct Run {
-    /// Where its header is.
-    at: Spot,
-    /// Where the next message goes.
-    slot: Spot,
-    /// What it says; 0 if there is no open run.
-    header: u64,
-    /// What it will say when the run is full.
-    full: u64,
-}
-
-const NO_RUN: Run = Run { at: Spot::NOWHERE, slot: Spot::NOWHERE, header: 0, full: 0 };
-
-/// What the receiver's side says, and what it said when nothing was new.
+/// The other side, as far as the sender listens to it.
 #[derive(Clone, Copy)]
-pub(crate) struct News {
+pub(crate) struct Receiver {
     place: Place,
-    usual: u64,
 }
 
-impl News {
-    /// Whether the receiver sleeps, or a process has let go of the other end, since the last time. After something was sent, a
-    /// barrier is between.
+impl Receiver {
+    /// Whether it sleeps, or a process has let go of its end. After something was sent, a barrier is between.
     #[inline(always)]
-    pub(crate) fn have_come(&self) -> bool {
-        self.place.control().receiver.notice() != self.usual
+    pub(crate) fn has_notice(&self) -> bool {
+        self.place.control().receiver.has_notice()
+    }
+
+    /// Whether a process has let go of its end. It is told once.
+    #[inline(always)]
+    pub(crate) fn hears_farewell(&self) -> bool {
+        self.place.control().receiver.hears_farewell()
     }
 }
 
@@ -98,11 +83,8 @@ impl Sender {
             place,
             tail,
             head_seen: head,
-            notice: 0,
-            run_length: NONE,
-            run: NO_RUN,
+            next: Next::NOWHERE,
             last_length: NONE,
-            line_length: NONE,
             wants_to_grow: false,
             held: NONE_HELD,
         }
@@ -148,15 +130,20 @@ impl Sender {
     #[cold]
     #[inline(never)]
     fn look_for_room(&mut self, length: usize) -> Result<bool, Broken> {
+        self.look_for_head()?;
+        let has_room = self.has_room(length);
+        self.wants_to_grow |= !has_room;
+        Ok(has_room)
+    }
+
+    fn look_for_head(&mut self) -> Result<(), Broken> {
         let head = self.place.control().receiver.position();
         let gone_on = head.wrapping_sub(self.head_seen);
         if gone_on > self.tail.wrapping_sub(self.head_seen) || !head.is_multiple_of(8) {
             return Err(Broken);
         }
         self.head_seen = head;
-        let has_room = self.has_room(length);
-        self.wants_to_grow |= !has_room;
-        Ok(has_room)
+        Ok(())
     }
 
     /// Whether to have memory put behind the ring, as much as it uses now, and then to [grow](Sender::grow).
@@ -193,34 +180,40 @@ impl Sender {
     /// Whether a message of this length goes on with the open run: then there is room.
     #[inline(always)]
     pub(crate) fn goes_on(&self, length: usize) -> bool {
-        length == self.run_length
+        self.next.goes_on(Kind::of(length)) && self.is_usual(length)
+    }
+
+    /// Whether a message of this length goes on with a full run, at the beginning of a line.
+    #[inline(always)]
+    pub(crate) fn is_at_line(&self, length: usize) -> bool {
+        self.next.is_at_line(Kind::of(length)) && self.is_usual(length)
+    }
+
+    /// Of one that has as many words as the last one: whether it is as long.
+    #[inline(always)]
+    fn is_usual(&self, length: usize) -> bool {
+        length.is_multiple_of(8) || length == self.last_length
     }
 
     /// How many more messages the open run has room for.
     #[inline(always)]
     pub(crate) fn room_in_run(&self) -> u64 {
-        if self.run.header == 0 { 0 } else { (self.run.full - self.run.header) >> COUNT_SHIFT }
+        self.next.open_run().map_or(0, |(kind, count)| kind.most() - count)
     }
 
     /// Sends a message with the open run, with which it [goes on](Sender::goes_on).
     #[inline(always)]
     pub(crate) fn go_on(&mut self, bytes: &[u8]) {
         debug_assert!(self.goes_on(bytes.len()));
-        let (slot, header) = (self.run.slot, self.run.header + (1 << COUNT_SHIFT));
+        let (next, kind) = (self.next, Kind::of(bytes.len()));
         // SAFETY: the run is not full, so its next message ends in the same line.
-        unsafe { copy::to_shared(bytes, slot.0) };
-        // SAFETY: as above.
-        self.run.slot = unsafe { slot.add(padded(bytes.len() as u64)) };
-        self.run.header = header;
+        unsafe { copy::to_shared(bytes, next.slot(kind).0) };
         // SAFETY: the run is in the ring.
-        let shared = unsafe { self.run.at.header() };
+        let shared = unsafe { next.line(kind).header() };
         // Release: the message first. Pairs with the Acquire in the receiver's `front`.
-        shared.store(header, Ordering::Release);
-        if header == self.run.full {
-            self.run.header = 0;
-            self.run_length = NONE;
-            self.line_length = if matches!(bytes.len(), 8 | 16 | 24) { bytes.len() } else { NONE };
-        }
+        shared.store(run_header(next.count(kind) + 1, bytes.len()), Ordering::Release);
+        // SAFETY: as above.
+        self.next = unsafe { next.after(kind) };
     }
 
     /// Sends a message for which there is room. In a burst, another one of this length is expected soon.
@@ -230,50 +223,37 @@ impl Sender {
         if is_burst && bytes.len() <= RUN_MOST && bytes.len() == self.last_length && descriptors == 0 {
             return self.write_run(bytes);
         }
-        self.last_length = bytes.len();
         self.close_run();
+        self.last_length = bytes.len();
         self.write_record(((descriptors as u64) << DESCRIPTORS_SHIFT) | bytes.len() as u64, bytes)
     }
 
-    /// Whether the line before is full of messages of this length, a number of words.
+    /// Whether there is room now for a line, and up to the one that is fetched ahead.
     #[inline(always)]
-    pub(crate) fn is_at_line(&self, length: usize) -> bool {
-        length == self.line_length
+    pub(crate) fn finds_room_for_line(&mut self) -> Result<bool, Broken> {
+        if self.has_room_for(AHEAD * LINE) { Ok(true) } else { self.look_for_room_for_line() }
     }
 
-    /// Whether a message of this length goes on with a run like the one before it, in a line of its own.
-    #[inline(always)]
-    pub(crate) fn begins_line(&self, length: usize) -> bool {
-        self.is_at_line(length) && self.has_room_for(AHEAD * LINE)
+    #[cold]
+    #[inline(never)]
+    fn look_for_room_for_line(&mut self) -> Result<bool, Broken> {
+        self.look_for_head()?;
+        Ok(self.has_room_for(AHEAD * LINE))
     }
 
-    /// Sends a message that [begins a line](Sender::begins_line).
+    /// Opens a line, for which there is [room](Sender::finds_room_for_line), for a message like this that is [there](Sender::is_at_line)
+    /// and is to [go on](Sender::go_on) with it at once. Nobody sees anything of it before that.
     #[inline(always)]
-    pub(crate) fn begin_line(&mut self, bytes: &[u8]) -> Result<(), Broken> {
-        let (at, length) = (self.tail, bytes.len());
-        debug_assert!(self.begins_line(length) && at.is_multiple_of(LINE) && self.run.header == 0);
-        self.line().publish(at, at.wrapping_add(LINE))?;
+    pub(crate) fn open_line(&mut self, kind: Kind) -> Result<(), Broken> {
+        let (at, end) = (self.tail, self.tail.wrapping_add(LINE));
+        debug_assert!(at.is_multiple_of(LINE));
+        self.line().publish(at, end)?;
         prefetch_write(self.place.at(at.wrapping_add(AHEAD * LINE)).as_ptr());
-        let spot = self.place.spot(at);
-        // SAFETY: in the same line.
-        let slot = unsafe { spot.add(HEADER) };
-        // Each by itself, for the compiler to know how long it is.
-        match length {
-            // SAFETY: so many bytes are behind the header, as above.
-            8 => unsafe { copy::to_shared(&bytes[..8], slot.0) },
-            // SAFETY: as above.
-            16 => unsafe { copy::to_shared(&bytes[..16], slot.0) },
-            // SAFETY: as above.
-            _ => unsafe { copy::to_shared(&bytes[..24], slot.0) },
-        }
-        let header = WRITTEN | RUN | (1 << COUNT_SHIFT) | length as u64;
-        self.publish_header(at, at.wrapping_add(LINE), header);
-        // SAFETY: as above.
-        let slot = unsafe { slot.add(length as u64) };
-        let others = slots(0, length as u64) - 1;
-        self.run = Run { at: spot, slot, header, full: header + (others << COUNT_SHIFT) };
-        self.run_length = length;
-        self.line_length = NONE;
+        self.tail = end;
+        self.place.header(end).store(0, Ordering::Relaxed);
+        // SAFETY: in the line.
+        let slot = unsafe { self.place.spot(at).add(HEADER) };
+        self.next = Next::new(slot, kind);
         Ok(())
     }
 
@@ -285,42 +265,38 @@ impl Sender {
         if self.line().is_at(self.tail) { Ok(()) } else { Err(Broken) }
     }
 
-    /// Begins a run, if there is room for one.
+    /// Begins a run, if there is room for one. If not at the beginning of a line, it has this message only, and the next one begins
+    /// a line.
     #[inline(never)]
     fn write_run(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         self.close_run();
-        let length = bytes.len() as u64;
-        if length == 0 || !self.has_room_for(LINE) {
+        let (at, length) = (self.tail, bytes.len() as u64);
+        if length == 0 || !self.has_room_for(LINE) || slots(at, length) == 0 {
             return self.write_record(length, bytes);
         }
-        let slots = slots(self.tail, length);
-        if slots < 2 {
-            return self.write_record(length, bytes);
-        }
-        let at = self.tail;
+        let is_line = at.is_multiple_of(LINE);
         self.place.write(at.wrapping_add(HEADER), bytes);
-        let header = WRITTEN | RUN | (1 << COUNT_SHIFT) | length;
+        let header = run_header(1, bytes.len()) | if is_line { 0 } else { CLOSED };
         self.publish_record(at, line_end(at), header);
-        let spot = self.place.spot(at);
-        // SAFETY: in the same line.
-        let slot = unsafe { spot.add(HEADER + padded(length)) };
-        self.run = Run { at: spot, slot, header, full: header + ((slots - 1) << COUNT_SHIFT) };
-        self.run_length = bytes.len();
+        let kind = Kind::of(bytes.len());
+        self.next = if is_line {
+            // SAFETY: in the same line.
+            Next::new(unsafe { self.place.spot(at).add(HEADER + padded(length)) }, kind)
+        } else {
+            Next::at_line(kind)
+        };
         Ok(())
     }
 
     /// Says that no more comes to the open run, if there is one.
     #[inline(always)]
     pub(crate) fn close_run(&mut self) {
-        if self.run.header == 0 {
-            return;
+        let next = core::mem::replace(&mut self.next, Next::NOWHERE);
+        if let Some((_, count)) = next.open_run() {
+            let header = run_header(count, self.last_length);
+            // Relaxed: who sees it knows all that the run has. What comes next is published by its own header.
+            self.place.header(self.tail.wrapping_sub(LINE)).store(header | CLOSED, Ordering::Relaxed);
         }
-        // SAFETY: the run is in the ring.
-        let header = unsafe { self.run.at.header() };
-        // Relaxed: who sees it knows all that the run has. What comes next is published by its own header.
-        header.store(self.run.header | CLOSED, Ordering::Relaxed);
-        self.run.header = 0;
-        self.run_length = NONE;
     }
 
     /// Sends the first record of a message in several: as long as there is more to come.
@@ -331,8 +307,8 @@ impl Sender {
         descriptors: usize,
     ) -> Result<(), Broken> {
         self.is_alone()?;
-        self.last_length = NONE;
         self.close_run();
+        self.last_length = NONE;
         self.begin_long();
         let length = bytes.len() as u64 + HEADER;
         // Behind the header, which is zero: nobody sees it before that one is written.
@@ -375,7 +351,7 @@ impl Sender {
             return self.publish_record(at, end, header);
         }
         self.line().goes_to(end);
-        self.line_length = NONE;
+        self.next = Next::NOWHERE;
         self.tail = end;
         self.place.header(end).store(0, Ordering::Relaxed);
         if self.held.count == HELD {
@@ -443,7 +419,7 @@ impl Sender {
     #[inline(always)]
     fn publish_record(&mut self, at: u64, end: u64, header: u64) {
         self.line().goes_to(end);
-        self.line_length = NONE;
+        self.next = Next::NOWHERE;
         self.publish_header(at, end, header);
     }
 
@@ -455,16 +431,10 @@ impl Sender {
         self.place.header(at).store(WRITTEN | header, Ordering::Release);
     }
 
-    /// What there is to hear before and after something is sent.
+    /// The receiver, to listen to before and after something is sent.
     #[inline(always)]
-    pub(crate) fn news(&self) -> News {
-        News { place: self.place, usual: self.notice }
-    }
-
-    /// Whether a process has let go of the other end since the last time.
-    pub(crate) fn hears_farewell(&mut self) -> bool {
-        let farewells = self.place.control().receiver.farewells();
-        core::mem::replace(&mut self.notice, farewells) != farewells
+    pub(crate) fn receiver(&self) -> Receiver {
+        Receiver { place: self.place }
     }
 
     /// Whether the receiver sleeps and has to hear the bell. It is told once.
