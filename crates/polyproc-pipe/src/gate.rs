@@ -48,6 +48,10 @@ const CONTENDED: u32 = 2;
 const CLOSED: u64 = u64::MAX;
 
 /// Lets one thread at a time to `T`.
+///
+/// What the owner needs lies in one cache line, with the first fields of `T`, and no other gate's: one thread may send while
+/// another receives.
+#[repr(C, align(128))]
 pub(crate) struct Gate<T> {
     door: AtomicU64,
     owner: AtomicU64,

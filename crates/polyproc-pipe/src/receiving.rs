@@ -37,7 +37,8 @@ impl From<Broken> for RecvRefusal {
     }
 }
 
-/// What the one who receives has.
+/// What the one who receives has. First what every message needs.
+#[repr(C)]
 pub(crate) struct Receiving {
     pub(crate) ring: Receiver,
     /// How long it leaves the sender alone before it looks.

@@ -33,7 +33,8 @@ impl From<Broken> for SendRefusal {
     }
 }
 
-/// What the one who sends has.
+/// What the one who sends has. First what every message needs.
+#[repr(C)]
 pub(crate) struct Sending {
     pub(crate) ring: Sender,
     pub(crate) pulse: Pulse,

@@ -79,8 +79,15 @@ impl Buffer {
     }
 }
 
-/// The receiver's side of a ring.
+/// The receiver's side of a ring. First what every message needs.
+#[repr(C)]
 pub(crate) struct Receiver {
+    /// The length of the message in front, if that is in a run.
+    ready_length: usize,
+    run: Run,
+    /// Right behind a run that had a line for itself: what such a line's header is when it is full, and the length in it.
+    usual: u64,
+    usual_length: usize,
     place: Place,
     /// Where the record in front begins.
     head: u64,
@@ -91,12 +98,6 @@ pub(crate) struct Receiver {
     front: u64,
     /// Bytes that are still to come of the message that has begun; `None` between messages.
     left: Option<usize>,
-    /// The length of the message in front, if that is in a run.
-    ready_length: usize,
-    run: Run,
-    /// Right behind a run that had a line for itself: what such a line's header is when it is full, and the length in it.
-    usual: u64,
-    usual_length: usize,
     /// So many messages of the run in front were received by who had this end before.
     skipped: u64,
 }
@@ -106,19 +107,20 @@ fn some(capacity: u64) -> u64 {
 }
 
 /// The run in front.
+#[repr(C)]
 struct Run {
-    /// What its header said; 0 if it was not read yet, or something else is in front. Then the rest means nothing.
-    header: u64,
-    /// So much larger its header is when it is full.
-    room: u64,
     /// Where the next message is, or will be.
     slot: Spot,
     /// Where the last one that is known ends: the slot, if none is ready.
     known: Spot,
     /// Where the last one ends that it has room for.
     end: Spot,
+    /// What its header said; 0 if it was not read yet, or something else is in front. Then the rest means nothing.
+    header: u64,
     /// Where the next record begins, when all of it is taken.
     next: u64,
+    /// So much larger its header is when it is full.
+    room: u64,
 }
 
 const NO_RUN: Run =

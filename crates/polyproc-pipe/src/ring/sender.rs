@@ -29,13 +29,14 @@ const BACKLOG: u64 = 2 * SOME;
 /// No message is so long.
 const NONE: usize = usize::MAX;
 
-/// The sender's side of a ring.
+/// The sender's side of a ring. First what every message needs.
+#[repr(C)]
 pub(crate) struct Sender {
+    next: Next,
     place: Place,
     /// Where the next record begins, and zero is until then.
     tail: u64,
     head_seen: u64,
-    next: Next,
     /// The length of the last message, and so of all that are in the open run.
     last_length: usize,
     /// It found no room, or the receiver behind with a long message to send: more memory would help.
