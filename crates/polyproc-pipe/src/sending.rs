@@ -57,11 +57,11 @@ impl End {
             return set_aside(bytes, |bytes| self.send_as_any(bytes, deadline, quietly));
         };
         // Nobody owns the gate of an end that is closed, or broken.
-        let receiver = sending.ring.receiver();
+        let (receiver, kind) = (sending.ring.receiver(), Kind::of(bytes.len()));
         let is_in_run = !receiver.has_notice()
             && (sending.ring.goes_on(bytes.len())
                 || sending.ring.is_at_line(bytes.len())
-                    && sending.opens_line(Kind::of(bytes.len()), &self.heard));
+                    && sending.opens_line(kind, kind.most(), &self.heard));
         if !is_in_run {
             return set_aside(bytes, |bytes| self.send_record(sending.into(), bytes, deadline, quietly));
         }
@@ -420,20 +420,21 @@ fn set_aside<T>(bytes: &[u8], send: impl FnOnce(&[u8]) -> T) -> T {
 impl Sending {
     /// Opens a line for a message that begins one as the last one did: that is one of seven in a stream of numbers.
     #[inline(never)]
-    fn opens_line(&mut self, kind: Kind, heard: &AtomicU32) -> bool {
-        if !self.pulse.has_credit() && !self.gets_credit(heard) || self.ring.finds_room_for_line() != Ok(true)
-        {
-            return false;
+    fn opens_line(&mut self, kind: Kind, messages: u64, heard: &AtomicU32) -> bool {
+        if !self.pulse.has_credit() || !self.ring.has_room_for_line() {
+            return self.opens_line_after_a_look(kind, messages, heard);
         }
         // Those that will go on with it ask nobody.
-        self.pulse.spend(kind.most());
+        self.pulse.spend(messages);
         self.ring.open_line(kind).is_ok()
     }
 
     #[cold]
     #[inline(never)]
-    fn gets_credit(&mut self, heard: &AtomicU32) -> bool {
-        self.pulse.is_burst() && !self.pulse.is_due(heard) && self.pulse.has_credit()
+    fn opens_line_after_a_look(&mut self, kind: Kind, messages: u64, heard: &AtomicU32) -> bool {
+        let is_burst = self.pulse.has_credit()
+            || self.pulse.is_burst() && !self.pulse.is_due(heard) && self.pulse.has_credit();
+        is_burst && self.ring.finds_room_for_line() == Ok(true) && self.opens_line(kind, messages, heard)
     }
 }
 

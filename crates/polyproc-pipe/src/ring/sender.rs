@@ -232,14 +232,16 @@ impl Sender {
     /// Whether there is room now for a line, and up to the one that is fetched ahead.
     #[inline(always)]
     pub(crate) fn finds_room_for_line(&mut self) -> Result<bool, Broken> {
-        if self.has_room_for(AHEAD * LINE) { Ok(true) } else { self.look_for_room_for_line() }
+        if !self.has_room_for_line() {
+            self.look_for_head()?;
+        }
+        Ok(self.has_room_for_line())
     }
 
-    #[cold]
-    #[inline(never)]
-    fn look_for_room_for_line(&mut self) -> Result<bool, Broken> {
-        self.look_for_head()?;
-        Ok(self.has_room_for(AHEAD * LINE))
+    /// The same, as far as is known.
+    #[inline(always)]
+    pub(crate) fn has_room_for_line(&self) -> bool {
+        self.has_room_for(AHEAD * LINE)
     }
 
     /// Opens a line, for which there is [room](Sender::finds_room_for_line), for a message like this that is [there](Sender::is_at_line)
