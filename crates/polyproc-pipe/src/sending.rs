@@ -97,7 +97,7 @@ impl End {
         if sending.ring.receiver().hears_farewell() | sending.pulse.is_due(&self.heard) {
             self.take_pulse(&mut sending)?;
         }
-        if sending.ring.goes_on(bytes.len()) {
+        if !sending.ring.is_nowhere() && sending.ring.goes_on(bytes.len()) {
             sending.ring.go_on(bytes);
         } else if bytes.len() <= sending.ring.most() && sending.ring.has_room(bytes.len()) {
             let is_burst = sending.pulse.is_burst();

@@ -102,10 +102,15 @@ impl Next {
         self.address() % LINE as usize == kind.end() | kind.0
     }
 
+    #[inline(always)]
+    pub(super) fn is_nowhere(self) -> bool {
+        self.address() & WORDS == 0
+    }
+
     /// If a run is open: of what kind, and how many messages it has.
     pub(super) fn open_run(self) -> Option<(Kind, u64)> {
         let kind = Kind(self.address() & (WORDS | ODD));
-        (kind.words() != 0 && self.offset() != kind.end()).then(|| (kind, self.count(kind)))
+        (!self.is_nowhere() && self.offset() != kind.end()).then(|| (kind, self.count(kind)))
     }
 
     /// Where the message goes, in a run of this kind.

@@ -184,6 +184,12 @@ impl Sender {
         self.next.goes_on(Kind::of(length)) && self.is_usual(length)
     }
 
+    /// Whether no message goes on with anything, whatever its length.
+    #[inline(always)]
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.next.is_nowhere()
+    }
+
     /// Whether a message of this length goes on with a full run, at the beginning of a line.
     #[inline(always)]
     pub(crate) fn is_at_line(&self, length: usize) -> bool {
