@@ -1,6 +1,7 @@
 //! What can go wrong.
 
 use crate::receiving::RecvRefusal;
+use crate::ring::DESCRIPTORS_MAX;
 use crate::sending::SendRefusal;
 use core::fmt;
 use polyproc_memory::codec::{DecodeError, EncodeError};
@@ -119,8 +120,11 @@ impl<T> fmt::Display for SendError<T> {
             SendError::Full(_) => f.write_str("the connection is full"),
             SendError::Disconnected(_) => f.write_str("the other end of the connection is gone"),
             SendError::Closed(_) => f.write_str("this end of the connection is closed"),
+            SendError::TooLarge { most: DESCRIPTORS_MAX, .. } => {
+                write!(f, "the message has more descriptors than any can have, at most {DESCRIPTORS_MAX}")
+            }
             SendError::TooLarge { most, .. } => {
-                write!(f, "a message is at most 1 GiB and has at most 65535 descriptors, here {most}")
+                write!(f, "the message is larger than any can be, at most {most} bytes")
             }
             SendError::Encode { error, .. } => error.fmt(f),
             SendError::Corrupt(_) => f.write_str(CORRUPT),
