@@ -4,6 +4,7 @@ use crate::receiving::RecvRefusal;
 use crate::ring::DESCRIPTORS_MAX;
 use crate::sending::SendRefusal;
 use core::fmt;
+use polyproc_memory::Said;
 use polyproc_memory::codec::{DecodeError, EncodeError};
 use std::error::Error;
 use std::io;
@@ -128,7 +129,7 @@ impl<T> fmt::Display for SendError<T> {
             }
             SendError::Encode { error, .. } => error.fmt(f),
             SendError::Corrupt(_) => f.write_str(CORRUPT),
-            SendError::Io { error, .. } => write!(f, "the message could not be sent: {error}"),
+            SendError::Io { error, .. } => write!(f, "the message could not be sent: {}", Said(error)),
         }
     }
 }
@@ -200,7 +201,7 @@ impl fmt::Display for RecvError {
             }
             RecvError::Decode(error) => error.fmt(f),
             RecvError::Corrupt => f.write_str(CORRUPT),
-            RecvError::Io(error) => write!(f, "nothing could be received: {error}"),
+            RecvError::Io(error) => write!(f, "nothing could be received: {}", Said(error)),
         }
     }
 }
