@@ -131,6 +131,8 @@ pub mod handover;
 pub use arena::Arena;
 pub use available::{modest_region, physical_memory};
 pub use claim::{Claim, Claimant};
+#[doc(hidden)]
+pub use error::Said;
 pub use error::{AttachError, CreateError};
 #[doc(hidden)]
 pub use memfd::without_noexec_seal;

@@ -55,13 +55,16 @@ impl Mapping {
     pub(crate) fn new(file: File, identity: Identity, geometry: Geometry) -> io::Result<Mapping> {
         let too_large = || CreateError::TooLarge;
         let size = usize::try_from(geometry.size).map_err(|_| too_large())?;
+        let (start, length) = geometry.reserve(memfd::page_size());
         let no_room = |error: io::Error| match error.raw_os_error() {
-            Some(libc::ENOMEM) => CreateError::Mapping { requested: geometry.size, source: error }.into(),
+            Some(libc::ENOMEM) => {
+                CreateError::Mapping { requested: geometry.size, has_arena: length == 0, source: error }
+                    .into()
+            }
             _ => error,
         };
         // Shared memory counts when it is allocated, not when it is mapped: a large reserve costs addresses only.
         let memory = MmapOptions::new().len(size).map_raw(&file).map_err(no_room)?;
-        let (start, length) = geometry.reserve(memfd::page_size());
         if length > 0 {
             // A core dump reads all that it is to contain, and so would allocate what it reads.
             memory.advise_range(Advice::DontDump, start as usize, length as usize).map_err(no_room)?;

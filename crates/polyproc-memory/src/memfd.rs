@@ -47,7 +47,7 @@ pub(crate) fn create(name: &CStr, allocated: u64, size: u64) -> io::Result<File>
     if allocated >= available::WORTH_A_LOOK {
         check_available(allocated)?;
     }
-    let file = File::from(open(name)?);
+    let file = File::from(open(name, size == allocated)?);
     // A memory file is born with mode 0777, and open(2) of /proc/PID/fd/N goes by the mode.
     file.set_permissions(Permissions::from_mode(0o600))?;
     allocate(&file, 0, allocated)?;
@@ -108,7 +108,7 @@ fn check_available(size: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn open(name: &CStr) -> io::Result<OwnedFd> {
+fn open(name: &CStr, has_arena: bool) -> io::Result<OwnedFd> {
     const FLAGS: libc::c_uint = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     let opened = if NOEXEC_SEAL_MISSING.load(Ordering::Relaxed) != 0 {
         memfd_create(name, FLAGS)
@@ -124,7 +124,7 @@ fn open(name: &CStr) -> io::Result<OwnedFd> {
         })
     };
     opened.map_err(|error| match error.raw_os_error() {
-        Some(libc::EMFILE | libc::ENFILE) => CreateError::Descriptors { source: error }.into(),
+        Some(libc::EMFILE | libc::ENFILE) => CreateError::Descriptors { has_arena, source: error }.into(),
         _ => error,
     })
 }

@@ -11,7 +11,7 @@ use crate::sending::Sending;
 use crate::socket;
 use core::alloc::Layout;
 use core::mem::ManuallyDrop;
-use polyproc_memory::{Kind, Object, Shape, handover};
+use polyproc_memory::{CreateError, Kind, Object, Shape, handover};
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::backoff::Patience;
 use polyproc_sys::deadline::Deadline;
@@ -115,7 +115,7 @@ impl End {
         // Whoever sends or receives is known by what a thread knows of itself.
         robust::check()?;
         let object = Object::with_reserve(shape, 2 * shape.count as usize)?;
-        let (first, second) = socket::pair()?;
+        let (first, second) = socket::pair().map_err(CreateError::of_call)?;
         let ticket = |side| Ticket {
             side,
             kinds: Kinds::default(),

@@ -1,8 +1,10 @@
 //! What can go wrong.
 
 use crate::receiving::RecvRefusal;
+use crate::ring::DESCRIPTORS_MAX;
 use crate::sending::SendRefusal;
 use core::fmt;
+use polyproc_memory::Said;
 use polyproc_memory::codec::{DecodeError, EncodeError};
 use std::error::Error;
 use std::io;
@@ -119,12 +121,15 @@ impl<T> fmt::Display for SendError<T> {
             SendError::Full(_) => f.write_str("the connection is full"),
             SendError::Disconnected(_) => f.write_str("the other end of the connection is gone"),
             SendError::Closed(_) => f.write_str("this end of the connection is closed"),
+            SendError::TooLarge { most: DESCRIPTORS_MAX, .. } => {
+                write!(f, "the message has more descriptors than any can have, at most {DESCRIPTORS_MAX}")
+            }
             SendError::TooLarge { most, .. } => {
-                write!(f, "a message is at most 1 GiB and has at most 65535 descriptors, here {most}")
+                write!(f, "the message is larger than any can be, at most {most} bytes")
             }
             SendError::Encode { error, .. } => error.fmt(f),
             SendError::Corrupt(_) => f.write_str(CORRUPT),
-            SendError::Io { error, .. } => write!(f, "the message could not be sent: {error}"),
+            SendError::Io { error, .. } => write!(f, "the message could not be sent: {}", Said(error)),
         }
     }
 }
@@ -196,7 +201,7 @@ impl fmt::Display for RecvError {
             }
             RecvError::Decode(error) => error.fmt(f),
             RecvError::Corrupt => f.write_str(CORRUPT),
-            RecvError::Io(error) => write!(f, "nothing could be received: {error}"),
+            RecvError::Io(error) => write!(f, "nothing could be received: {}", Said(error)),
         }
     }
 }

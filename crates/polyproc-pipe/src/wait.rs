@@ -82,7 +82,8 @@ impl AsFd for Waitable<'_> {
 /// What is waited for is whatever has a descriptor: references to connections, to receivers, to processes. A list of several
 /// types is one of their descriptors, `[connection.as_fd(), process.sentinel()]`, or of [`Waitable`]s.
 ///
-/// Costs a system call, and another two a connection, whether it waits or not: for hundreds at once; and a descriptor while it waits.
+/// Costs a system call, and another two a connection, whether it waits or not: for hundreds at once; and a descriptor
+/// while it sleeps.
 /// Other threads may wait for the same connections meanwhile, in any way; one that receives may take what made
 /// its connection ready.
 ///

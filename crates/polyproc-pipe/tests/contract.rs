@@ -121,6 +121,16 @@ fn errors_are_errors_and_give_the_message_back() {
     );
 }
 
+#[test]
+fn an_error_says_which_number_is_the_limit() {
+    let too_large: SendError<()> = SendError::TooLarge { message: (), most: 1 << 30 };
+    assert_eq!(too_large.to_string(), "the message is larger than any can be, at most 1073741824 bytes");
+    let too_many: SendError<()> = SendError::TooLarge { message: (), most: 65_535 };
+    assert_eq!(too_many.to_string(), "the message has more descriptors than any can have, at most 65535");
+    let too_long = RecvError::TooLong { length: 9, max: 8 };
+    assert_eq!(too_long.to_string(), "the message has 9 bytes, and 8 were allowed");
+}
+
 #[cfg(feature = "tokio")]
 #[test]
 fn tasks_have_these_methods() {

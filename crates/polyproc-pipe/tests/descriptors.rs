@@ -347,3 +347,33 @@ fn with_limit_of_none<T>(f: impl FnOnce() -> T) -> T {
     set_limit(before.rlim_cur);
     result
 }
+
+/// A task whose socket fails while a part of its message is under way: as above.
+#[cfg(feature = "tokio")]
+#[test]
+fn an_error_in_the_middle_of_a_tasks_long_message_takes_it_back() {
+    let _alone = alone();
+    let replaces = |end: &End, with: &OwnedFd| {
+        // SAFETY: both numbers are of open descriptors; that of the end stays the end's, and open.
+        assert!(unsafe { libc::dup2(with.as_raw_fd(), end.as_fd().as_raw_fd()) } >= 0);
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
+    let kept = here.as_fd().try_clone_to_owned().unwrap();
+    let null = null();
+    runtime.block_on(async {
+        let mut sending = std::pin::pin!(here.send_async(vec![1; 100_000]));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(sending.as_mut().poll(&mut context).is_pending());
+        // The other side has the beginning, and not more.
+        assert!(matches!(there.recv_timeout(Duration::from_millis(1)), Err(RecvError::Empty)));
+        assert!(sending.as_mut().poll(&mut context).is_pending());
+        replaces(&here, &null);
+        let sent = sending.await;
+        replaces(&here, &kept);
+        let Err(SendError::Io { message, error }) = sent else { panic!("{sent:?}") };
+        assert_eq!((message.len(), error.raw_os_error()), (100_000, Some(libc::ENOTSOCK)));
+    });
+    here.send(vec![2]).unwrap();
+    assert_eq!(there.recv().unwrap(), [2]);
+}

@@ -5,7 +5,7 @@ use crate::board::Board;
 use crate::shelf::{Lent, PLACES};
 use crate::wire::{Employment, Job, Line, Order};
 use crate::worker;
-use polyproc_memory::handover;
+use polyproc_memory::{Said, handover};
 use polyproc_pipe::{Connection, SendError};
 use polyproc_process::remote::Remote;
 use polyproc_process::{Builder, Process};
@@ -271,7 +271,7 @@ impl Worker {
             match self.take_lent(lent) {
                 Ok(true) => Some((SLABS + OUTS + lent.place, lent.lease.clone(), lent.length)),
                 Ok(false) => return Err((items, Refusal::NotNow)),
-                Err(error) => return Err((items, Refusal::Never(error.to_string()))),
+                Err(error) => return Err((items, Refusal::Never(Said(&error).to_string()))),
             }
         } else if length <= INLINE {
             None
@@ -282,7 +282,7 @@ impl Worker {
                     Some((index, slab, length))
                 }
                 Ok(None) => return Err((items, Refusal::NotNow)),
-                Err(error) => return Err((items, Refusal::Never(error.to_string()))),
+                Err(error) => return Err((items, Refusal::Never(Said(&error).to_string()))),
             }
         };
         // Without one the results come through the line.
@@ -314,7 +314,7 @@ impl Worker {
         };
         if let Err(error) = sent {
             let refusal = match error {
-                SendError::Io { error, .. } => Refusal::Never(error.to_string()),
+                SendError::Io { error, .. } => Refusal::Never(Said(&error).to_string()),
                 SendError::TooLarge { .. } => Refusal::Never(error.to_string()),
                 error => {
                     self.is_clogged = matches!(error, SendError::Full(()));

@@ -1,5 +1,6 @@
 //! What can go wrong: with a task, with many of them, with the pool.
 
+use polyproc_memory::Said;
 use polyproc_process::SpawnError;
 use std::error::Error;
 use std::fmt;
@@ -164,7 +165,7 @@ impl fmt::Display for PoolError {
                 write!(f, "the pool's workers die before they are ready, the last one, {pid}, with {status}")
             }
             PoolError::Spawn(error) => write!(f, "cannot start a worker: {error}"),
-            PoolError::Io(error) => write!(f, "the pool cannot go on: {error}"),
+            PoolError::Io(error) => write!(f, "the pool cannot go on: {}", Said(error)),
             PoolError::Encode(why) => write!(f, "cannot send the arguments of the initializer: {why}"),
             PoolError::Terminated => f.write_str("the pool was terminated"),
             PoolError::StillOpen => f.write_str("a pool is closed or terminated before it is joined"),

@@ -11,7 +11,7 @@ use crate::items::{self, Appended, Parcel, Tag};
 use crate::pile::Pile;
 use crate::wire::{Employment, Job, Kind, Line, Order, Report};
 use calls::{Last, Setup};
-use polyproc_memory::handover;
+use polyproc_memory::{Said, handover};
 use polyproc_pipe::{RecvError, SendError};
 use polyproc_process::remote::{self, Panic, Remote};
 use polyproc_sys::thread;
@@ -130,7 +130,7 @@ impl Run {
         for (function, Parcel { bytes, descriptors }) in [initializer, state].into_iter().flatten() {
             let descriptors: Result<Vec<OwnedFd>, _> =
                 descriptors.iter().map(|descriptor| descriptor.as_fd().try_clone_to_owned()).collect();
-            let descriptors = descriptors.map_err(|error| error.to_string())?;
+            let descriptors = descriptors.map_err(|error| Said(&error).to_string())?;
             let mut setup = Setup { bytes, descriptors, made: Ok(Box::new(())) };
             let called = remote::catch_traced(|| function.call(&mut setup));
             self.end_if_fork();

@@ -5,6 +5,7 @@ use crate::family::{self, Parent, family};
 use crate::raw::{self, Identity};
 use crate::{entry, panics};
 use nix::sys::signal::SigSet;
+use polyproc_memory::Said;
 use polyproc_sys::deadline::Deadline;
 use std::ffi::CString;
 use std::io::{self, Write};
@@ -81,7 +82,7 @@ pub(crate) fn run(control: OwnedFd) -> ! {
         }
         // The parent is gone.
         Ok(None) => UNAVAILABLE,
-        Err(error) => Outcome::arguments(error).send(control.as_fd()),
+        Err(error) => Outcome::arguments(Said(&error)).send(control.as_fd()),
     };
     std::process::exit(code)
 }
@@ -96,7 +97,7 @@ fn perform(control: &OwnedFd, message: channel::Message) -> Outcome {
     if start.daemon
         && let Err(error) = end_with(&parent)
     {
-        return Outcome::arguments(error);
+        return Outcome::arguments(Said(&error));
     }
     set_title();
     let parent = Parent::new(start.parent_pid, start.parent_name.clone(), parent);

@@ -1,6 +1,7 @@
 //! What can go wrong when a process is started or joined.
 
 use nix::sys::signal::Signal;
+use polyproc_memory::Said;
 use polyproc_memory::handover::{self, ReceiveError};
 use std::error::Error;
 use std::fmt;
@@ -58,7 +59,9 @@ impl fmt::Display for SpawnError {
             SpawnError::Environment { name } => {
                 write!(f, "not a possible environment variable: {name:?}")
             }
-            SpawnError::System { call, source } => write!(f, "cannot start a process: {call}: {source}"),
+            SpawnError::System { call, source } => {
+                write!(f, "cannot start a process: {call}: {}", Said(source))
+            }
         }
     }
 }
@@ -182,7 +185,7 @@ impl fmt::Display for JoinError {
             JoinError::Arguments(error) => write!(f, "cannot read the arguments: {error}"),
             JoinError::Encode(error) => write!(f, "cannot send the return value: {error}"),
             JoinError::Decode(error) => write!(f, "cannot read the return value: {error}"),
-            JoinError::Io(error) => write!(f, "cannot join the process: {error}"),
+            JoinError::Io(error) => write!(f, "cannot join the process: {}", Said(error)),
         }
     }
 }
@@ -224,10 +227,12 @@ mod tests {
             SpawnError::System { call: "socketpair", source: io::Error::from_raw_os_error(libc::EMFILE) };
         let source = error.source().unwrap().downcast_ref::<io::Error>().unwrap();
         assert_eq!(source.raw_os_error(), Some(libc::EMFILE));
-        assert_eq!(
-            error.to_string(),
-            "cannot start a process: socketpair: Too many open files (os error 24)"
+        let said = error.to_string();
+        let limit = said.strip_prefix(
+            "cannot start a process: socketpair: this process has no file descriptor left of its ",
         );
+        let limit = limit.and_then(|rest| rest.strip_suffix(" (ulimit -n)"));
+        assert!(limit.is_some_and(|limit| limit.parse::<u64>().is_ok()), "{said}");
         assert_eq!(io::Error::from(JoinError::TimedOut).kind(), io::ErrorKind::TimedOut);
     }
 }

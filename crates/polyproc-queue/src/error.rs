@@ -101,7 +101,7 @@ impl<T> fmt::Display for PutError<T> {
             PutError::Full(_) => f.write_str("the queue is full"),
             PutError::Closed(_) => f.write_str("the queue is closed"),
             PutError::TooLarge { length, most, .. } => {
-                write!(f, "a message of {length} bytes is larger than the queue can take, {most}")
+                write!(f, "the message has {length} bytes, and the queue takes messages of at most {most}")
             }
             PutError::Encode { .. } => f.write_str("the message cannot be encoded"),
             PutError::OutOfMemory { .. } => f.write_str("there is no memory for the queue to grow"),

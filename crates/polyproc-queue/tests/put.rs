@@ -84,7 +84,7 @@ fn the_largest_message_fits_wherever_the_queue_stands() {
     let error = takes(NOW, || queue.put(vec![3; largest + 1]).unwrap_err());
     assert_eq!(
         error.to_string(),
-        format!("a message of {} bytes is larger than the queue can take, {largest}", largest + 1)
+        format!("the message has {} bytes, and the queue takes messages of at most {largest}", largest + 1)
     );
     let PutError::TooLarge { message, length, most } = error else { panic!("{error:?}") };
     assert_eq!((message, length, most), (vec![3; largest + 1], largest + 1, largest));

@@ -8,7 +8,8 @@ use polyproc::{
     RLock, RwLock, Semaphore, Value, pipe, simplex,
 };
 use std::error::Error;
-use std::sync::mpsc;
+use std::os::fd::AsRawFd;
+use std::sync::{self, mpsc};
 use std::time::Duration;
 
 polyproc::init_for_tests!();
@@ -223,13 +224,21 @@ const REFUSALS: [(Refused, &str); 41] = [
     (&[(CLOSE, libc::ENOSYS)], ""),
 ];
 
+fn all_can_be_made() {
+    for (name, make) in MAKERS {
+        assert_eq!(make(), Ok(()), "{name}");
+    }
+}
+
+/// The tests count what this process has open.
+fn alone() -> sync::MutexGuard<'static, ()> {
+    static TURN: sync::Mutex<()> = sync::Mutex::new(());
+    TURN.lock().unwrap_or_else(sync::PoisonError::into_inner)
+}
+
 #[test]
 fn whatever_the_system_refuses_is_an_error_with_its_reason() {
-    let all_can_be_made = || {
-        for (name, make) in MAKERS {
-            assert_eq!(make(), Ok(()), "{name}");
-        }
-    };
+    let _alone = alone();
     // What is made once is made now.
     all_can_be_made();
     for (refused, needed) in REFUSALS {
@@ -257,4 +266,58 @@ fn whatever_the_system_refuses_is_an_error_with_its_reason() {
     }
     // What was refused is not remembered.
     all_can_be_made();
+}
+
+/// From here on, this process opens no descriptors with this number or above.
+fn limit_descriptors(limit: usize) {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct is valid to be written.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limits) }, 0);
+    limits.rlim_cur = limit as u64;
+    // SAFETY: the struct is valid.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limits) }, 0);
+}
+
+/// What can lie in an `Arena`.
+const PLACEABLE: &str =
+    "Arena Mutex RLock RwLock Semaphore BoundedSemaphore Event Condition Barrier Value Array";
+
+/// The limit is the process's, so it is one of its own.
+#[test]
+fn who_is_out_of_descriptors_is_told_so_with_the_limit_and_of_an_arena_only_where_one_helps() {
+    fn tries_all() -> usize {
+        all_can_be_made();
+        // A number that is free is below none that is taken.
+        let null = || std::fs::File::open("/dev/null").unwrap();
+        let highest = std::fs::read_dir("/proc/self/fd").unwrap();
+        let highest = highest.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).max();
+        let mut filling = vec![null()];
+        while (filling[filling.len() - 1].as_raw_fd() as usize) < highest.unwrap_or(0usize) {
+            filling.push(null());
+        }
+        let taken = descriptors() - 1;
+        let mut refused = 0;
+        for spare in 0..12 {
+            let limit = taken + spare;
+            for (name, make) in MAKERS {
+                limit_descriptors(limit);
+                let made = make();
+                limit_descriptors(1024);
+                let Err((reason, said)) = made else {
+                    assert_ne!(spare, 0, "{name} needs no descriptor");
+                    continue;
+                };
+                refused += 1;
+                let words = format!("this process has no file descriptor left of its {limit} (ulimit -n)");
+                let is_placeable = PLACEABLE.split_whitespace().any(|one| one == name);
+                let advice = if is_placeable { ": place many objects in one Arena" } else { "" };
+                assert!(said.ends_with(&format!("{words}{advice}")), "{name} with {spare} to spare: {said}");
+                assert_eq!(reason, Some(libc::EMFILE), "{name} with {spare} to spare");
+            }
+        }
+        refused
+    }
+    let _alone = alone();
+    let refused = Process::spawn(tries_all, ()).unwrap().join().unwrap();
+    assert!(refused >= MAKERS.len() + 10, "{refused}");
 }

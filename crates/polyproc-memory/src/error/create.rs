@@ -61,6 +61,8 @@ pub enum CreateError {
     Mapping {
         /// What was asked for, in bytes.
         requested: u64,
+        /// Whether many of its kind can share a mapping, in an [`Arena`](crate::Arena): it has no reserve.
+        has_arena: bool,
         /// The system's refusal.
         source: io::Error,
     },
@@ -73,6 +75,8 @@ pub enum CreateError {
     },
     /// The process, or the system, has as many descriptors as it may have.
     Descriptors {
+        /// Whether many of its kind can share a descriptor, in an [`Arena`](crate::Arena): it has no reserve.
+        has_arena: bool,
         /// The system's refusal.
         source: io::Error,
     },
@@ -87,8 +91,22 @@ pub enum CreateError {
     },
 }
 
-impl fmt::Display for CreateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl CreateError {
+    /// `Descriptors` if that is what the system has said of something that no arena has; any other error as it is.
+    #[doc(hidden)]
+    pub fn of_call(source: io::Error) -> io::Error {
+        match source.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => CreateError::Descriptors { has_arena: false, source }.into(),
+            _ => source,
+        }
+    }
+
+    /// With advice where there is some, if it is for whoever reads it.
+    fn say(&self, f: &mut fmt::Formatter<'_>, is_for_maker: bool) -> fmt::Result {
+        let advice = |has_arena: bool| match has_arena && is_for_maker {
+            true => ": place many objects in one Arena",
+            false => "",
+        };
         match self {
             Self::TooLarge => write!(f, "the size of the shared memory overflows"),
             Self::Label { longest } => {
@@ -115,25 +133,16 @@ impl fmt::Display for CreateError {
             Self::Memory { requested, .. } => {
                 write!(f, "not enough memory for {requested} bytes to share")
             }
-            Self::Mapping { requested, .. } => write!(
+            Self::Mapping { requested, has_arena, .. } => write!(
                 f,
                 "no room in the address space to map {requested} bytes (ulimit -v), or too many mappings \
-                 (vm.max_map_count): place many objects in one Arena"
+                 (vm.max_map_count){}",
+                advice(*has_arena)
             ),
             Self::FileSize { requested, limit } => {
                 write!(f, "{requested} bytes are above the limit of {limit} for a file (ulimit -f)")
             }
-            Self::Descriptors { source } if source.raw_os_error() == Some(libc::ENFILE) => {
-                write!(f, "the system has no file descriptor left: place many objects in one Arena")
-            }
-            Self::Descriptors { .. } => {
-                let limit = memfd::descriptor_limit();
-                write!(
-                    f,
-                    "this process has no file descriptor left of its {limit} (ulimit -n): \
-                     place many objects in one Arena"
-                )
-            }
+            Self::Descriptors { has_arena, source } => write!(f, "{}{}", Said(source), advice(*has_arena)),
             Self::ArenaFull { requested, remaining, capacity } => write!(
                 f,
                 "the arena is full: the object takes {requested} bytes, \
@@ -143,11 +152,38 @@ impl fmt::Display for CreateError {
     }
 }
 
+/// What the system has said; of descriptors, whose are at an end, and how many these are. Of shared memory, what it is
+/// without advice that whoever made something out of it cannot follow.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Said<'a>(pub &'a io::Error);
+
+impl fmt::Display for Said<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cause = self.0.get_ref().and_then(|cause| cause.downcast_ref());
+        match (self.0.raw_os_error(), cause) {
+            (Some(libc::EMFILE), _) => {
+                let limit = memfd::descriptor_limit();
+                write!(f, "this process has no file descriptor left of its {limit} (ulimit -n)")
+            }
+            (Some(libc::ENFILE), _) => f.write_str("the system has no file descriptor left"),
+            (_, Some(cause)) => CreateError::say(cause, f, false),
+            _ => self.0.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for CreateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.say(f, true)
+    }
+}
+
 impl Error for CreateError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Memory { source, .. } => source.as_ref().map(|error| error as &(dyn Error + 'static)),
-            Self::Mapping { source, .. } | Self::Descriptors { source } => Some(source),
+            Self::Mapping { source, .. } | Self::Descriptors { source, .. } => Some(source),
             _ => None,
         }
     }
@@ -165,7 +201,7 @@ impl From<CreateError> for io::Error {
             CreateError::Memory { .. } | CreateError::Mapping { .. } => ErrorKind::OutOfMemory,
             CreateError::FileSize { .. } => ErrorKind::FileTooLarge,
             CreateError::ArenaFull { .. } => ErrorKind::StorageFull,
-            CreateError::Descriptors { source } => source.kind(),
+            CreateError::Descriptors { source, .. } => source.kind(),
         };
         io::Error::new(kind, error)
     }

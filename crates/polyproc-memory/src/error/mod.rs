@@ -4,4 +4,4 @@ mod attach;
 mod create;
 
 pub use attach::AttachError;
-pub use create::CreateError;
+pub use create::{CreateError, Said};
