@@ -126,3 +126,30 @@ pub(crate) unsafe fn from_shared(place: NonNull<u8>, to: *mut u8, length: usize)
         unsafe { to.wrapping_add(done).copy_from_nonoverlapping(bytes.as_ptr(), length - done) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Wherever the message lies, and not a byte more, but for the rest of the last word.
+    #[test]
+    fn any_length_from_anywhere_arrives_whole() {
+        let private: Vec<u8> = (0..9_000u32).map(|n| (n % 251) as u8 | 1).collect();
+        let lengths = (0..=200usize).chain([255, 256, 257, 1_000, 1_023, 4_095, 4_097, 8_191]);
+        for length in lengths {
+            for offset in 0..9 {
+                let mut words = vec![!0u64; length.div_ceil(8) + 3];
+                let shared = NonNull::new(words.as_mut_ptr().wrapping_add(1).cast::<u8>()).unwrap();
+                let bytes = &private[offset..][..length];
+                // SAFETY: whole words are there.
+                unsafe { to_shared(bytes, shared) };
+                let mut back = vec![0xaa; length + 17];
+                // SAFETY: so much room is there.
+                unsafe { from_shared(shared, back.as_mut_ptr().wrapping_add(offset), length) };
+                assert_eq!(&back[offset..][..length], bytes, "{length} from {offset}");
+                assert!(back[..offset].iter().chain(&back[offset + length..]).all(|byte| *byte == 0xaa));
+                assert_eq!((words[0], words[length.div_ceil(8) + 1]), (!0, !0), "{length} from {offset}");
+            }
+        }
+    }
+}

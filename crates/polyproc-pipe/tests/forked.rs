@@ -2,7 +2,7 @@
 //! it does not have.
 #![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 
-use polyproc_pipe::{Bytes, Connection, RecvError, SendError, pipe_with_capacity, wait};
+use polyproc_pipe::{Bytes, Connection, Raw, RecvError, SendError, pipe_with_capacity, simplex, wait};
 use polyproc_testing::{Child, Watchdog, watchdog};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{scope, sleep};
@@ -148,5 +148,80 @@ fn where_its_parent_does_nothing_a_child_goes_on() {
         assert_eq!(there.recv().unwrap(), [100]);
         there.send(vec![100]).unwrap();
         child.join();
+    }
+}
+
+/// Each of those that have an end says farewell, and is heard, also in the middle of a burst: the first send after the last one is refused.
+#[test]
+fn the_first_send_after_the_last_of_several_processes_has_closed_the_end_is_told_so() {
+    let _alone = alone();
+    let (here, there) = Connection::<u64, u64, Raw>::pair().unwrap();
+    let burst = || (0..2_000).for_each(|number| here.send(number).unwrap());
+    let children: Vec<_> = (0..2u64)
+        .map(|number| {
+            let (begin, begun) = simplex::<u64>().unwrap();
+            let child = fork(|| {
+                begun.recv().unwrap();
+                // It is somebody who has the end, and this is all that it does there.
+                there.close().unwrap();
+                here.close().unwrap();
+                assert!(there.is_closed(), "{number}");
+            });
+            (begin, begun, child)
+        })
+        .collect();
+    burst();
+    there.close().unwrap();
+    // The one who hears this finds that others are left, and goes on without a question.
+    burst();
+    let last = children.len() - 1;
+    for (number, (begin, _begun, child)) in children.into_iter().enumerate() {
+        begin.send(1).unwrap();
+        child.join();
+        if number < last {
+            burst();
+        }
+    }
+    assert!(matches!(here.send(7), Err(SendError::Disconnected(7))));
+    assert!(matches!(here.send(7), Err(SendError::Disconnected(7))));
+}
+
+/// A stop in the middle of a long message, with parts held back, and then a death: whoever receives waits no longer than it wants.
+#[test]
+fn a_sender_that_is_stopped_with_parts_held_back_costs_the_deadline_and_its_death_nothing() {
+    let _alone = alone();
+    for round in 0..20 {
+        let (here, there) = pipe_with_capacity::<Vec<u8>, Vec<u8>, Bytes>(1 << 20).unwrap();
+        let child = Child::run(|| {
+            here.close().unwrap();
+            loop {
+                there.send(vec![1; 900_000]).unwrap();
+            }
+        });
+        there.close().unwrap();
+        (0..5).for_each(|_| assert_eq!(here.recv().unwrap().len(), 900_000));
+        (0..round * 2_000).for_each(|_| std::hint::spin_loop());
+        child.signal(libc::SIGSTOP);
+        let begin = Instant::now();
+        let mut whole = 0;
+        let late = loop {
+            match here.recv_timeout(MOMENT) {
+                Ok(message) => assert_eq!(message, [1; 900_000]),
+                Err(RecvError::Empty) => break begin.elapsed(),
+                Err(error) => panic!("{error}"),
+            }
+            whole += 1;
+        };
+        assert!(whole <= 2 && late >= MOMENT && late < Duration::from_secs(5), "{whole} {late:?}");
+        assert!(!here.poll(MOMENT).unwrap() || here.try_recv().is_err());
+        if round % 2 == 0 {
+            child.signal(libc::SIGCONT);
+            assert_eq!(here.recv_timeout(LONG).unwrap(), [1; 900_000]);
+        }
+        child.kill();
+        let begin = Instant::now();
+        while here.recv_timeout(LONG).is_ok() {}
+        assert!(matches!(here.try_recv(), Err(RecvError::Disconnected)));
+        assert!(begin.elapsed() < Duration::from_secs(5));
     }
 }

@@ -39,7 +39,7 @@ fn lap() {
     converse(Stage::default(), 3);
 }
 
-/// Messages that share a record.
+/// Messages that share a record, and a record that is closed before it is full.
 fn runs() {
     converse(Stage::with_runs(), 3);
 }
@@ -191,4 +191,5 @@ fn without_the_order_a_header_comes_before_its_message() {
     let _turn = one_at_a_time();
     assert!(fails(Part::Order, conversation));
     assert!(fails(Part::Order, runs));
+    assert!(fails(Part::OrderOfEnd, runs));
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::connection::Connection;
-use crate::error::RecvError;
+use crate::error::{RecvError, SendError};
 use crate::receiving::RecvRefusal;
 use crate::{door, pipe, pipe_with_capacity};
 use polyproc_memory::codec::{Bytes, Raw};
@@ -241,4 +241,59 @@ fn a_ticket_says_what_was_announced_and_is_not_made_while_something_is_under_way
         let (again, ..) = end.ticket(Kinds::default()).unwrap();
         assert_eq!(again.has_notice, is_announced);
     }
+}
+
+/// Else tasks that find somebody inside would wait for one who has left long ago.
+#[test]
+fn who_has_waited_is_not_said_to_wait_any_more_however_that_ended() {
+    let _watchdog = watchdog();
+    let is_parked = |end: &Connection<Vec<u8>, Vec<u8>, Bytes>| {
+        [door::SENDING, door::RECEIVING].map(|way| end.end.door.is_parked(way))
+    };
+    let moment = Duration::from_millis(5);
+    // While `waits` does so, it says it; then `ends` happens.
+    let waiting = |end: &Connection<Vec<u8>, Vec<u8>, Bytes>,
+                   way: usize,
+                   waits: &(dyn Fn() + Sync),
+                   ends: &dyn Fn()| {
+        std::thread::scope(|scope| {
+            let (sender, receiver) = mpsc::channel();
+            scope.spawn(move || {
+                sender.send(tid()).unwrap();
+                waits();
+            });
+            wait_asleep(receiver.recv().unwrap());
+            assert!(is_parked(end)[way]);
+            ends();
+        });
+        assert_eq!(is_parked(end), [false; 2]);
+    };
+    let (here, there) = small();
+    assert!(matches!(here.recv_timeout(moment), Err(RecvError::Empty)));
+    assert!(!here.poll(moment).unwrap());
+    assert_eq!(is_parked(&here), [false; 2]);
+    waiting(&here, door::RECEIVING, &|| assert_eq!(here.recv().unwrap(), [1]), &|| {
+        there.send(vec![1]).unwrap()
+    });
+    waiting(&here, door::RECEIVING, &|| assert!(here.poll(None).unwrap()), &|| there.send(vec![2]).unwrap());
+    assert_eq!(here.recv().unwrap(), [2]);
+    while here.try_send(vec![3; 900]).is_ok() {}
+    for length in [900, 9_000] {
+        assert!(matches!(here.send_timeout(vec![3; length], moment), Err(SendError::Full(_))));
+        assert_eq!(is_parked(&here), [false; 2]);
+    }
+    let refused = || assert!(matches!(here.send(vec![3; 9_000]), Err(SendError::Closed(_))));
+    waiting(&here, door::SENDING, &refused, &|| here.close().unwrap());
+    while there.recv().is_ok() {}
+    assert_eq!(is_parked(&there), [false; 2]);
+    let (here, there) = small();
+    waiting(
+        &here,
+        door::RECEIVING,
+        &|| assert!(matches!(here.recv(), Err(RecvError::Disconnected))),
+        &|| there.close().unwrap(),
+    );
+    let (here, there) = small();
+    let refused = || assert!(matches!(here.send(vec![3; 9_000]), Err(SendError::Disconnected(_))));
+    waiting(&here, door::SENDING, &refused, &|| there.close().unwrap());
 }

@@ -303,8 +303,8 @@ impl Sender {
         let next = core::mem::replace(&mut self.next, Next::NOWHERE);
         if let Some((_, count)) = next.open_run() {
             let header = run_header(count, self.last_length);
-            // Relaxed: who sees it knows all that the run has. What comes next is published by its own header.
-            self.place.header(self.tail.wrapping_sub(LINE)).store(header | CLOSED, Ordering::Relaxed);
+            // Release: the messages of the run, some of which a receiver may see by this first. Pairs with the Acquire in `front`.
+            self.place.header(self.tail.wrapping_sub(LINE)).store(header | CLOSED, Ordering::Release);
         }
     }
 

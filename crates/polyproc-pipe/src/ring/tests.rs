@@ -882,3 +882,74 @@ fn a_run_in_a_line_that_was_not_given_free_is_refused() {
         assert_eq!(rig.receiver.front(), expected, "behind {unsaid} bytes");
     }
 }
+
+/// As [`Connection::send_bytes`](crate::Connection::send_bytes) and `recv_bytes`, beside one who knows how long messages are; the
+/// end is given to another now and then, on either side.
+#[test]
+fn messages_of_any_lengths_pass_in_any_order_whoever_sends_and_receives() {
+    let mut state = 1u64;
+    let mut next = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let (mut grown, mut lines, mut lines_at_once) = (0, 0, 0);
+    for round in 0..60u64 {
+        let mut rig = rig_of(CAPACITY, if round % 2 == 0 { CAPACITY } else { 8 * CAPACITY });
+        let mut waiting = std::collections::VecDeque::new();
+        let (mut usual, mut number) = (8, 0u64);
+        while rig.sender.positions().0.wrapping_sub(START) < 40 * CAPACITY {
+            // Streams of one length, with others in between, and sometimes anything.
+            match next(40) {
+                0 => usual = next(33) as usize,
+                1 => usual = [8, 16, 24, 7, 9, 17, 23][next(7) as usize],
+                _ => {}
+            }
+            let length = if next(25) == 0 { next(33) as usize } else { usual };
+            number += 1;
+            let message: Vec<u8> = (0..length as u64).map(|index| (number * 31 + index * 7) as u8).collect();
+            let mut has_room = rig.sender.finds_room(length).unwrap();
+            if rig.sender.is_about_to_grow() && next(3) == 0 {
+                rig.sender.grow().unwrap();
+                grown += 1;
+                has_room = rig.sender.finds_room(length).unwrap();
+            }
+            if has_room {
+                if next(20) == 0 {
+                    // In no burst.
+                    rig.sender.write(&message, 0, false).unwrap();
+                } else {
+                    rig.send(&message);
+                }
+                waiting.push_back(message);
+            }
+            if next(200) == 0 {
+                rig.sender.close_run();
+                let place = *rig.sender.place();
+                let (tail, head) = rig.sender.positions();
+                rig.sender = Sender::new(place, tail, head);
+            }
+            let take = if has_room { next(3) * next(2) } else { next(30) };
+            for _ in 0..take {
+                if next(100) == 0 {
+                    rig.receiver.publish().unwrap();
+                    let (head, taken) = rig.receiver.position().unwrap();
+                    rig.receiver = Receiver::new(*rig.receiver.place(), head, taken);
+                }
+                let Some(expected) = waiting.pop_front() else { break };
+                if next(4) != 0
+                    && let Some(got) = rig.receive_exactly(expected.len()).unwrap()
+                {
+                    assert_eq!(got, expected, "round {round}");
+                    continue;
+                }
+                assert_eq!(rig.receive(), Ok(Some(expected)), "round {round}");
+            }
+            if waiting.is_empty() {
+                assert_eq!(rig.receive(), Ok(None), "round {round}");
+            }
+        }
+        lines += rig.lines;
+        lines_at_once += rig.lines_at_once;
+    }
+    assert!(grown > 50 && lines > 5_000 && lines_at_once > 500, "{grown} {lines} {lines_at_once}");
+}
