@@ -207,7 +207,8 @@ impl Door {
     /// It has left the gate, and nobody is announced as asleep by now.
     pub(crate) fn unpark(&self, direction: usize) {
         let mut state = self.state();
-        state.parked[direction] -= 1;
+        // It is 0 in a child that was forked by a signal handler of the thread that waits.
+        state.parked[direction] = state.parked[direction].saturating_sub(1);
         self.let_others_look(state);
     }
 

@@ -112,9 +112,9 @@
 //! - Descriptors for which a process has no room (`EMFILE`) stay where they are, and so does their message, until
 //!   others are closed. Nobody can look behind them: meanwhile `wait` says that the connection is ready, what it
 //!   receives is the message in front or that error, and who waits for room looks every millisecond.
-//! - A send that comes within some thirty microseconds after the other end was killed may succeed, and of a burst of
-//!   messages the next thirty, of a long one two hundred: as with any pipe, that it was sent does not mean that it was
-//!   received.
+//! - A send that comes within some thirty microseconds after the other end was killed may succeed, and after a burst of
+//!   messages the next thirty, after a long one two hundred, however slowly those follow: as with any pipe, that it was
+//!   sent does not mean that it was received.
 //! - Where membarrier(2) is missing (Linux before 4.16, some sandboxes), a send costs a memory barrier more, and who
 //!   sleeps looks every millisecond.
 //! - A task that sends a long message in parts keeps others from sending meanwhile. If it is neither polled nor

@@ -17,9 +17,9 @@ impl<S, R, C: Codec<S>> Connection<S, R, C> {
     ///
     /// # Errors
     ///
-    /// [`SendError`], with the message. If nobody is left at the other end, a message that is sent more than some thirty
-    /// microseconds later is refused; in a burst of messages it may be the thirty-first, in a long one the two hundredth. If they
-    /// let go of it, and were not killed, the first one is.
+    /// [`SendError`], with the message. If those at the other end let go of it, the first message after that is refused. If they were
+    /// killed, one that is sent more than some thirty microseconds later is; after a burst of messages it may be the thirty-first more,
+    /// after a long one the two hundredth, however slowly those follow.
     #[inline]
     pub fn send(&self, message: S) -> Result<(), SendError<S>> {
         self.send_by(message, Deadline::NEVER, false)
