@@ -99,9 +99,11 @@ impl<'a> Consumer<'a> {
             let index = consumers.segment.load(Ordering::Relaxed);
             let segment = self.header.segment(index);
             // There is a message beyond the head, so if the segment ends here, it is in the next; unless this is the one
-            // that is written to, where a dead thread has left its plans.
+            // that is written to, where a dead thread has left its plans. It may be left just now, and end farther on than they say:
+            // so its end counts that is seen after that. Acquire: pairs with the Release of `enter_segment`.
             if segment.end.load(Ordering::Relaxed) == self.head
-                && self.header.producers.segment.load(Ordering::Relaxed) != index
+                && self.header.producers.segment.load(Ordering::Acquire) != index
+                && segment.end.load(Ordering::Relaxed) == self.head
             {
                 // Not with something taken that is not committed: if this thread died, the next one would look for it in the
                 // wrong segment.
