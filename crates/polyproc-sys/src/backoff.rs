@@ -75,11 +75,8 @@ impl Default for Backoff {
 ///
 /// For waits on something that another process does in its own time: an event that it sets, a message that it sends. If
 /// both sides run, the news is there in less than the microseconds that a sleep and a wake cost; if not, to look for it
-/// takes the CPU from who would bring it. Every second wait that looked in vain halves the next look, eight in a row end
-/// it, and every 1,024th tries again. Those eight together take not quite as long as four of the longest: where both sides share a
-/// CPU, that is what an object costs once, and to halve with each of them would cost half as much, but four slow answers would end
-/// the looking between two that are awake, where it is worth most. A hint, shared by whoever waits on the same object; all zero is
-/// full of hope.
+/// takes the CPU from who would bring it. Each wait that looked in vain halves the next look, eight in a row end
+/// it, and every 1,024th tries again. A hint, shared by whoever waits on the same object; all zero is full of hope.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct Patience(AtomicU32);
@@ -121,7 +118,7 @@ impl Patience {
         let failures = self.0.load(Ordering::Relaxed);
         let pauses = match failures % PROBE {
             0 => LOOKS,
-            few if failures < HOPELESS => LOOKS >> (few / 2),
+            few if failures < HOPELESS => LOOKS >> few,
             _ => 1,
         };
         let (mut paused, mut gap, mut questions) = (0, first, 0);
@@ -161,7 +158,7 @@ mod tests {
         };
         assert_eq!(looks(LOOKS - 1), (LOOKS, true));
         for failures in 0..HOPELESS {
-            assert_eq!(looks(u32::MAX), (LOOKS >> (failures / 2), false));
+            assert_eq!(looks(u32::MAX), (LOOKS >> failures, false));
         }
         for _ in HOPELESS..PROBE {
             assert_eq!(looks(u32::MAX), (1, false));
