@@ -98,13 +98,8 @@ impl<'a> Consumer<'a> {
         loop {
             let index = consumers.segment.load(Ordering::Relaxed);
             let segment = self.header.segment(index);
-            // There is a message beyond the head, so if the segment ends here, it is in the next; unless this is the one
-            // that is written to, where a dead thread has left its plans. It may be left just now, and end farther on than they say:
-            // so its end counts that is seen after that. Acquire: pairs with the Release of `enter_segment`.
-            if segment.end.load(Ordering::Relaxed) == self.head
-                && self.header.producers.segment.load(Ordering::Acquire) != index
-                && segment.end.load(Ordering::Relaxed) == self.head
-            {
+            // There is a message beyond the head, so if the segment ends here, it is in the next.
+            if self.is_left_at_head(index) {
                 // Not with something taken that is not committed: if this thread died, the next one would look for it in the
                 // wrong segment.
                 self.commit_in_between();
@@ -345,6 +340,22 @@ impl<'a> Consumer<'a> {
     }
 }
 
+impl Consumer<'_> {
+    /// Whether the producers have left this segment, and it ends at the head.
+    #[inline(always)]
+    fn is_left_at_head(&self, index: u32) -> bool {
+        let ends_here = || self.header.segment(index).end.load(Ordering::Relaxed) == self.head;
+        if !ends_here() {
+            return false;
+        }
+        #[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+        tests::IN_BETWEEN.take().inspect(|happens| happens());
+        // Or a dead thread has left its plans there, and it is written to; or is left just now, and ends farther on than they say: so
+        // the end counts that is seen after that. Acquire: pairs with the Release of `enter_segment`.
+        self.header.producers.segment.load(Ordering::Acquire) != index && ends_here()
+    }
+}
+
 impl Drop for Consumer<'_> {
     #[inline(always)]
     fn drop(&mut self) {
@@ -359,5 +370,40 @@ impl Drop for Consumer<'_> {
         if self.sleeper.is_some() {
             self.queue.pass_on_news();
         }
+    }
+}
+
+#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::layout::SMALLEST;
+    use crate::{Bytes, Queue};
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Happens in this thread once it has seen that a segment ends at its head.
+        pub(super) static IN_BETWEEN: Cell<Option<Box<dyn Fn()>>> = const { Cell::new(None) };
+    }
+
+    /// A thread that died on its way to another segment has left its plan for an end. While a consumer is there, a producer leaves the
+    /// segment at another place.
+    #[test]
+    fn what_comes_after_the_plan_of_a_dead_one_is_not_left_behind() {
+        let queue = Queue::<Vec<u8>, Bytes>::with_max_bytes(1 << 20).unwrap();
+        let header = queue.raw().header();
+        queue.put(vec![1; 8]).unwrap();
+        // As `enter_segment` does it, up to the store that counts.
+        header.segment(0).next.store(1, Ordering::Relaxed);
+        header.segment(0).end.store(header.put.0.position.load(Ordering::Relaxed), Ordering::Relaxed);
+        queue.put(vec![2; SMALLEST as usize / 2]).unwrap();
+        assert_eq!(queue.get().unwrap()[0], 1);
+        let other = queue.clone();
+        IN_BETWEEN.set(Some(Box::new(move || {
+            other.put(vec![3; SMALLEST as usize / 2]).unwrap();
+            assert_ne!(other.raw().header().producers.segment.load(Ordering::Relaxed), 0, "it was not left");
+        })));
+        assert_eq!(queue.try_get().unwrap()[0], 2);
+        assert!(IN_BETWEEN.take().is_none(), "nothing came in between");
+        assert_eq!(queue.try_get().unwrap()[0], 3);
     }
 }
