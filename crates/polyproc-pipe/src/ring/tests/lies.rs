@@ -1,0 +1,260 @@
+//! A peer that lies, or two that use one end.
+
+use super::*;
+
+#[test]
+fn growth_that_cannot_be_is_refused() {
+    let mut full = rig();
+    full.lie(START, WRITTEN | GROWN);
+    assert_eq!(full.receiver.front(), Err(Broken), "beyond what it may use");
+    for header in [WRITTEN | GROWN | 8, WRITTEN | GROWN | MORE, GROWN, WRITTEN | GROWN | (1 << 40)] {
+        let mut rig = rig_of(CAPACITY, 2 * CAPACITY);
+        rig.lie(START, header);
+        assert_eq!(rig.receiver.front(), Err(Broken), "{header:#x}");
+    }
+    // In the second lap, and while what was not published yet is in another lap than the header.
+    for begin in [START + CAPACITY, START + 2 * CAPACITY - 64] {
+        let mut rig = rig_of(CAPACITY, 2 * CAPACITY);
+        rig.receiver = Receiver::new(rig.place, begin, 0);
+        rig.lie(begin, if begin.is_multiple_of(CAPACITY) { WRITTEN | GROWN } else { WRITTEN | 120 });
+        rig.lie(begin + 128, WRITTEN | GROWN);
+        let first = rig.receiver.front();
+        let second = first.and_then(|front| {
+            rig.receiver.take_into(front, &mut Vec::new());
+            rig.receiver.front()
+        });
+        assert_eq!(second, Err(Broken));
+    }
+}
+
+#[test]
+fn a_header_that_cannot_be_is_refused() {
+    let headers = [
+        8, // Not written.
+        RUN | 8,
+        WRITTEN | (1 << 56),
+        WRITTEN | FINAL | 8,
+        WRITTEN | FINAL | MORE,
+        WRITTEN | FINAL | (1 << DESCRIPTORS_SHIFT),
+        RUN | FINAL | WRITTEN | (1 << COUNT_SHIFT) | 8,
+        WRITTEN | CLOSED,
+        WRITTEN | (CAPACITY - 8), // No room for the zero behind it.
+        WRITTEN | (1 << 39),
+        WRITTEN | LENGTH,
+        WRITTEN | ABORT,        // Of nothing.
+        WRITTEN | ABORT | MORE, // As well.
+        WRITTEN | MORE,         // Without room for its total.
+        WRITTEN | MORE | 7,
+        WRITTEN | RUN,                           // Of nothing.
+        WRITTEN | RUN | 8,                       // Without a message.
+        WRITTEN | RUN | (1 << COUNT_SHIFT),      // Of empty messages.
+        WRITTEN | RUN | (8 << COUNT_SHIFT) | 8,  // Beyond its line.
+        WRITTEN | RUN | (3 << COUNT_SHIFT) | 24, // As well.
+        WRITTEN | RUN | (1 << COUNT_SHIFT) | 25,
+        WRITTEN | RUN | MORE | (1 << COUNT_SHIFT) | 8,
+        WRITTEN | RUN | ABORT | (1 << COUNT_SHIFT) | 8,
+        WRITTEN | RUN | GROWN | (1 << COUNT_SHIFT) | 8,
+    ];
+    for header in headers {
+        let mut rig = rig();
+        rig.lie(START, header);
+        assert_eq!(rig.receiver.front(), Err(Broken), "{header:#x}");
+    }
+    let mut rig = rig();
+    rig.lie(START, WRITTEN | (CAPACITY - 16));
+    assert_eq!(rig.receiver.front(), Ok(Front::Whole(CAPACITY as usize - 16, 0)));
+}
+
+#[test]
+fn a_header_is_read_once() {
+    let mut rig = rig();
+    rig.send(b"12345678");
+    assert_eq!(rig.receiver.front(), Ok(Front::Whole(8, 0)));
+    rig.lie(START, WRITTEN | 1_000);
+    assert_eq!(rig.receiver.front(), Ok(Front::Whole(8, 0)));
+    assert_eq!(rig.receive(), Ok(Some(b"12345678".to_vec())));
+}
+
+#[test]
+fn a_run_that_changes_is_refused() {
+    let run = WRITTEN | RUN | 8;
+    let of = |count: u64| run | (count << COUNT_SHIFT);
+    let lies = [
+        0,
+        of(1),
+        of(8),
+        of(3) | 16,
+        of(3) ^ RUN,
+        of(3) ^ WRITTEN,
+        of(3) | MORE,
+        of(1) | CLOSED,
+        of(8) | CLOSED,
+    ];
+    for lie in lies {
+        let mut rig = rig();
+        rig.lie(START, of(2));
+        for _ in 0..2 {
+            assert!(rig.receive().unwrap().is_some());
+        }
+        assert_eq!(rig.receive(), Ok(None));
+        rig.lie(START, lie);
+        assert_eq!(rig.receiver.front(), Err(Broken), "{lie:#x}");
+    }
+    // More, and closed at once, is one of two truths.
+    let mut rig = rig();
+    rig.lie(START, of(2));
+    rig.lie(START + LINE, 0);
+    for _ in 0..2 {
+        assert!(rig.receive().unwrap().is_some());
+    }
+    rig.lie(START, of(4) | CLOSED);
+    for _ in 0..2 {
+        assert!(rig.receive().unwrap().is_some());
+    }
+    assert_eq!(rig.receive(), Ok(None));
+    // The end of the line: closed or not makes no difference.
+    rig.lie(START + LINE, of(7));
+    for _ in 0..7 {
+        assert!(rig.receive().unwrap().is_some());
+    }
+    rig.lie(START + LINE, 0);
+    rig.lie(START + 2 * LINE, 0);
+    assert_eq!(rig.receive(), Ok(None));
+}
+
+#[test]
+fn a_run_in_the_middle_of_a_message_is_refused() {
+    let mut rig = rig();
+    rig.sender.write_first(24, b"12345678", 0).unwrap();
+    let front = rig.receiver.front().unwrap();
+    rig.receiver.take_into(front, &mut Vec::new());
+    rig.lie(rig.sender.positions().0, WRITTEN | RUN | (1 << COUNT_SHIFT) | 8);
+    assert_eq!(rig.receiver.front(), Err(Broken));
+}
+
+#[test]
+fn a_total_that_cannot_be_is_refused() {
+    for total in [0, 8, MESSAGE_MAX as u64 + 1, 1 << 63, u64::MAX] {
+        let mut rig = rig();
+        rig.sender.write_first(total as usize, b"12345678", 0).unwrap();
+        assert_eq!(rig.receiver.front(), Err(Broken), "{total:#x}");
+    }
+}
+
+#[test]
+fn parts_that_do_not_add_up_are_refused() {
+    // Too much, too little at the end, nothing at all, and one that is not over.
+    for (bytes, is_last) in [(24, true), (8, true), (0, false), (16, false), (4_000, false)] {
+        let mut rig = rig();
+        rig.sender.write_first(24, b"12345678", 0).unwrap();
+        let front = rig.receiver.front().unwrap();
+        assert_eq!(front, Front::First(24, 0));
+        let mut got = Vec::new();
+        rig.receiver.take_into(front, &mut got);
+        rig.sender.write_next(&vec![1; bytes], is_last).unwrap();
+        assert_eq!(rig.receiver.front(), Err(Broken), "{bytes} {is_last}");
+    }
+}
+
+#[test]
+fn a_claim_of_a_gigabyte_takes_no_gigabyte() {
+    let mut rig = rig();
+    rig.sender.write_first(MESSAGE_MAX, b"12345678", 0).unwrap();
+    let front = rig.receiver.front().unwrap();
+    let mut got = Vec::new();
+    rig.receiver.take_into(front, &mut got);
+    assert!(got.capacity() <= 8 << 20, "{}", got.capacity());
+}
+
+#[test]
+fn a_head_that_cannot_be_is_refused() {
+    for head in [START - 8, START + 512, START + 4, 0] {
+        let mut rig = rig();
+        for _ in 0..3 {
+            rig.send(&[1; 100]);
+        }
+        rig.place.control().receiver.begin_at(head);
+        assert_eq!(rig.sender.finds_room(CAPACITY as usize), Err(Broken), "{head:#x}");
+    }
+}
+
+#[test]
+fn a_position_that_somebody_else_moved_is_noticed() {
+    let mut rig = rig();
+    rig.place.control().sender.begin_at(START + 8);
+    assert_eq!(rig.sender.write(b"1", 0, false), Err(Broken));
+    assert_eq!(rig.header(START), 0, "nothing is published");
+    rig.place.control().receiver.begin_at(START + 8);
+    assert_eq!(rig.receiver.publish(), Err(Broken));
+}
+
+#[test]
+fn two_that_send_at_one_end_are_noticed() {
+    let mut rig = rig();
+    let mut other = Sender::new(rig.place, START, START);
+    rig.send(b"12345678");
+    assert_eq!(other.write(b"12345678", 0, true), Err(Broken));
+    // In a run, at the latest when it is over.
+    let mut rig = self::rig();
+    (0..3).for_each(|_| rig.send(b"12345678"));
+    let (tail, head) = rig.sender.positions();
+    let mut other = Sender::new(rig.place, tail, head);
+    (0..2).for_each(|_| rig.send(b"12345678"));
+    other.write(b"12345678", 0, true).unwrap();
+    let refused = (0..7).any(|_| {
+        let goes_on = rig.sender.goes_on(8);
+        if goes_on {
+            rig.sender.go_on(b"12345678")
+        };
+        !goes_on && rig.sender.write(b"12345678", 0, true).is_err()
+    });
+    assert!(refused);
+}
+
+/// A ticket may say so, of an end that another process has had.
+#[test]
+fn more_of_a_run_than_it_has_cannot_be_received() {
+    let front = |taken, header| {
+        let rig = rig_of(CAPACITY, 2 * CAPACITY);
+        rig.lie(START, header);
+        rig.lie(START + 8, 100);
+        Receiver::new(rig.place, START, taken).front()
+    };
+    let run = |count: u64| WRITTEN | RUN | (count << COUNT_SHIFT) | 8;
+    assert_eq!(front(2, run(3)), Ok(Front::Whole(8, 0)));
+    assert_eq!(front(3, run(3)), Ok(Front::Nothing));
+    for taken in [4, 7, 8, 1 << 32, u64::MAX] {
+        assert_eq!(front(taken, run(3)), Err(Broken), "{taken}");
+    }
+    // Of what is no run, nothing can have been.
+    for header in [WRITTEN | 8, WRITTEN | MORE | 16, WRITTEN | FINAL, WRITTEN | GROWN] {
+        assert!(front(0, header).is_ok(), "{header:#x}");
+        for taken in [1, 8, u64::MAX] {
+            assert_eq!(front(taken, header), Err(Broken), "{header:#x} of which {taken}");
+        }
+    }
+}
+
+/// No honest sender writes there: it does not know yet that the line is free.
+#[test]
+fn a_run_in_a_line_that_was_not_given_free_is_refused() {
+    for unsaid in [CAPACITY - 2 * LINE, CAPACITY - LINE] {
+        let mut rig = rig();
+        for record in 0..unsaid / 128 {
+            rig.lie(START + 128 * record, WRITTEN | 120);
+        }
+        if !unsaid.is_multiple_of(128) {
+            rig.lie(START + unsaid - LINE, WRITTEN | 56);
+        }
+        rig.lie(START + unsaid, WRITTEN | RUN | (1 << COUNT_SHIFT) | 8);
+        // Nothing is published meanwhile.
+        let mut got = Vec::new();
+        while rig.receiver.position().unwrap().0 != START + unsaid {
+            let front = rig.receiver.front().unwrap();
+            rig.receiver.take_into(front, &mut got);
+        }
+        let is_free = unsaid + LINE < CAPACITY;
+        let expected = if is_free { Ok(Front::Whole(8, 0)) } else { Err(Broken) };
+        assert_eq!(rig.receiver.front(), expected, "behind {unsaid} bytes");
+    }
+}
