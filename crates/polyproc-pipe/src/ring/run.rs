@@ -15,7 +15,7 @@ const WORDS: usize = 3;
 const ODD: usize = 4;
 
 impl Kind {
-    /// Of messages of this length. Of those that are not for runs, [`Next`] is never.
+    /// Of messages of this length. Those that are not for runs have a kind that no [`Next`] has.
     #[inline(always)]
     pub(crate) fn of(length: usize) -> Kind {
         Kind(match length {
