@@ -115,6 +115,8 @@
 //! - A send that comes within some thirty microseconds after the other end was killed may succeed, and after a burst of
 //!   messages the next thirty, after a long one two hundred, however slowly those follow: as with any pipe, that it was
 //!   sent does not mean that it was received.
+//! - Each sleep in `recv` interrupts all CPUs that run a process which has connections, for some microseconds (membarrier(2)): where
+//!   hundreds of processes work and sleep by turns, that adds up.
 //! - Where membarrier(2) is missing (Linux before 4.16, some sandboxes), a send costs a memory barrier more, and who
 //!   sleeps looks every millisecond.
 //! - A task that sends a long message in parts keeps others from sending meanwhile. If it is neither polled nor

@@ -6,6 +6,9 @@
 //! that runs a registered process (membarrier(2), [`heavy`]): after it, whatever the frequent side did before is seen
 //! here, and whatever it does later sees what was done here.
 //!
+//! So the rare side's cost grows with the CPUs that run registered processes at that moment, whatever those have to do with it: each is
+//! interrupted. One such CPU adds some three microseconds here.
+//!
 //! That holds for processes that are registered ([`is_registered`]). One that is not makes a real barrier itself. A rare side
 //! that cannot have the kernel's help (Linux before 4.16, a sandbox) is told so.
 
