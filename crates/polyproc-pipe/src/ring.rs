@@ -52,8 +52,8 @@
 //!
 //! What does not fit into half of the ring goes in parts. Each is published when it is written, so that both sides work at the same
 //! time; but then the receiver is right behind the sender, takes each line out of the cache of the sender's CPU, where it was just
-//! changed, and the sender takes back the lines that the receiver has just read. Half a mebibyte apart, both find them in
-//! the cache that they share, or further out: where a CPU has 512 KiB of its own, a mebibyte passes in four fifths of the time. So where
+//! changed, and the sender takes back the lines that the receiver has just read. Half a mebibyte apart, they are in neither CPU's own
+//! cache any more: where that has 512 KiB, a mebibyte passes in four fifths of the time. So where
 //! the receiver is behind already when such a message begins, in a ring of 1 MiB, the sender [holds back](sender::HELD) the headers of up to
 //! seven parts. The first of them is zero, so nobody sees those behind it, whatever they are. It lets them go one by one as it writes
 //! others; one for two that it writes, where it finds that the receiver waits for one; all of them when the receiver sleeps, before it waits
