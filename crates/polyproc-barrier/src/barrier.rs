@@ -20,8 +20,8 @@ type Action = Arc<dyn Fn() + Send + Sync>;
 
 /// A place where a number of parties, threads of any processes, wait for each other, again and again.
 ///
-/// A handle: clones are the same barrier, and a clone given to another process is too. See the [crate](crate) for what
-/// blocks, what a death does, and what it costs.
+/// A handle: clones are the same barrier, and a clone given to another process is too. See the [crate](crate)
+/// for what blocks, what a death does, and what it costs.
 ///
 /// # Example
 ///
@@ -43,7 +43,8 @@ pub struct Barrier {
     action: Option<Action>,
 }
 
-// SAFETY: the barrier is made of atomics, in the mapping that `object` keeps; the action is `Send` and `Sync`.
+// SAFETY: the barrier is made of atomics, in the mapping that `object` keeps; the action is `Send` and
+// `Sync`.
 unsafe impl Send for Barrier {}
 // SAFETY: as above.
 unsafe impl Sync for Barrier {}
@@ -69,8 +70,8 @@ impl Barrier {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for no parties, or more than [`MAX_PARTIES`]. Out of memory or of file descriptors; or a system
-    /// whose robust lists are not glibc's.
+    /// `InvalidInput` for no parties, or more than [`MAX_PARTIES`]. Out of memory or of file descriptors; or
+    /// a system whose robust lists are not glibc's.
     ///
     /// # Example
     ///
@@ -94,14 +95,16 @@ impl Barrier {
         Barrier::create(Some(arena), parties, None)
     }
 
-    /// A barrier whose rounds end with an action: the last party to come runs it, while all others still wait.
+    /// A barrier whose rounds end with an action: the last party to come runs it, while all others still
+    /// wait.
     ///
-    /// It runs once a round. If it panics, the barrier is broken for all, and the panic goes on in the party that ran it. If
-    /// that party dies in it, the barrier is broken too. It may take locks; it must not wait at this barrier, which would
-    /// wait for itself. While it runs, a thread holds one more of the 2,048 locks that it may hold.
+    /// It runs once a round. If it panics, the barrier is broken for all, and the panic goes on in the party
+    /// that ran it. If that party dies in it, the barrier is broken too. It may take locks; it must not wait
+    /// at this barrier, which would wait for itself. While it runs, a thread holds one more of the 2,048
+    /// locks that it may hold.
     ///
-    /// A child made by `fork` inherits the action. A handle that arrives in another process in any other way has none: see
-    /// [`attach_action`](Barrier::attach_action).
+    /// A child made by `fork` inherits the action. A handle that arrives in another process in any other way
+    /// has none: see [`attach_action`](Barrier::attach_action).
     ///
     /// # Errors
     ///
@@ -158,7 +161,8 @@ impl Barrier {
     fn at(object: Object) -> Barrier {
         let seats = RawBarrier::seats(object.count() as usize);
         let raw = NonNull::slice_from_raw_parts(object.payload().cast::<Seat>(), seats).as_ptr();
-        // The same address and number: those of a slice of seats become those of the barrier that ends in them.
+        // The same address and number: those of a slice of seats become those of the barrier that ends in
+        // them.
         let raw =
             NonNull::new(raw as *mut RawBarrier).unwrap_or_else(|| unreachable!("a payload is not null"));
         Barrier { object, raw, action: None }
@@ -166,8 +170,8 @@ impl Barrier {
 
     /// Gives this handle the action, where it came from another process: code does not travel.
     ///
-    /// Clones made of it from now on have it too. It should be what all others have. Where the barrier was made without an
-    /// action, it is not run.
+    /// Clones made of it from now on have it too. It should be what all others have. Where the barrier was
+    /// made without an action, it is not run.
     ///
     /// # Example
     ///
@@ -200,15 +204,16 @@ impl Barrier {
         self.wait_deadline(Deadline::NEVER)
     }
 
-    /// Waits until all parties are there, at most so long. When the time is over, the barrier is broken for all.
+    /// Waits until all parties are there, at most so long. When the time is over, the barrier is broken for
+    /// all.
     ///
-    /// Zero is for the last to come: any other breaks the barrier. There is no `try_wait`: to come and not to wait is to
-    /// break it.
+    /// Zero is for the last to come: any other breaks the barrier. There is no `try_wait`: to come and not to
+    /// wait is to break it.
     ///
     /// # Errors
     ///
-    /// As for [`wait`](Barrier::wait); if this is the party that broke it, the cause is [`BrokenCause::TimedOut`] with its
-    /// own process.
+    /// As for [`wait`](Barrier::wait); if this is the party that broke it, the cause is
+    /// [`BrokenCause::TimedOut`] with its own process.
     ///
     /// # Panics
     ///
@@ -265,10 +270,11 @@ impl Barrier {
     }
 
     /// Makes the barrier as new. Whoever waits gets the error, with the cause that it was broken for, or
-    /// [`BrokenCause::Reset`] if it was not. One that nobody waits at and that is not broken stays as it is. Does not wait.
+    /// [`BrokenCause::Reset`] if it was not. One that nobody waits at and that is not broken stays as it is.
+    /// Does not wait.
     ///
-    /// Who was told of the old round and who comes to the new one are never mixed: a party that is slow to look still gets the
-    /// error of its own round.
+    /// Who was told of the old round and who comes to the new one are never mixed: a party that is slow to
+    /// look still gets the error of its own round.
     ///
     /// # Example
     ///
@@ -286,8 +292,8 @@ impl Barrier {
         self.raw().reset();
     }
 
-    /// How many parties wait: while the action runs, all; at a broken barrier, none. By the time the caller looks at the
-    /// answer, it may be another.
+    /// How many parties wait: while the action runs, all; at a broken barrier, none. By the time the caller
+    /// looks at the answer, it may be another.
     pub fn n_waiting(&self) -> usize {
         self.raw().n_waiting()
     }
@@ -309,8 +315,8 @@ impl Barrier {
 
     #[inline]
     fn raw(&self) -> &RawBarrier {
-        // SAFETY: points into the mapping that `object` keeps, to a barrier with as many seats as the object was checked to
-        // have room for; it is made of atomics only.
+        // SAFETY: points into the mapping that `object` keeps, to a barrier with as many seats as the object
+        // was checked to have room for; it is made of atomics only.
         unsafe { self.raw.as_ref() }
     }
 }

@@ -8,10 +8,11 @@
 //!
 //! # Reset
 //!
-//! A slow waiter may look at the state only when a reset has made it g + 1, and must not take that for completion. So a reset
-//! breaks the round first, if it is not broken; then no more parties can count themselves. Then it writes the verdict into
-//! the notes of all parties of the round, and only then begins the next. Who finds another round looks into its own note.
-//! A reset that is killed on the way leaves the barrier broken.
+//! A slow waiter may look at the state only when a reset has made it g + 1, and must not take that for
+//! completion. So a reset breaks the round first, if it is not broken; then no more parties can count
+//! themselves. Then it writes the verdict into the notes of all parties of the round, and only then begins
+//! the next. Who finds another round looks into its own note. A reset that is killed on the way leaves the
+//! barrier broken.
 
 use crate::error::BrokenCause;
 use crate::raw::RawBarrier;
@@ -97,7 +98,8 @@ impl RawBarrier {
             }
             let Some(cause) = self.cause_of(state) else { continue };
             for party in &self.seats {
-                // Relaxed: all who were counted were acquired with the state, and the next round releases the verdicts.
+                // Relaxed: all who were counted were acquired with the state, and the next round releases the
+                // verdicts.
                 let _ = party.note.compare_exchange(
                     arrived(round),
                     verdict(round, cause),

@@ -108,8 +108,8 @@ pub enum WaitError {
     /// The barrier has an action, but this handle came from another process and does not know it: see
     /// [`attach_action`](crate::Barrier::attach_action). The caller has not arrived, and nothing is broken.
     NoAction,
-    /// The calling thread holds 2,048 locks, as many as the kernel releases for a dead thread: it could not be watched over
-    /// at every moment of the wait. It has not arrived, and nothing is broken.
+    /// The calling thread holds 2,048 locks, as many as the kernel releases for a dead thread: it could not
+    /// be watched over at every moment of the wait. It has not arrived, and nothing is broken.
     TooManyLocks,
 }
 

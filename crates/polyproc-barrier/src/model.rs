@@ -2,7 +2,8 @@
 
 use crate::raw::RawBarrier;
 
-/// Whether the first round is open, and this process, which is dead, had not come to it: then nobody but the test ends it.
+/// Whether the first round is open, and this process, which is dead, had not come to it: then nobody but the
+/// test ends it.
 pub fn is_untouched_by(barrier: &RawBarrier, dead: u32) -> bool {
     barrier.is_untouched_by(dead)
 }

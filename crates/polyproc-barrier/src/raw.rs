@@ -10,7 +10,8 @@
 //!
 //! # The state
 //!
-//! One word: the number of the round (18 bits), whether it is `BROKEN`, whether there are `SLEEPERS`, and a count.
+//! One word: the number of the round (18 bits), whether it is `BROKEN`, whether there are `SLEEPERS`, and a
+//! count.
 //!
 //! | round, count | meaning | next |
 //! |---|---|---|
@@ -18,54 +19,57 @@
 //! | g, n | the last to come, the *leader*, runs the action | g + 1, 0 by the leader; `BROKEN` |
 //! | g, `BROKEN` | no more arrivals; the count is the number of the seat of who broke it | g + 1, 0 by a reset |
 //!
-//! All changes are compare-and-swaps from exactly the state that was seen. A wait is over when the round's number differs
-//! from its own, or `BROKEN` is set. A waiter sets `SLEEPERS` before it sleeps; whoever ends a round that has it set wakes
-//! all, and so does whoever breaks one.
+//! All changes are compare-and-swaps from exactly the state that was seen. A wait is over when the round's
+//! number differs from its own, or `BROKEN` is set. A waiter sets `SLEEPERS` before it sleeps; whoever ends a
+//! round that has it set wakes all, and so does whoever breaks one.
 //!
 //! # Seats
 //!
 //! There are 2n + 1 seats. Before a party counts itself it takes a free one, announced as a lock under way
-//! ([`begin`](Current::begin)) as long as it sits there: while it waits it does nothing else. If it dies, the kernel marks the
-//! seat's word `OWNER_DIED` and wakes one who sleeps on it. While the leader runs the action, which may take locks, its
-//! seat is in the list of the locks that it holds. The last seat is for `abort` and `reset` alone, so that a full barrier
-//! can be broken.
+//! ([`begin`](Current::begin)) as long as it sits there: while it waits it does nothing else. If it dies, the
+//! kernel marks the seat's word `OWNER_DIED` and wakes one who sleeps on it. While the leader runs the
+//! action, which may take locks, its seat is in the list of the locks that it holds. The last seat is for
+//! `abort` and `reset` alone, so that a full barrier can be broken.
 //!
 //! A seat has a *note*: the round that its party has come to, stored before the party counts itself.
 //!
-//! **A death breaks the round** if the note of the dead seat is of the round that the state is in. Before a waiter
-//! sleeps, and when it has slept, it looks at all seats; so does the last to come, before it completes the round. One
-//! who died after its round was complete has a note of an older round, and breaks nobody's.
+//! **A death breaks the round** if the note of the dead seat is of the round that the state is in. Before a
+//! waiter sleeps, and when it has slept, it looks at all seats; so does the last to come, before it completes
+//! the round. One who died after its round was complete has a note of an older round, and breaks nobody's.
 //!
-//! Who finds a dead seat *tidies up*: takes the seat over, so that it is its alone; breaks the round of the note, if that is
-//! still open; wakes all; and only then frees the seat. Meanwhile its own seat is in the list of its locks, and the dead
-//! one's is announced. If it dies on the way, both seats are dead, with their notes. To free a dead seat without taking it
-//! over would be a race with who sits down and dies there in the same moment.
+//! Who finds a dead seat *tidies up*: takes the seat over, so that it is its alone; breaks the round of the
+//! note, if that is still open; wakes all; and only then frees the seat. Meanwhile its own seat is in the
+//! list of its locks, and the dead one's is announced. If it dies on the way, both seats are dead, with their
+//! notes. To free a dead seat without taking it over would be a race with who sits down and dies there in the
+//! same moment.
 //!
 //! # Why nobody sleeps for ever
 //!
-//! A waiter sleeps on the state *and* on the words of all seats at once (of those that are free as well: who sits down
-//! there later will have it as its sleeper). It looks for dead seats first; if one dies later, the sleep does not begin.
-//! What if a thread dies that others depend on?
+//! A waiter sleeps on the state *and* on the words of all seats at once (of those that are free as well: who
+//! sits down there later will have it as its sleeper). It looks for dead seats first; if one dies later, the
+//! sleep does not begin. What if a thread dies that others depend on?
 //!
-//! - **A party that waits**: the kernel wakes one sleeper. It finds the dead seat, breaks the round, and wakes all.
-//! - **Whoever has completed or broken a round and not woken the sleepers yet**: it sits on a seat, so the kernel wakes one
-//!   sleeper. It finds a dead seat, whatever its note, and wakes all.
+//! - **A party that waits**: the kernel wakes one sleeper. It finds the dead seat, breaks the round, and
+//!   wakes all.
+//! - **Whoever has completed or broken a round and not woken the sleepers yet**: it sits on a seat, so the
+//!   kernel wakes one sleeper. It finds a dead seat, whatever its note, and wakes all.
 //! - **The sleeper that was woken**: it sits on a seat; the kernel wakes the next.
 //! - **Whoever tidies up**: both its seats are dead, with a sleeper woken for each.
 //! - **The leader in its action**: its seat is in the list of its locks; as for a party that waits.
 //!
-//! So whoever has slept looks for dead seats before it goes on, even if its round is complete. A seat that it finds taken
-//! over is in the hands of one who wakes all, or dies.
+//! So whoever has slept looks for dead seats before it goes on, even if its round is complete. A seat that it
+//! finds taken over is in the hands of one who wakes all, or dies.
 //!
 //! # Left to the backstop
 //!
 //! - A thread that is *stopped* between ending a round and waking its sleepers keeps them asleep until
 //!   their backstop ends.
-//! - More than [`MAX_SLEEP`] words cannot be slept on at once. With more than 63 parties, a waiter looks at the seats beyond
-//!   them every [`SLICE`](crate::watch::SLICE). Kernels before 5.16 sleep on one word only; there all waiters look every millisecond.
+//! - More than [`MAX_SLEEP`] words cannot be slept on at once. With more than 63 parties, a waiter looks at
+//!   the seats beyond them every [`SLICE`](crate::watch::SLICE). Kernels before 5.16 sleep on one word only;
+//!   there all waiters look every millisecond.
 //! - More threads than there are seats wait for a free one by looking every millisecond.
-//! - The round's number has 18 bits: a waiter that is stopped while exactly 262,144 rounds are completed without
-//!   it, or a multiple, waits for one more.
+//! - The round's number has 18 bits: a waiter that is stopped while exactly 262,144 rounds are completed
+//!   without it, or a multiple, waits for one more.
 
 use crate::error::{BrokenCause, WaitError};
 use crate::seat::Seat;
@@ -82,9 +86,9 @@ use std::panic::resume_unwind;
 
 /// A barrier in shared memory that the death of a party breaks.
 ///
-/// This is the protocol alone: [`Barrier`](crate::Barrier) is what most programs want. Put a `RawBarrier<[Seat; N]>` into
-/// memory of your own, with `2 * parties + 1` seats, and use it as a `&RawBarrier`. All zero is a barrier that nobody
-/// waits at.
+/// This is the protocol alone: [`Barrier`](crate::Barrier) is what most programs want. Put a
+/// `RawBarrier<[Seat; N]>` into memory of your own, with `2 * parties + 1` seats, and use it as a
+/// `&RawBarrier`. All zero is a barrier that nobody waits at.
 ///
 /// # Example
 ///
@@ -161,11 +165,13 @@ impl RawBarrier {
     /// How many parties complete a round.
     #[inline(always)]
     pub fn parties(&self) -> usize {
-        // A model has one seat to spare, for a thread that takes the place of a dead one: each is a word more to explore.
+        // A model has one seat to spare, for a thread that takes the place of a dead one: each is a word more
+        // to explore.
         if cfg!(any(polyproc_loom, polyproc_shuttle)) { self.seats.len() - 2 } else { self.seats.len() / 2 }
     }
 
-    /// How many parties wait; 0 if the barrier is broken. By the time the caller looks at the answer, it may be another.
+    /// How many parties wait; 0 if the barrier is broken. By the time the caller looks at the answer, it may
+    /// be another.
     pub fn n_waiting(&self) -> usize {
         let state = self.state.load(Ordering::Relaxed);
         if state & BROKEN == 0 { (state & COUNT) as usize } else { 0 }
@@ -189,13 +195,14 @@ impl RawBarrier {
         self.action.load(Ordering::Relaxed) != 0
     }
 
-    /// Says that there is an action, before anybody else knows of the barrier. What it is, each party has to know.
+    /// Says that there is an action, before anybody else knows of the barrier. What it is, each party has to
+    /// know.
     pub fn announce_action(&self) {
         self.action.store(1, Ordering::Relaxed);
     }
 
-    /// Waits for the others, until the deadline, which breaks the barrier for all. A deadline that has passed breaks it
-    /// unless this party is the last to come. The last to come runs the action first.
+    /// Waits for the others, until the deadline, which breaks the barrier for all. A deadline that has passed
+    /// breaks it unless this party is the last to come. The last to come runs the action first.
     ///
     /// If the action panics, the barrier is broken, and the panic goes on here.
     ///
@@ -230,13 +237,14 @@ impl RawBarrier {
         }
     }
 
-    /// Breaks the barrier for all who wait and who will come, until a reset. One that is broken already stays as it is.
+    /// Breaks the barrier for all who wait and who will come, until a reset. One that is broken already stays
+    /// as it is.
     pub fn abort(&self) {
         self.break_as_outsider(BrokenCause::Aborted { pid: thread::current().pid() });
     }
 
-    /// Makes the barrier as new. Who waits is told that the barrier is broken. One that nobody waits at, and that is not
-    /// broken, stays as it is.
+    /// Makes the barrier as new. Who waits is told that the barrier is broken. One that nobody waits at, and
+    /// that is not broken, stays as it is.
     pub fn reset(&self) {
         let current = thread::current();
         let seat = self.take_outsider_seat(current);
@@ -280,8 +288,8 @@ impl RawBarrier {
                 }
                 continue;
             }
-            // Before the count, so that who is counted has a note. Relaxed: the count releases it to a reset; and to who tidies
-            // up, the death does.
+            // Before the count, so that who is counted has a note. Relaxed: the count releases it to a reset;
+            // and to who tidies up, the death does.
             seat.note.store(arrived(round), Ordering::Relaxed);
             let leader = index + 1 == parties;
             // Who is known to be dead completes no round.
@@ -289,8 +297,8 @@ impl RawBarrier {
                 continue;
             }
             let next = if leader && action.is_none() { next_round(state) } else { state + 1 };
-            // AcqRel: each party hands on what those before it did, and the last takes it all. The waiters take it by their
-            // Acquire of the next round.
+            // AcqRel: each party hands on what those before it did, and the last takes it all. The waiters
+            // take it by their Acquire of the next round.
             if self.state.compare_exchange(state, next, Ordering::AcqRel, Ordering::Relaxed).is_err() {
                 continue;
             }
@@ -417,8 +425,8 @@ impl fmt::Debug for RawBarrier {
 
 #[cfg(any(polyproc_loom, polyproc_shuttle))]
 impl RawBarrier {
-    /// Whether the first round is open, and this process, which is dead, had not come to it: then nobody but the test
-    /// ends it.
+    /// Whether the first round is open, and this process, which is dead, had not come to it: then nobody but
+    /// the test ends it.
     pub(crate) fn is_untouched_by(&self, dead: u32) -> bool {
         // The seat of a dead party keeps its pid and its note until its round is broken.
         let came = |seat: &Seat| {

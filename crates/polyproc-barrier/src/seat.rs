@@ -14,7 +14,8 @@ use polyproc_sys::thread::Current;
 /// The word of a seat that nobody sits in.
 pub(crate) const FREE: u32 = 0;
 
-/// A place at a [`RawBarrier`](crate::RawBarrier), for one party or whoever else is at work on it. All zero is free.
+/// A place at a [`RawBarrier`](crate::RawBarrier), for one party or whoever else is at work on it. All zero
+/// is free.
 ///
 /// Alone on its cache line: its party writes to it, and the others only look.
 #[derive(Debug, Default)]
@@ -24,7 +25,8 @@ pub struct Seat {
     pub(crate) word: Futex,
     /// The process of who sits here.
     pub(crate) pid: AtomicU32,
-    /// What round the party came to, and the verdict on it; see [`word`](crate::word). Zero if it came to none.
+    /// What round the party came to, and the verdict on it; see [`word`](crate::word). Zero if it came to
+    /// none.
     pub(crate) note: AtomicU64,
     /// The verdict on the last round that was broken from this seat.
     pub(crate) cause: AtomicU64,
@@ -58,8 +60,8 @@ impl Seat {
     pub(crate) fn take(&self, current: Current, expected: u32) -> bool {
         current.begin(&self.word, &self.node);
         let taken = current.tid() | WAITERS;
-        // Acquire: pairs with the Release in `leave`, so that whoever sits here sees what came of the one before; and with
-        // the kernel's own barriers if that one died.
+        // Acquire: pairs with the Release in `leave`, so that whoever sits here sees what came of the one
+        // before; and with the kernel's own barriers if that one died.
         self.word.compare_exchange(expected, taken, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
@@ -76,7 +78,8 @@ impl Seat {
         self.note.store(0, Ordering::Relaxed);
         // Release: pairs with the Acquire in `take`.
         if cfg!(polyproc_loom) {
-            // It takes a plain store and another thread's atomic addition of nothing for unordered, and may lose the store.
+            // It takes a plain store and another thread's atomic addition of nothing for unordered, and may
+            // lose the store.
             self.word.swap(FREE, Ordering::Release);
         } else {
             self.word.store(FREE, Ordering::Release);

@@ -1,5 +1,5 @@
-//! How the parties watch over each other: to take a seat, to sleep, and to tidy up after the dead. Why it is done so is
-//! said in [`raw`](crate::raw).
+//! How the parties watch over each other: to take a seat, to sleep, and to tidy up after the dead. Why it is
+//! done so is said in [`raw`](crate::raw).
 
 use crate::error::BrokenCause;
 use crate::raw::RawBarrier;
@@ -63,13 +63,13 @@ impl RawBarrier {
         true
     }
 
-    /// Does something for which other seats or locks are announced, with this thread's own seat in the list of its locks.
-    /// `false` in a child that it has forked, which does not sit here.
+    /// Does something for which other seats or locks are announced, with this thread's own seat in the list
+    /// of its locks. `false` in a child that it has forked, which does not sit here.
     #[cold]
     #[inline(never)]
     pub(crate) fn stay_listed(&self, current: Current, mine: &Seat, f: impl FnOnce()) -> bool {
-        // SAFETY: the seat's word bears this thread's id, the seat is in no list, and it stays mapped while `self` is
-        // borrowed, which is until it is taken out below.
+        // SAFETY: the seat's word bears this thread's id, the seat is in no list, and it stays mapped while
+        // `self` is borrowed, which is until it is taken out below.
         unsafe { current.link(&mine.word, &mine.node) };
         let forks = thread::forks();
         f();
@@ -130,7 +130,8 @@ impl RawBarrier {
         }
     }
 
-    /// Takes over the seats of the dead, does what is left to do for them, and frees them. Whether there were any.
+    /// Takes over the seats of the dead, does what is left to do for them, and frees them. Whether there were
+    /// any.
     #[cold]
     #[inline(never)]
     fn tidy_up(&self, current: Current) -> bool {

@@ -1,8 +1,10 @@
-//! The bits of the two words that the protocol turns on: the barrier's state, and what a seat says of its party.
+//! The bits of the two words that the protocol turns on: the barrier's state, and what a seat says of its
+//! party.
 
 use crate::error::BrokenCause;
 
-/// In the state: how many parties have come; while the action runs, all. Of a broken barrier, the seat of who broke it.
+/// In the state: how many parties have come; while the action runs, all. Of a broken barrier, the seat of who
+/// broke it.
 pub(crate) const COUNT: u32 = (1 << 12) - 1;
 /// In the state: somebody may be asleep on it.
 pub(crate) const SLEEPERS: u32 = 1 << 12;

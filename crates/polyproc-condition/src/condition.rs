@@ -14,14 +14,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 use std::time::{Duration, Instant};
 
-/// How many can wait for a condition at the same time without polling, unless its maker says otherwise. Two pages full.
+/// How many can wait for a condition at the same time without polling, unless its maker says otherwise. Two
+/// pages full.
 const SLOTS: usize = 96;
 
 /// Where processes wait until another tells them that something has changed.
 ///
 /// A handle: clones are the same condition, and a clone given to another process is too. It goes with a
-/// [`Mutex`](polyproc_mutex::Mutex) or an [`RLock`](polyproc_mutex::RLock), the same one for everybody who waits. See the
-/// [crate](crate) for what blocks, what a death does, and what it costs.
+/// [`Mutex`](polyproc_mutex::Mutex) or an [`RLock`](polyproc_mutex::RLock), the same one for everybody who
+/// waits. See the [crate](crate) for what blocks, what a death does, and what it costs.
 ///
 /// # Example
 ///
@@ -102,10 +103,11 @@ impl Condition {
         Condition::create(Some(arena), SLOTS)
     }
 
-    /// A condition with room for `slots` that wait at the same time, in memory of its own. Each takes 80 bytes.
+    /// A condition with room for `slots` that wait at the same time, in memory of its own. Each takes 80
+    /// bytes.
     ///
-    /// More may wait; they poll, and wake once in a while without a notification. Beyond 124 at the same time the others
-    /// wake every millisecond as well, but do not return.
+    /// More may wait; they poll, and wake once in a while without a notification. Beyond 124 at the same time
+    /// the others wake every millisecond as well, but do not return.
     ///
     /// # Errors
     ///
@@ -144,18 +146,19 @@ impl Condition {
     /// Releases the lock, waits until it is notified, and takes the lock again.
     ///
     /// It may also return without a notification, so ask again whether things are as wanted, or use
-    /// [`wait_while`](Condition::wait_while). An `RLock` is released as often as it is held, and taken again as often.
+    /// [`wait_while`](Condition::wait_while). An `RLock` is released as often as it is held, and taken again
+    /// as often.
     ///
     /// # Errors
     ///
-    /// The lock is held again, but who held it meanwhile died or panicked in the middle of its work; the error has the
-    /// guard.
+    /// The lock is held again, but who held it meanwhile died or panicked in the middle of its work; the
+    /// error has the guard.
     ///
     /// # Panics
     ///
-    /// If the calling thread holds 2,048 locks; if the guard was inherited through a `fork`; or if the guard is an
-    /// `RLock`'s with data, and the thread has another: that one's `&T` would not stand still. The lock is still held
-    /// then, until the guard is dropped.
+    /// If the calling thread holds 2,048 locks; if the guard was inherited through a `fork`; or if the guard
+    /// is an `RLock`'s with data, and the thread has another: that one's `&T` would not stand still. The lock
+    /// is still held then, until the guard is dropped.
     #[track_caller]
     pub fn wait<G: Guard>(&self, guard: G) -> WaitResult<G> {
         without_result(self.wait_deadline(guard, Deadline::NEVER))
@@ -177,7 +180,8 @@ impl Condition {
         self.wait_deadline(guard, Deadline::after(timeout))
     }
 
-    /// [`wait`](Condition::wait), at most until then. A time that has passed releases the lock and takes it again.
+    /// [`wait`](Condition::wait), at most until then. A time that has passed releases the lock and takes it
+    /// again.
     ///
     /// # Errors
     ///
@@ -211,7 +215,8 @@ impl Condition {
         without_result(self.wait_deadline_while(guard, Deadline::NEVER, condition))
     }
 
-    /// [`wait_while`](Condition::wait_while), at most so long. Zero asks, and asks again after the lock was free once.
+    /// [`wait_while`](Condition::wait_while), at most so long. Zero asks, and asks again after the lock was
+    /// free once.
     ///
     /// The time was over only if `condition` still said so then.
     ///
@@ -298,7 +303,8 @@ impl Condition {
             // SAFETY: released by `release`, which `wait` calls before.
             unsafe { guard.retake(times.get()) }
         };
-        // SAFETY: this handle's object keeps queue and slots mapped; neither closure panics; together they change nothing.
+        // SAFETY: this handle's object keeps queue and slots mapped; neither closure panics; together they
+        // change nothing.
         match unsafe { self.raw().wait(deadline, release, retake) } {
             Ok((Ok(()), ended)) => {
                 let result = WaitTimeoutResult(ended == Ended::TimedOut);
@@ -322,10 +328,11 @@ impl Condition {
         self.raw().notify(1) == 1
     }
 
-    /// Notifies those `count` that have waited longest, or as many as wait. Returns how many it notified. Never blocks.
+    /// Notifies those `count` that have waited longest, or as many as wait. Returns how many it notified.
+    /// Never blocks.
     ///
-    /// Each notification gets a living waiter back to its lock: those killed before do not count, and that of one
-    /// killed after goes to another.
+    /// Each notification gets a living waiter back to its lock: those killed before do not count, and that of
+    /// one killed after goes to another.
     pub fn notify(&self, count: u32) -> u32 {
         self.raw().notify(count)
     }
@@ -335,15 +342,15 @@ impl Condition {
         self.raw().notify_all()
     }
 
-    /// How many wait that have not been notified. By the time the caller looks at the answer, it may be another, unless
-    /// the caller has the lock; and even then one may run out of time, or die.
+    /// How many wait that have not been notified. By the time the caller looks at the answer, it may be
+    /// another, unless the caller has the lock; and even then one may run out of time, or die.
     pub fn waiting(&self) -> u32 {
         self.raw().waiting()
     }
 
     fn raw(&self) -> RawCondition<'_> {
-        // SAFETY: points into the mapping that `object` keeps, to a queue that was checked to be one when attached; it is
-        // made of atomics only.
+        // SAFETY: points into the mapping that `object` keeps, to a queue that was checked to be one when
+        // attached; it is made of atomics only.
         let queue = unsafe { self.queue.as_ref() };
         // SAFETY: as above, for the slots, which are made of atomics and padding only.
         let slots = unsafe { self.slots.as_ref() };

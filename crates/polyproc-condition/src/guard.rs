@@ -74,7 +74,8 @@ pub(crate) mod sealed {
         unsafe fn release(&self) -> u32 {
             let raw = MutexGuard::section(self).raw();
             raw.leave();
-            // SAFETY: the guard is this thread's, which is not `Send`, and not inherited: the caller has checked.
+            // SAFETY: the guard is this thread's, which is not `Send`, and not inherited: the caller has
+            // checked.
             unsafe { raw.unlock() };
             1
         }
@@ -95,7 +96,8 @@ pub(crate) mod sealed {
     impl<T> Lock for RLockGuard<'_, T> {
         fn check(&self) {
             assert!(!RLockGuard::is_inherited(self), "{INHERITED}");
-            // Another guard of this thread gives out `&T`, and others may change the data while this thread waits.
+            // Another guard of this thread gives out `&T`, and others may change the data while this thread
+            // waits.
             let depth = RLockGuard::raw(self).depth();
             assert!(
                 size_of::<T>() == 0 || depth == 1,
@@ -105,7 +107,8 @@ pub(crate) mod sealed {
         }
 
         unsafe fn release(&self) -> u32 {
-            // SAFETY: the guard is this thread's, which is not `Send`, and not inherited: the caller has checked.
+            // SAFETY: the guard is this thread's, which is not `Send`, and not inherited: the caller has
+            // checked.
             unsafe { RLockGuard::raw(self).unlock_all() }
         }
 

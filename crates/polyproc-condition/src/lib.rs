@@ -1,8 +1,9 @@
 //! Condition variable between processes: no handshake, and no death keeps a notifier waiting.
 //!
-//! A [`Condition`] is used like `std`'s: `wait` with the guard of a lock, look, wait again; `notify_one` or `notify_all`
-//! after a change. What it adds is that it works between processes, with a [`Mutex`](polyproc_mutex::Mutex) and with an
-//! [`RLock`](polyproc_mutex::RLock), and that any of them may be killed at any instruction.
+//! A [`Condition`] is used like `std`'s: `wait` with the guard of a lock, look, wait again; `notify_one` or
+//! `notify_all` after a change. What it adds is that it works between processes, with a
+//! [`Mutex`](polyproc_mutex::Mutex) and with an [`RLock`](polyproc_mutex::RLock), and that any of them may be
+//! killed at any instruction.
 //!
 //! # Example
 //!
@@ -56,42 +57,44 @@
 //!
 //! # What blocks, and for how long
 //!
-//! The waits: until a notification, and then until the lock is free again. With a time limit, on the monotonic clock,
-//! they give up, but they too wait for the lock before they return. The `notify`s never block: they wait for nobody's
-//! answer.
+//! The waits: until a notification, and then until the lock is free again. With a time limit, on the
+//! monotonic clock, they give up, but they too wait for the lock before they return. The `notify`s never
+//! block: they wait for nobody's answer.
 //!
 //! Who has waited longest is notified first. That does not mean that it gets the lock first.
 //!
 //! # What a death does
 //!
-//! - **A waiter dies**: nobody notices. `notify(n)` passes over the dead, so that n of the living are notified.
-//! - **A waiter dies that has been notified and is not back in its lock**: the kernel wakes another waiter, and the
-//!   notification goes to the one that has waited longest. If nobody waits then, it is spent.
-//! - **A waiter dies that has the lock again**: it is a holder like any other. The lock is poisoned, and the next that takes
-//!   it is told.
-//! - **A notifier dies**: it has notified or it has not, one by one; and all or none with `notify_all`. Whoever has been
-//!   notified comes back.
+//! - **A waiter dies**: nobody notices. `notify(n)` passes over the dead, so that n of the living are
+//!   notified.
+//! - **A waiter dies that has been notified and is not back in its lock**: the kernel wakes another waiter,
+//!   and the notification goes to the one that has waited longest. If nobody waits then, it is spent.
+//! - **A waiter dies that has the lock again**: it is a holder like any other. The lock is poisoned, and the
+//!   next that takes it is told.
+//! - **A notifier dies**: it has notified or it has not, one by one; and all or none with `notify_all`.
+//!   Whoever has been notified comes back.
 //!
 //! # What it costs
 //!
-//! A notification that nobody waits for is one load. Otherwise it looks at the slots in use, and makes one system call for
-//! each that it notifies; `notify_all` makes one for all of them. A wait looks for a while whether it is notified, and
-//! then sleeps, with two system calls or so. A condition is 7,720 bytes, 80 for each that can wait at the same time: two
-//! pages and a descriptor, or a place in an [`Arena`].
+//! A notification that nobody waits for is one load. Otherwise it looks at the slots in use, and makes one
+//! system call for each that it notifies; `notify_all` makes one for all of them. A wait looks for a while
+//! whether it is notified, and then sleeps, with two system calls or so. A condition is 7,720 bytes, 80 for
+//! each that can wait at the same time: two pages and a descriptor, or a place in an [`Arena`].
 //!
 //! # Limits
 //!
 //! - All who wait on a condition do so with the same lock. Nobody checks that.
 //! - Waits can end without a notification: ask again, or use the methods that end in `_while`.
-//! - 96 can wait at the same time, or as many as [`with_slots`](Condition::with_slots) says. Others poll, each
-//!   millisecond: they return as if notified, and miss nothing.
-//! - On kernels before 5.16 a notification of all, and the passing on for the dead, can take a millisecond, and all who
-//!   wait look around each millisecond.
+//! - 96 can wait at the same time, or as many as [`with_slots`](Condition::with_slots) says. Others poll,
+//!   each millisecond: they return as if notified, and miss nothing.
+//! - On kernels before 5.16 a notification of all, and the passing on for the dead, can take a millisecond,
+//!   and all who wait look around each millisecond.
 //! - A waiter that is stopped with a notification in its hands (`SIGSTOP`) keeps it: it is alive.
-//! - With an `RLock` that has data, only the thread's only guard can be waited with: the others give `&T`, which others
-//!   could change meanwhile. With an `RLock<()>`, any.
+//! - With an `RLock` that has data, only the thread's only guard can be waited with: the others give `&T`,
+//!   which others could change meanwhile. With an `RLock<()>`, any.
 //! - Not for signal handlers.
-//! - Every process that a handle was given to can write to the condition, and is trusted to keep to the rules.
+//! - Every process that a handle was given to can write to the condition, and is trusted to keep to the
+//!   rules.
 //! - Threads of different PID namespaces can have equal ids, and the kernel releases by id: as for locks, see
 //!   [`polyproc_mutex`].
 

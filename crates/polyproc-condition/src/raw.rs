@@ -9,28 +9,30 @@
 //!
 //! # Why no notification is lost
 //!
-//! - **The notifier dies.** It has the bell of whom it notifies pending, which is 0: the kernel rings it in its place, and
-//!   its waiter looks whether it has been notified. In `notify_all` it has the gate pending; the waiter that the kernel
-//!   wakes there sees that `rung` is behind `all` and wakes everybody.
-//! - **A notified waiter dies**, awake or not, before it is back in the lock. All who wait sleep on its slot, or will look
-//!   at it before they sleep: the kernel wakes one of them, which passes it on. That all do is because notifications go
-//!   oldest first. A waiter takes its slot before its age, and looks at the other slots after it is in sight. A notifier
-//!   looks twice before it decides, and so whoever waits is either preferred to the chosen one or looks after it was there.
-//! - **Who passes it on dies**: if it owned the slot, the same again. Before that, it has woken another at the gate, to look
-//!   as well.
-//! - **Nobody else waits**: the notification is spent. The slot is freed by the next that begins to wait, before it
-//!   is in sight itself.
-//! - **A waiter that has the lock back and still its slot**: both are released. The next holder finds the lock poisoned, and
-//!   the notification goes to another. After that it is a holder like any other.
+//! - **The notifier dies.** It has the bell of whom it notifies pending, which is 0: the kernel rings it in
+//!   its place, and its waiter looks whether it has been notified. In `notify_all` it has the gate pending;
+//!   the waiter that the kernel wakes there sees that `rung` is behind `all` and wakes everybody.
+//! - **A notified waiter dies**, awake or not, before it is back in the lock. All who wait sleep on its slot,
+//!   or will look at it before they sleep: the kernel wakes one of them, which passes it on. That all do is
+//!   because notifications go oldest first. A waiter takes its slot before its age, and looks at the other
+//!   slots after it is in sight. A notifier looks twice before it decides, and so whoever waits is either
+//!   preferred to the chosen one or looks after it was there.
+//! - **Who passes it on dies**: if it owned the slot, the same again. Before that, it has woken another at
+//!   the gate, to look as well.
+//! - **Nobody else waits**: the notification is spent. The slot is freed by the next that begins to wait,
+//!   before it is in sight itself.
+//! - **A waiter that has the lock back and still its slot**: both are released. The next holder finds the
+//!   lock poisoned, and the notification goes to another. After that it is a holder like any other.
 //!
-//! A slot is free for those who begin to wait as soon as it can be. If all are taken, one more waiter sleeps for a
-//! millisecond at most and returns as if notified: it never misses anything, and it polls.
+//! A slot is free for those who begin to wait as soon as it can be. If all are taken, one more waiter sleeps
+//! for a millisecond at most and returns as if notified: it never misses anything, and it polls.
 //!
 //! # What is left
 //!
-//! To the backstop ([`polyproc_sys::deadline::BACKSTOP`]), nothing that is known. But if *two* die, a notified waiter and
-//! the one that passes its notification on or takes its slot, there may be one wake-up too many, never one too few: if
-//! the second dies between notifying the oldest and giving up the slot, or between taking a slot and clearing its age.
+//! To the backstop ([`polyproc_sys::deadline::BACKSTOP`]), nothing that is known. But if *two* die, a
+//! notified waiter and the one that passes its notification on or takes its slot, there may be one wake-up
+//! too many, never one too few: if the second dies between notifying the oldest and giving up the slot, or
+//! between taking a slot and clearing its age.
 
 mod legacy;
 mod notifier;
@@ -63,8 +65,8 @@ pub enum Ended {
 
 /// A condition variable in shared memory: the protocol alone, for any lock.
 ///
-/// [`Condition`](crate::Condition) is what most programs want. To build something else, put a [`Queue`] and some
-/// [`Slot`]s, one for each that waits at the same time, into memory of your own, all zero at first.
+/// [`Condition`](crate::Condition) is what most programs want. To build something else, put a [`Queue`] and
+/// some [`Slot`]s, one for each that waits at the same time, into memory of your own, all zero at first.
 ///
 /// # Example
 ///
@@ -107,10 +109,11 @@ impl<'a> RawCondition<'a> {
         RawCondition { queue, slots }
     }
 
-    /// Calls `release`, waits for a notification, and calls `retake`. Returns what that did, and how the wait ended.
+    /// Calls `release`, waits for a notification, and calls `retake`. Returns what that did, and how the wait
+    /// ended.
     ///
-    /// Whoever notifies after `release` has begun to release the lock, with the lock held or not, notifies this waiter
-    /// too.
+    /// Whoever notifies after `release` has begun to release the lock, with the lock held or not, notifies
+    /// this waiter too.
     ///
     /// # Errors
     ///
@@ -118,8 +121,8 @@ impl<'a> RawCondition<'a> {
     ///
     /// # Safety
     ///
-    /// The queue and the slots stay mapped, at this address, until the call has returned or the thread has ended.
-    /// `release` and `retake` do not panic, and leave the thread with as many locks as it had.
+    /// The queue and the slots stay mapped, at this address, until the call has returned or the thread has
+    /// ended. `release` and `retake` do not panic, and leave the thread with as many locks as it had.
     pub unsafe fn wait<R>(
         self,
         deadline: Deadline,
@@ -127,7 +130,8 @@ impl<'a> RawCondition<'a> {
         retake: impl FnOnce() -> R,
     ) -> Result<(R, Ended), Refusal> {
         let current = thread::current();
-        // The slot takes the place of the lock, which is free again while this thread sleeps, for a dead waiter's slot.
+        // The slot takes the place of the lock, which is free again while this thread sleeps, for a dead
+        // waiter's slot.
         if !current.has_room() {
             return Err(Refusal::TooManyLocks);
         }
@@ -155,7 +159,8 @@ impl<'a> RawCondition<'a> {
         Ok((retaken, ended))
     }
 
-    /// How many wait that have not been notified. By the time the caller looks at the answer, it may be another.
+    /// How many wait that have not been notified. By the time the caller looks at the answer, it may be
+    /// another.
     pub fn waiting(self) -> u32 {
         self.waiters().count() as u32
     }
@@ -218,7 +223,8 @@ mod tests {
                 for _ in 0..2 {
                     scope.spawn(|| {
                         lock();
-                        // SAFETY: queue and slots stay where they are, the lock is held, and nothing here panics.
+                        // SAFETY: queue and slots stay where they are, the lock is held, and nothing here
+                        // panics.
                         let waited = unsafe { condition.wait(Deadline::NEVER, unlock, lock) };
                         unlock();
                         assert_eq!(waited, Ok(((), Ended::Notified)));

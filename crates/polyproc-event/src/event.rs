@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 /// A flag that processes wait for: set it, and all of them go on.
 ///
-/// A handle: clones are the same event, and a clone given to another process is too. See the [crate](crate) for what
-/// blocks, what a death does, and what it costs.
+/// A handle: clones are the same event, and a clone given to another process is too. See the [crate](crate)
+/// for what blocks, what a death does, and what it costs.
 ///
 /// # Example
 ///
@@ -38,7 +38,8 @@ pub struct Event {
     raw: NonNull<RawEvent>,
 }
 
-// SAFETY: an event is made of atomics, for threads as for processes; the pointer is into the mapping that `object` keeps.
+// SAFETY: an event is made of atomics, for threads as for processes; the pointer is into the mapping that
+// `object` keeps.
 unsafe impl Send for Event {}
 // SAFETY: as above.
 unsafe impl Sync for Event {}
@@ -77,8 +78,8 @@ impl Event {
     ///
     /// What was done before is visible to whoever finds the event set, or comes out of a wait for it.
     ///
-    /// Async-signal-safe: a signal handler may call it, whatever it interrupted. It takes no lock, allocates nothing, and
-    /// leaves `errno` alone. At most one system call, and none if nobody waits.
+    /// Async-signal-safe: a signal handler may call it, whatever it interrupted. It takes no lock, allocates
+    /// nothing, and leaves `errno` alone. At most one system call, and none if nobody waits.
     ///
     /// # Example
     ///
@@ -109,8 +110,8 @@ impl Event {
         self.raw().set();
     }
 
-    /// Clears the event: who comes from now on waits until it is set again. Who waited while it was set, or when it was set
-    /// and cleared in quick succession, goes on. Never waits. Async-signal-safe.
+    /// Clears the event: who comes from now on waits until it is set again. Who waited while it was set, or
+    /// when it was set and cleared in quick succession, goes on. Never waits. Async-signal-safe.
     ///
     /// # Example
     ///
@@ -134,7 +135,8 @@ impl Event {
         self.raw().clear();
     }
 
-    /// Whether the event is set. By the time the caller looks at the answer, it may be another. Async-signal-safe.
+    /// Whether the event is set. By the time the caller looks at the answer, it may be another.
+    /// Async-signal-safe.
     #[inline]
     pub fn is_set(&self) -> bool {
         self.raw().is_set()
@@ -169,8 +171,8 @@ impl Event {
 
     #[inline]
     fn raw(&self) -> &RawEvent {
-        // SAFETY: points into the mapping that `object` keeps, to an event that was checked to be one when attached; it is
-        // made of atomics only.
+        // SAFETY: points into the mapping that `object` keeps, to an event that was checked to be one when
+        // attached; it is made of atomics only.
         unsafe { self.raw.as_ref() }
     }
 }

@@ -1,13 +1,13 @@
-//! Events between processes: [`Event`], a flag that processes wait for. Set it, and everybody who waits goes on, whoever
-//! dies meanwhile.
+//! Events between processes: [`Event`], a flag that processes wait for. Set it, and everybody who waits goes
+//! on, whoever dies meanwhile.
 //!
 //! It is used like Python's `multiprocessing.Event`, without the ways in which that can hang:
 //!
-//! - **A pulse reaches everybody.** Whoever waited when the event was set goes on, even if it is cleared at once, and is
-//!   told that it was set.
+//! - **A pulse reaches everybody.** Whoever waited when the event was set goes on, even if it is cleared at
+//!   once, and is told that it was set.
 //! - **A signal handler may set it**, whatever it interrupts: there is no lock inside.
-//! - **Nobody's death counts.** A waiter that is killed is forgotten. A setter that is killed has set the event and woken
-//!   everybody, or has done neither.
+//! - **Nobody's death counts.** A waiter that is killed is forgotten. A setter that is killed has set the
+//!   event and woken everybody, or has done neither.
 //!
 //! # Example
 //!
@@ -26,40 +26,43 @@
 //! # }
 //! ```
 //!
-//! To share it with another process, give it a clone: as an argument of `polyproc_process::Process::spawn`, through a
-//! `fork`, or in anything else that hands over polyproc's handles.
+//! To share it with another process, give it a clone: as an argument of `polyproc_process::Process::spawn`,
+//! through a `fork`, or in anything else that hands over polyproc's handles.
 //!
 //! # What blocks, and for how long
 //!
-//! [`Event::wait`] waits until the event is set. It looks for some microseconds, if that has been worth while lately, and
-//! then sleeps on a futex. `wait_timeout` and `wait_until` give up on a monotonic clock, never early. [`Event::set`],
-//! [`Event::clear`] and [`Event::is_set`] never wait.
+//! [`Event::wait`] waits until the event is set. It looks for some microseconds, if that has been worth while
+//! lately, and then sleeps on a futex. `wait_timeout` and `wait_until` give up on a monotonic clock, never
+//! early. [`Event::set`], [`Event::clear`] and [`Event::is_set`] never wait.
 //!
 //! # What a death does
 //!
-//! Nothing. Set and wake are one system call, which the kernel finishes or does not begin. There is no owner, no list of
-//! waiters, and no state that somebody would have to repair; the memory is anonymous, and goes with its last user.
+//! Nothing. Set and wake are one system call, which the kernel finishes or does not begin. There is no owner,
+//! no list of waiters, and no state that somebody would have to repair; the memory is anonymous, and goes
+//! with its last user.
 //!
-//! An event does not tell that whoever was to set it is dead. Whoever waits for another process's word should wait for its
-//! end as well, or with a timeout.
+//! An event does not tell that whoever was to set it is dead. Whoever waits for another process's word should
+//! wait for its end as well, or with a timeout.
 //!
 //! # What it costs
 //!
-//! Set and clear are two atomic instructions at the most, and a look is a load. Only a `set` that somebody sleeps for
-//! makes a system call, one, however many they are. Whoever sleeps without a timeout has no timer. An event is 8 bytes. One of its own takes a page of memory and a
-//! file descriptor; thousands of them belong into one [`Arena`].
+//! Set and clear are two atomic instructions at the most, and a look is a load. Only a `set` that somebody
+//! sleeps for makes a system call, one, however many they are. Whoever sleeps without a timeout has no timer.
+//! An event is 8 bytes. One of its own takes a page of memory and a file descriptor; thousands of them belong
+//! into one [`Arena`].
 //!
 //! # Order
 //!
-//! What was done before [`Event::set`] is visible to whoever finds the event set, comes out of a wait that it ended, or
-//! clears the event after it. So to clear the event first and then look for work misses none.
+//! What was done before [`Event::set`] is visible to whoever finds the event set, comes out of a wait that it
+//! ended, or clears the event after it. So to clear the event first and then look for work misses none.
 //!
 //! # Limits
 //!
 //! - Every process that a handle was given to can write to the event, and is trusted to keep to the rules.
-//! - Two `set`s without a `clear` between them are one: an event does not count. For that there is a semaphore.
-//! - Where a sandbox forbids the operation FUTEX_WAKE_OP of futex(2), set and wake are two steps, and if the setter is
-//!   killed between them, the waiters go on only after up to 250 ms. Handlers may set it there too.
+//! - Two `set`s without a `clear` between them are one: an event does not count. For that there is a
+//!   semaphore.
+//! - Where a sandbox forbids the operation FUTEX_WAKE_OP of futex(2), set and wake are two steps, and if the
+//!   setter is killed between them, the waiters go on only after up to 250 ms. Handlers may set it there too.
 
 #![deny(unsafe_code)]
 

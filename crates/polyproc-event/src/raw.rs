@@ -18,40 +18,40 @@
 //! | unset | unset + `WAITERS` | who is about to sleep | compare-and-swap |
 //! | any | with `SPLIT` | `set` in a sandbox, see below | or |
 //!
-//! A wait is over when the event is set, or when the generation is not the one that the wait began in: then the event was
-//! set in between, and cleared again. So whoever waited before a set and clear in quick succession goes on, however late
-//! it looks. A sleep is conditional on the word as it was with `WAITERS`, so whoever changes the word first keeps the waiter
-//! awake.
+//! A wait is over when the event is set, or when the generation is not the one that the wait began in: then
+//! the event was set in between, and cleared again. So whoever waited before a set and clear in quick
+//! succession goes on, however late it looks. A sleep is conditional on the word as it was with `WAITERS`, so
+//! whoever changes the word first keeps the waiter awake.
 //!
 //! # Why nobody sleeps for ever
 //!
-//! Somebody sleeps on the word only while it is unset with `WAITERS`, in the generation that it waits in. From there only
-//! `set` leads anywhere, and it goes that way by one system call, in which the kernel sets the bit and wakes all
-//! sleepers: a thread that is killed has either not begun it, or ends only after it. There is no state in which the event
-//! is set and the sleepers are still to be woken, and so nothing that a death could leave undone, of whomever, and of
-//! however many. Nobody has to be found dead, and nothing in here needs the kernel's robust list; nor does a sleep need a
-//! backstop, which would cost a timer.
+//! Somebody sleeps on the word only while it is unset with `WAITERS`, in the generation that it waits in.
+//! From there only `set` leads anywhere, and it goes that way by one system call, in which the kernel sets
+//! the bit and wakes all sleepers: a thread that is killed has either not begun it, or ends only after it.
+//! There is no state in which the event is set and the sleepers are still to be woken, and so nothing that a
+//! death could leave undone, of whomever, and of however many. Nobody has to be found dead, and nothing in
+//! here needs the kernel's robust list; nor does a sleep need a backstop, which would cost a timer.
 //!
 //! - **A setter dies**: it has set the event and woken everybody, or it has done neither.
-//! - **A waiter dies**: it leaves `WAITERS` behind, at the most. The next `set` makes a system call that wakes nobody, and
-//!   the `clear` after it takes the mark away.
+//! - **A waiter dies**: it leaves `WAITERS` behind, at the most. The next `set` makes a system call that
+//!   wakes nobody, and the `clear` after it takes the mark away.
 //! - **A process of another PID namespace** takes part like any other: the word has no thread ids.
 //!
-//! In a *sandbox* that forbids FUTEX_WAKE_OP, set and wake are two steps, and a setter that is killed between them leaves
-//! the sleepers to the backstop ([`polyproc_sys::deadline::BACKSTOP`]). For this they have to have one. So such a setter
-//! first sets `SPLIT` and wakes everybody, who look again and go back to sleep, from now on with a backstop; whoever
-//! is about to sleep without one finds the word changed. Only then it sets the event. If it is killed before that, it has
-//! not set it, and the next one begins anew.
+//! In a *sandbox* that forbids FUTEX_WAKE_OP, set and wake are two steps, and a setter that is killed between
+//! them leaves the sleepers to the backstop ([`polyproc_sys::deadline::BACKSTOP`]). For this they have to
+//! have one. So such a setter first sets `SPLIT` and wakes everybody, who look again and go back to sleep,
+//! from now on with a backstop; whoever is about to sleep without one finds the word changed. Only then it
+//! sets the event. If it is killed before that, it has not set it, and the next one begins anew.
 //!
-//! What nothing is done about: an event that is set and cleared 2^29 times while one waiter is between its look at the
-//! word and its sleep, so that the generation is the same again.
+//! What nothing is done about: an event that is set and cleared 2^29 times while one waiter is between its
+//! look at the word and its sleep, so that the generation is the same again.
 //!
 //! # Order
 //!
-//! What was done before `set` is visible after a wait that it ended. A `set` of an event that is set already is a
-//! read-modify-write for the same reason: the `clear` after it, another read-modify-write, acquires it, so that a
-//! thread that clears the event and then looks for work finds what was announced before. All changes of the word are
-//! read-modify-writes, so one that comes in between does not break the chain.
+//! What was done before `set` is visible after a wait that it ended. A `set` of an event that is set already
+//! is a read-modify-write for the same reason: the `clear` after it, another read-modify-write, acquires it,
+//! so that a thread that clears the event and then looks for work finds what was announced before. All
+//! changes of the word are read-modify-writes, so one that comes in between does not break the chain.
 
 use core::fmt;
 use polyproc_sys::atomic::Ordering;
@@ -70,8 +70,9 @@ const GENERATION: u32 = 8;
 
 /// An event in shared memory: eight bytes, in which no death leaves anything undone.
 ///
-/// This is the protocol alone, without a handle. [`Event`](crate::Event) is what most programs want. Put a `RawEvent`
-/// into memory of your own, shared or not, to build something else on it. All zero is an event that is not set.
+/// This is the protocol alone, without a handle. [`Event`](crate::Event) is what most programs want. Put a
+/// `RawEvent` into memory of your own, shared or not, to build something else on it. All zero is an event
+/// that is not set.
 ///
 /// `set`, `clear` and `is_set` are for signal handlers too.
 ///
@@ -115,12 +116,13 @@ impl RawEvent {
     /// Sets the event and wakes everybody who waits for it. Never waits. Async-signal-safe.
     #[inline]
     pub fn set(&self) {
-        // A guess: if it is wrong, the processor has the cache line for itself by now, which a plain look would not give.
+        // A guess: if it is wrong, the processor has the cache line for itself by now, which a plain look
+        // would not give.
         let mut word = 0;
         loop {
-            // SeqCst: releases what the caller did before to whoever sees the event set, and acquires nothing that anybody
-            // promised; but a caller that looks at other memory next shall see what was there when the event was set.
-            // Relaxed on failure: only a value to try again with.
+            // SeqCst: releases what the caller did before to whoever sees the event set, and acquires nothing
+            // that anybody promised; but a caller that looks at other memory next shall see what was there
+            // when the event was set. Relaxed on failure: only a value to try again with.
             match self.word.compare_exchange(word, word | SET, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) if now & (SET | WAITERS) == WAITERS => {
@@ -146,7 +148,8 @@ impl RawEvent {
         self.word.wake_all();
     }
 
-    /// Clears the event. Whoever waited while it was set goes on all the same. Never waits. Async-signal-safe.
+    /// Clears the event. Whoever waited while it was set goes on all the same. Never waits.
+    /// Async-signal-safe.
     #[inline]
     pub fn clear(&self) {
         let mut word = self.word.load(Ordering::SeqCst);
@@ -166,7 +169,8 @@ impl RawEvent {
         self.word.load(Ordering::SeqCst) & SET != 0
     }
 
-    /// Waits until the event is set, or until the deadline. Whether it was set at any time since the call began.
+    /// Waits until the event is set, or until the deadline. Whether it was set at any time since the call
+    /// began.
     #[inline]
     pub fn wait_until(&self, deadline: Deadline) -> bool {
         // SeqCst: as in `is_set`.
@@ -180,7 +184,8 @@ impl RawEvent {
     fn wait_for(&self, mut word: u32, deadline: Deadline) -> bool {
         let unset = word & !(WAITERS | SPLIT);
         let is_over = |word: u32| word & !(WAITERS | SPLIT) != unset;
-        // SeqCst: as in `is_set`, for a pulse as well: the `clear` of it is part of the `set`'s release sequence.
+        // SeqCst: as in `is_set`, for a pulse as well: the `clear` of it is part of the `set`'s release
+        // sequence.
         let look = || Some(self.word.load(Ordering::SeqCst)).filter(|word| is_over(*word));
         if deadline == Deadline::PAST {
             return look().is_some();

@@ -1,7 +1,7 @@
 //! How much memory there is, and how much of it is to be had.
 //!
-//! Allocating more than that would not fail: the kernel would kill processes until it fits. So a large request is
-//! compared first. Two that come at the same moment can still both pass.
+//! Allocating more than that would not fail: the kernel would kill processes until it fits. So a large
+//! request is compared first. Two that come at the same moment can still both pass.
 
 use crate::memfd;
 use polyproc_sys::atomic::{AtomicU64, Ordering};
@@ -20,12 +20,12 @@ const CGROUPS_1: &str = "/sys/fs/cgroup/memory";
 /// Taken for the system's memory if it does not tell: one gibibyte.
 const UNKNOWN: u64 = 1 << 30;
 
-/// How much memory this process can count on at the most, in bytes: the system's, or the limit of its control group,
-/// of version 1 or 2, or of a group around that, if that is less. Never zero.
+/// How much memory this process can count on at the most, in bytes: the system's, or the limit of its control
+/// group, of version 1 or 2, or of a group around that, if that is less. Never zero.
 ///
-/// For limits that nobody set, such as a quarter of the memory. It is looked up once, and remembered: the first call
-/// reads a few small files, the others a number. Whether the memory is free, it does not say. If the system does not
-/// tell, it is one gibibyte.
+/// For limits that nobody set, such as a quarter of the memory. It is looked up once, and remembered: the
+/// first call reads a few small files, the others a number. Whether the memory is free, it does not say. If
+/// the system does not tell, it is one gibibyte.
 ///
 /// # Examples
 ///
@@ -34,8 +34,8 @@ const UNKNOWN: u64 = 1 << 30;
 /// assert!(most > 0);
 /// ```
 pub fn physical_memory() -> u64 {
-    // 0: not looked up yet. Two threads that do so at the same time find the same. No `OnceLock`: a fork in the middle
-    // would leave it unfinished in the child for ever.
+    // 0: not looked up yet. Two threads that do so at the same time find the same. No `OnceLock`: a fork in
+    // the middle would leave it unfinished in the child for ever.
     static BYTES: AtomicU64 = AtomicU64::new(0);
     // Relaxed, and below: nothing rides on the number.
     let known = BYTES.load(Ordering::Relaxed);
@@ -52,9 +52,9 @@ pub fn physical_memory() -> u64 {
     bytes
 }
 
-/// How large a region that nobody gave a size had better be at the most, in bytes: half of what a file may have
-/// (`RLIMIT_FSIZE`, `ulimit -f`), and a quarter of what the address space may have (`RLIMIT_AS`, `ulimit -v`). Reads two
-/// numbers each time.
+/// How large a region that nobody gave a size had better be at the most, in bytes: half of what a file may
+/// have (`RLIMIT_FSIZE`, `ulimit -f`), and a quarter of what the address space may have (`RLIMIT_AS`,
+/// `ulimit -v`). Reads two numbers each time.
 ///
 /// # Examples
 ///
@@ -66,10 +66,11 @@ pub fn modest_region() -> u64 {
     (file / 2).min(addresses / 4)
 }
 
-/// The lowest limit in files of this name, of the group and those around it. Without a limit there stands `max`, or no
-/// file, or more than there can be.
+/// The lowest limit in files of this name, of the group and those around it. Without a limit there stands
+/// `max`, or no file, or more than there can be.
 ///
-/// In a container the group's own directory may be missing, because its path is the host's: then it is the uppermost.
+/// In a container the group's own directory may be missing, because its path is the host's: then it is the
+/// uppermost.
 fn lowest_limit(mounted: &str, group: &str, name: &str) -> Option<u64> {
     let group = Path::new(mounted).join(group.trim_start_matches('/'));
     let around = group.ancestors().take_while(|ancestor| ancestor.starts_with(mounted));

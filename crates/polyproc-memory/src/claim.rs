@@ -1,4 +1,5 @@
-//! [`Claim`]: a process says that it works on an object, in a way that ends when the process does, and no earlier.
+//! [`Claim`]: a process says that it works on an object, in a way that ends when the process does, and no
+//! earlier.
 
 use crate::object::Object;
 use polyproc_sys::atomic::{Ordering, fence};
@@ -8,8 +9,9 @@ use std::os::fd::AsRawFd;
 
 /// What it takes to [claim](Claimant::claim) an object again and again.
 ///
-/// A claim is a lock of the memory file's own, which the kernel keeps for an open file: for one that this process has
-/// opened for itself, since the one that came with the handle is the same in all processes. It costs a descriptor.
+/// A claim is a lock of the memory file's own, which the kernel keeps for an open file: for one that this
+/// process has opened for itself, since the one that came with the handle is the same in all processes. It
+/// costs a descriptor.
 #[derive(Debug)]
 pub struct Claimant {
     file: File,
@@ -19,9 +21,9 @@ pub struct Claimant {
 
 /// As long as it is there, the object [is claimed](Object::is_claimed).
 ///
-/// If its process is killed, the kernel takes it back after the last thread has executed its last instruction. A process that
-/// is stopped keeps it. Of a child that is forked meanwhile the claim is as well, until that child ends or executes another
-/// program, or this process drops it.
+/// If its process is killed, the kernel takes it back after the last thread has executed its last
+/// instruction. A process that is stopped keeps it. Of a child that is forked meanwhile the claim is as well,
+/// until that child ends or executes another program, or this process drops it.
 #[derive(Debug)]
 pub struct Claim<'a> {
     claimant: &'a Claimant,
@@ -40,8 +42,8 @@ impl Object {
         Ok(Claimant { file: File::open(path)?, place: self.offset() })
     }
 
-    /// Whether anybody claims the object, in whatever process. If nobody does, what those who did have written there is
-    /// visible from here on. Does not block.
+    /// Whether anybody claims the object, in whatever process. If nobody does, what those who did have
+    /// written there is visible from here on. Does not block.
     ///
     /// # Errors
     ///
@@ -56,8 +58,8 @@ impl Object {
 }
 
 impl Claimant {
-    /// Claims the object. Others may as well, each by a claimant of its own: to the kernel the claims of one are one, and
-    /// the first to end would end them all. Does not block.
+    /// Claims the object. Others may as well, each by a claimant of its own: to the kernel the claims of one
+    /// are one, and the first to end would end them all. Does not block.
     ///
     /// # Errors
     ///

@@ -23,7 +23,8 @@ mod plain;
 /// | [`Raw`] | `T: Pod` | copied as it is | never |
 /// | [`Bytes`] | `Vec<u8>` | copied as it is | the vector |
 ///
-/// All of it happens in the process that puts or gets, outside of the channel's locks, but for [`copy`](Codec::copy).
+/// All of it happens in the process that puts or gets, outside of the channel's locks, but for
+/// [`copy`](Codec::copy).
 ///
 /// # Example
 ///
@@ -60,15 +61,16 @@ pub trait Codec<T> {
     /// Tells the codecs apart: a handle whose codec has another code does not attach.
     const CODE: u8;
 
-    /// Whether a message *is* its bytes: each has as many as a `T`, none fails to be encoded, and neither direction is more
-    /// than a copy. Then a channel does with many messages at once what it does with others one by one.
+    /// Whether a message *is* its bytes: each has as many as a `T`, none fails to be encoded, and neither
+    /// direction is more than a copy. Then a channel does with many messages at once what it does with others
+    /// one by one.
     const IS_PLAIN: bool = false;
 
     /// What leaves the channel's memory, before it is decoded.
     type Copied;
 
-    /// The layout of what travels, for codecs whose messages all have one: handles whose layouts differ do not fit. One
-    /// byte, if nothing else is said.
+    /// The layout of what travels, for codecs whose messages all have one: handles whose layouts differ do
+    /// not fit. One byte, if nothing else is said.
     fn element() -> Layout {
         Layout::new::<u8>()
     }
@@ -80,8 +82,8 @@ pub trait Codec<T> {
     /// The message has no bytes. Then `put` was not called.
     fn encode<R>(message: &T, put: impl FnOnce(&[u8]) -> R) -> Result<R, EncodeError>;
 
-    /// Copies the bytes out of the channel's memory. A queue is locked meanwhile, and the message is taken when this has
-    /// returned: it does that, and nothing else.
+    /// Copies the bytes out of the channel's memory. A queue is locked meanwhile, and the message is taken
+    /// when this has returned: it does that, and nothing else.
     fn copy(bytes: &[u8]) -> Self::Copied;
 
     /// What [`copy`](Codec::copy) makes of bytes that have been copied already.
@@ -96,7 +98,8 @@ pub trait Codec<T> {
     /// They are none, and the error has them.
     fn decode(copied: Self::Copied) -> Result<T, DecodeError>;
 
-    /// [`copy`](Codec::copy) and [`decode`](Codec::decode) in one step, for codecs that are [plain](Codec::IS_PLAIN).
+    /// [`copy`](Codec::copy) and [`decode`](Codec::decode) in one step, for codecs that are
+    /// [plain](Codec::IS_PLAIN).
     ///
     /// # Errors
     ///
@@ -131,9 +134,10 @@ pub trait Codec<T> {
 
 /// Serialised by `postcard`: for every type that serde takes.
 ///
-/// It writes values only, in order, and no names. A type that leaves fields out where it is written but not where it is read
-/// (`skip_serializing_if` without `default` on both sides, `skip_serializing` alone, a skipped variant before others) is read as
-/// other values; one that has to see what comes next (`untagged`, `flatten`, tags inside) is an error.
+/// It writes values only, in order, and no names. A type that leaves fields out where it is written but not
+/// where it is read (`skip_serializing_if` without `default` on both sides, `skip_serializing` alone, a
+/// skipped variant before others) is read as other values; one that has to see what comes next (`untagged`,
+/// `flatten`, tags inside) is an error.
 #[derive(Clone, Copy, Debug)]
 pub enum Postcard {}
 
@@ -169,8 +173,8 @@ fn kept(place: &'static LocalKey<Cell<Vec<u8>>>) -> Vec<u8> {
     place.try_with(Cell::take).unwrap_or_default()
 }
 
-/// Why a message could not be serialised. If it has a handle to shared memory in it, which travels in other ways, that is
-/// why, but postcard does not pass it on.
+/// Why a message could not be serialised. If it has a handle to shared memory in it, which travels in other
+/// ways, that is why, but postcard does not pass it on.
 #[cold]
 fn why_not<T: Serialize>(message: &T, error: postcard::Error) -> EncodeError {
     // What is noted may be of something before this message. So once more.
@@ -225,8 +229,8 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Postcard {
 
 /// A copied message of plain data, or other bytes.
 ///
-/// Beside each other, and not one or the other: where the two share their bytes, the compiler moves the message in pieces
-/// as they suit the other, and a load that needs two pieces waits for both to be stored.
+/// Beside each other, and not one or the other: where the two share their bytes, the compiler moves the
+/// message in pieces as they suit the other, and a load that needs two pieces waits for both to be stored.
 #[derive(Debug)]
 pub struct RawCopied<T> {
     message: T,

@@ -1,9 +1,9 @@
 //! The hand-over of handles to another process: descriptors travel beside the bytes.
 //!
-//! A handle is more than bytes: it has a descriptor, which only the kernel can bring to another process. So a handle
-//! can be serialised only while somebody gathers descriptors, which is what [`send`] does; and deserialised only while
-//! somebody has received them, [`receive`]. The bytes carry the descriptor's number in that list. How the list travels
-//! (`SCM_RIGHTS` on a socket, inheritance) is the caller's affair.
+//! A handle is more than bytes: it has a descriptor, which only the kernel can bring to another process. So a
+//! handle can be serialised only while somebody gathers descriptors, which is what [`send`] does; and
+//! deserialised only while somebody has received them, [`receive`]. The bytes carry the descriptor's number
+//! in that list. How the list travels (`SCM_RIGHTS` on a socket, inheritance) is the caller's affair.
 //!
 //! Both are for the calling thread, can be nested, and end when their function returns or panics.
 //!
@@ -134,7 +134,8 @@ impl From<AttachError> for ReceiveError {
     }
 }
 
-/// What the system refused keeps its kind; `NotInHandover` is `InvalidInput`; everything else is `InvalidData`.
+/// What the system refused keeps its kind; `NotInHandover` is `InvalidInput`; everything else is
+/// `InvalidData`.
 impl From<ReceiveError> for io::Error {
     fn from(error: ReceiveError) -> io::Error {
         let kind = match &error {
@@ -193,8 +194,8 @@ impl Drop for Place {
     }
 }
 
-/// Runs `f`, usually a serialiser, and returns its result with the descriptors of the handles that were serialised in
-/// it on this thread. A descriptor that was named twice is in the list once.
+/// Runs `f`, usually a serialiser, and returns its result with the descriptors of the handles that were
+/// serialised in it on this thread. A descriptor that was named twice is in the list once.
 ///
 /// The descriptors stay open as long as the list. Blocks only as `f` does.
 pub fn send<R>(f: impl FnOnce() -> R) -> (R, Vec<Descriptor>) {
@@ -207,8 +208,8 @@ pub fn send<R>(f: impl FnOnce() -> R) -> (R, Vec<Descriptor>) {
     (result, given)
 }
 
-/// Runs `f`, usually a deserialiser, with the descriptors that came with its bytes, in the order in which [`send`] gave
-/// them. Those that nobody asked for are closed at the end.
+/// Runs `f`, usually a deserialiser, with the descriptors that came with its bytes, in the order in which
+/// [`send`] gave them. Those that nobody asked for are closed at the end.
 ///
 /// Blocks only as `f` does.
 pub fn receive<R>(descriptors: Vec<OwnedFd>, f: impl FnOnce() -> R) -> R {
@@ -217,8 +218,8 @@ pub fn receive<R>(descriptors: Vec<OwnedFd>, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Adds a descriptor to the innermost [`send`] of this thread and returns its number there, the same for the same
-/// descriptor. `None` if the innermost hand-over is none that sends: answer with [`NOT_IN_HANDOVER`].
+/// Adds a descriptor to the innermost [`send`] of this thread and returns its number there, the same for the
+/// same descriptor. `None` if the innermost hand-over is none that sends: answer with [`NOT_IN_HANDOVER`].
 pub fn attach(descriptor: Descriptor) -> Option<u32> {
     let index = HANDS.with_borrow_mut(|hands| {
         let Some(Hand::Giving(given)) = hands.last_mut() else {
@@ -241,7 +242,8 @@ pub fn attach(descriptor: Descriptor) -> Option<u32> {
     index
 }
 
-/// The region of this number in the innermost [`receive`] of this thread. The same number gives the same mapping.
+/// The region of this number in the innermost [`receive`] of this thread. The same number gives the same
+/// mapping.
 ///
 /// # Errors
 ///
@@ -268,8 +270,8 @@ pub fn region(index: u32) -> Result<Region, ReceiveError> {
     })
 }
 
-/// A duplicate of the descriptor of this number in the innermost [`receive`] of this thread: for handles that are not
-/// regions. It has the close-on-exec flag.
+/// A duplicate of the descriptor of this number in the innermost [`receive`] of this thread: for handles that
+/// are not regions. It has the close-on-exec flag.
 ///
 /// # Errors
 ///
@@ -300,8 +302,8 @@ fn with_received<R>(
     result.map_err(note)
 }
 
-/// Why the last handle on this thread could not be serialised or deserialised, since the last hand-over began. Taken
-/// out by the call.
+/// Why the last handle on this thread could not be serialised or deserialised, since the last hand-over
+/// began. Taken out by the call.
 ///
 /// For formats that drop the messages of errors, as postcard does.
 pub fn take_failure() -> Option<ReceiveError> {

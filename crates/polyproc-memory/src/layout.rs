@@ -6,11 +6,12 @@
 //! | header  |                 | header  | to 64      | header |       |                     |         |
 //! ```
 //!
-//! The reserve begins with the first page that has no room for objects, and is what is left of the size: most regions
-//! have none. So its length stands in the header without a number of its own, and cannot contradict the others.
+//! The reserve begins with the first page that has no room for objects, and is what is left of the size: most
+//! regions have none. So its length stands in the header without a number of its own, and cannot contradict
+//! the others.
 //!
-//! `base` is 64, except in a region of one object that wants more than 64 bytes of alignment: there it is 64 bytes
-//! before the payload's place.
+//! `base` is 64, except in a region of one object that wants more than 64 bytes of alignment: there it is 64
+//! bytes before the payload's place.
 
 use crate::error::AttachError;
 use crate::shape::{Kind, Shape};
@@ -50,8 +51,8 @@ pub(crate) struct RegionHeader {
     pub(crate) capacity: AtomicU64,
     /// How much of the capacity is taken: only ever grows.
     pub(crate) used: AtomicU64,
-    /// When the region was made, in nanoseconds since 1970: tells apart files with the same inode number, which kernels
-    /// before 5.9 give out again after four thousand million files.
+    /// When the region was made, in nanoseconds since 1970: tells apart files with the same inode number,
+    /// which kernels before 5.9 give out again after four thousand million files.
     pub(crate) made: AtomicU64,
 }
 
@@ -81,7 +82,8 @@ const _: () = {
     assert!(offset_of!(ObjectHeader, count) == 40 && offset_of!(ObjectHeader, payload_size) == 48);
 };
 
-/// Where what is in a region. Private to the process: what a peer writes into the header later changes nothing.
+/// Where what is in a region. Private to the process: what a peer writes into the header later changes
+/// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
     pub(crate) size: u64,

@@ -12,38 +12,41 @@
 //!
 //! # A region
 //!
-//! A region is a memory file (memfd_create(2)): it has no name in any file system, so nothing is left behind however its
-//! users end, and nobody else can open it. It is made in one go: allocated to the last byte, so that running out of
-//! memory is an error then and not a signal later; sealed at its size, so that no peer can cut it off under a reader;
-//! and it is for its owner only (mode 0600, close-on-exec, never executable). `/proc/PID/maps` shows it as
-//! `polyproc:<kind>`, with the type code or the label behind it.
+//! A region is a memory file (memfd_create(2)): it has no name in any file system, so nothing is left behind
+//! however its users end, and nobody else can open it. It is made in one go: allocated to the last byte, so
+//! that running out of memory is an error then and not a signal later; sealed at its size, so that no peer
+//! can cut it off under a reader; and it is for its owner only (mode 0600, close-on-exec, never executable).
+//! `/proc/PID/maps` shows it as `polyproc:<kind>`, with the type code or the label behind it.
 //!
-//! An object that grows gets a region with a *reserve* ([`Object::with_reserve`]): addresses behind the object, the same
-//! pages for all that share it, which are not memory before somebody allocates them ([`Object::allocate`]), and which
-//! can be given back ([`Object::give_back`]). A reserve of many gibibytes costs nothing but addresses.
+//! An object that grows gets a region with a *reserve* ([`Object::with_reserve`]): addresses behind the
+//! object, the same pages for all that share it, which are not memory before somebody allocates them
+//! ([`Object::allocate`]), and which can be given back ([`Object::give_back`]). A reserve of many gibibytes
+//! costs nothing but addresses.
 //!
-//! Nothing here waits for another process. Making, receiving and dropping regions takes a lock of this process for the
-//! time of a map look-up, and when a region is received for the first time, of mapping it.
+//! Nothing here waits for another process. Making, receiving and dropping regions takes a lock of this
+//! process for the time of a map look-up, and when a region is received for the first time, of mapping it.
 //!
 //! # What a death does
 //!
-//! Nothing that others would notice: the kernel frees a region with its last user. A process that is killed while it
-//! adds an object to an arena loses the arena that object's bytes.
+//! Nothing that others would notice: the kernel frees a region with its last user. A process that is killed
+//! while it adds an object to an arena loses the arena that object's bytes.
 //!
 //! # What is checked
 //!
-//! A received descriptor is judged before it is mapped: a memory file, sealed, of the size that its header says, of the
-//! same layout version, byte order, pointer width and page size. An object in it is judged before it is used: kind, type
-//! code, size and alignment of its elements, their number, and where it lies. [`AttachError`] says which of these
-//! differs, and both values. What is checked is a private copy: a peer that writes later changes nothing.
+//! A received descriptor is judged before it is mapped: a memory file, sealed, of the size that its header
+//! says, of the same layout version, byte order, pointer width and page size. An object in it is judged
+//! before it is used: kind, type code, size and alignment of its elements, their number, and where it lies.
+//! [`AttachError`] says which of these differs, and both values. What is checked is a private copy: a peer
+//! that writes later changes nothing.
 //!
-//! That guards against mistakes, and against a peer that sends the wrong thing. It does not guard against a peer that
-//! was given a region and writes nonsense into it: whoever has a region is trusted with what is in it.
+//! That guards against mistakes, and against a peer that sends the wrong thing. It does not guard against a
+//! peer that was given a region and writes nonsense into it: whoever has a region is trusted with what is in
+//! it.
 //!
 //! # After a fork
 //!
-//! A child made by `fork` has its parent's handles, and they work. A child that starts another program gets them by
-//! [`handover`].
+//! A child made by `fork` has its parent's handles, and they work. A child that starts another program gets
+//! them by [`handover`].
 //!
 //! # Example
 //!
@@ -73,8 +76,8 @@
 //!     }
 //!
 //!     fn value(&self) -> &AtomicU64 {
-//!         // SAFETY: an object of this shape has room and alignment for an `AtomicU64`, for which every bit pattern is
-//!         // valid and which peers may write; it stays mapped as long as `self.0`.
+//!         // SAFETY: an object of this shape has room and alignment for an `AtomicU64`, for which every bit
+//!         // pattern is valid and which peers may write; it stays mapped as long as `self.0`.
 //!         unsafe { self.0.payload().cast().as_ref() }
 //!     }
 //! }

@@ -63,7 +63,8 @@ impl Mapping {
             }
             _ => error,
         };
-        // Shared memory counts when it is allocated, not when it is mapped: a large reserve costs addresses only.
+        // Shared memory counts when it is allocated, not when it is mapped: a large reserve costs addresses
+        // only.
         let memory = MmapOptions::new().len(size).map_raw(&file).map_err(no_room)?;
         if length > 0 {
             // A core dump reads all that it is to contain, and so would allocate what it reads.
@@ -98,8 +99,9 @@ impl Mapping {
     }
 
     fn header(&self) -> &RegionHeader {
-        // SAFETY: the mapping begins on a page and has at least one; it is sealed at its size and stays mapped as long
-        // as `self`; the header is all atomics, for which every bit pattern is valid and which peers may write.
+        // SAFETY: the mapping begins on a page and has at least one; it is sealed at its size and stays
+        // mapped as long as `self`; the header is all atomics, for which every bit pattern is valid and which
+        // peers may write.
         unsafe { &*self.memory.as_mut_ptr().cast::<RegionHeader>() }
     }
 
@@ -114,8 +116,8 @@ impl Mapping {
     pub(crate) fn object(&self, offset: u64) -> &ObjectHeader {
         assert!(self.is_place(offset), "an object at offset {offset}");
         let header = self.memory.as_mut_ptr().wrapping_add(offset as usize).cast::<ObjectHeader>();
-        // SAFETY: the offset was checked: 64 bytes from there are in the mapping, and the address is a multiple of 64.
-        // The header is all atomics, as in `header`.
+        // SAFETY: the offset was checked: 64 bytes from there are in the mapping, and the address is a
+        // multiple of 64. The header is all atomics, as in `header`.
         unsafe { &*header }
     }
 
@@ -136,11 +138,12 @@ impl Mapping {
         self.header().used.load(Ordering::Relaxed).min(self.geometry.capacity)
     }
 
-    /// Takes `extent` bytes, a multiple of 64, and returns where they begin. They are zero. `None` if that many are
-    /// not left.
+    /// Takes `extent` bytes, a multiple of 64, and returns where they begin. They are zero. `None` if that
+    /// many are not left.
     pub(crate) fn allocate(&self, extent: u64) -> Option<u64> {
         let used = &self.header().used;
-        // Relaxed, and below: the bytes have been zero since the region was made, so nothing rides on the number.
+        // Relaxed, and below: the bytes have been zero since the region was made, so nothing rides on the
+        // number.
         let mut taken = used.load(Ordering::Relaxed);
         loop {
             let end = taken.checked_add(extent)?;
@@ -161,8 +164,8 @@ impl Mapping {
     }
 
     /// Whether a thread of this process holds a lock in the region, although no handle is left: its guard was
-    /// forgotten. Walks the objects. Where a creator was killed before its header was complete there are zeros, which
-    /// are skipped line by line.
+    /// forgotten. Walks the objects. Where a creator was killed before its header was complete there are
+    /// zeros, which are skipped line by line.
     pub(crate) fn holds_lock(&self) -> bool {
         if self.locks.load(Ordering::Relaxed) == 0 {
             return false;
@@ -190,8 +193,8 @@ impl Mapping {
     /// Whether this process holds the lock of the object at an offset, which has one within the mapping.
     fn is_held(&self, offset: u64) -> bool {
         let lock = self.payload(offset).0.cast::<Lock>();
-        // SAFETY: the caller found an object whose payload is larger than a lock and ends within the mapping; payloads
-        // are aligned to 64; all fields are atomics.
+        // SAFETY: the caller found an object whose payload is larger than a lock and ends within the mapping;
+        // payloads are aligned to 64; all fields are atomics.
         let lock = unsafe { lock.as_ref() };
         // Relaxed: a lock that this process holds was written by this process, before the handles went.
         lock.word.load(Ordering::Relaxed) & futex::OWNER != 0

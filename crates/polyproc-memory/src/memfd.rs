@@ -1,4 +1,5 @@
-//! Memory files: made, allocated up to their reserve, and sealed, so that no peer can take memory away under a reader.
+//! Memory files: made, allocated up to their reserve, and sealed, so that no peer can take memory away under
+//! a reader.
 //!
 //! See memfd_create(2), fallocate(2), and fcntl(2) on file sealing.
 
@@ -69,7 +70,8 @@ pub(crate) fn allocate_more(file: &File, from: u64, length: u64) -> io::Result<(
     allocate(file, from, length)
 }
 
-/// A reserve may be asked for in many small pieces, so a look is taken once in so many bytes, whatever the pieces.
+/// A reserve may be asked for in many small pieces, so a look is taken once in so many bytes, whatever the
+/// pieces.
 fn is_worth_a_look(before: u64, length: u64) -> bool {
     length >= STEP || before % STEP + length >= STEP
 }
@@ -117,7 +119,8 @@ fn open(name: &CStr, has_arena: bool) -> io::Result<OwnedFd> {
             if error.raw_os_error() != Some(libc::EINVAL) {
                 return Err(error);
             }
-            // Either the kernel does not know the flag, or something else is wrong and stays wrong without it.
+            // Either the kernel does not know the flag, or something else is wrong and stays wrong without
+            // it.
             let opened = memfd_create(name, FLAGS)?;
             without_noexec_seal(true);
             Ok(opened)
@@ -146,16 +149,16 @@ fn allocate(file: &File, from: u64, length: u64) -> io::Result<()> {
 
 /// Calls fallocate(2). What it is called for lies in the file, or will, so that the numbers fit an i64.
 fn fallocate(file: &File, mode: libc::c_int, from: u64, length: u64) -> io::Result<()> {
-    // SAFETY: fallocate takes no address. A hole shows in the mappings of the file as zeros that somebody wrote: such
-    // memory is shared, and whoever reads it by a pointer answers for that.
+    // SAFETY: fallocate takes no address. A hole shows in the mappings of the file as zeros that somebody
+    // wrote: such memory is shared, and whoever reads it by a pointer answers for that.
     let result = unsafe { libc::fallocate(file.as_raw_fd(), mode, from as i64, length as i64) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Allocates `size` bytes step by step with `allocate(from, length)`.
 ///
-/// Not every kernel waits for a fatal signal to interrupt a step and undo it. Signals may come faster than a step takes, from
-/// a profiler for instance, so an interrupted step is tried again at half its length.
+/// Not every kernel waits for a fatal signal to interrupt a step and undo it. Signals may come faster than a
+/// step takes, from a profiler for instance, so an interrupted step is tried again at half its length.
 fn in_steps(size: u64, page: u64, mut allocate: impl FnMut(u64, u64) -> io::Result<()>) -> io::Result<()> {
     let (mut done, mut step) = (0, STEP);
     while done < size {

@@ -16,12 +16,12 @@ use std::io;
 
 /// One thing in shared memory: a primitive's state, behind a header that says what it is.
 ///
-/// What the primitives are built on. A handle: `Clone`, `Send`, `Sync`, three words wide; it keeps the region mapped.
-/// Making one costs a region (seven system calls, one descriptor, at least one page), or in an [`Arena`] its payload
-/// rounded up to 64 bytes, and 64. Nothing in here blocks.
+/// What the primitives are built on. A handle: `Clone`, `Send`, `Sync`, three words wide; it keeps the region
+/// mapped. Making one costs a region (seven system calls, one descriptor, at least one page), or in an
+/// [`Arena`] its payload rounded up to 64 bytes, and 64. Nothing in here blocks.
 ///
-/// An object that grows has a reserve behind it, [`with_reserve`](Object::with_reserve): addresses that become memory
-/// when it wants them.
+/// An object that grows has a reserve behind it, [`with_reserve`](Object::with_reserve): addresses that
+/// become memory when it wants them.
 ///
 /// # Examples
 ///
@@ -50,13 +50,13 @@ pub struct Object {
 impl Object {
     /// Makes an object in the arena, or in a region of its own. Its payload is zero.
     ///
-    /// The place of an object in an arena is taken in one step and filled in the next: a process that is killed between
-    /// the two loses the arena these bytes, and nothing else.
+    /// The place of an object in an arena is taken in one step and filled in the next: a process that is
+    /// killed between the two loses the arena these bytes, and nothing else.
     ///
     /// # Errors
     ///
-    /// [`CreateError`] in an [`io::Error`]: out of memory, out of descriptors, the arena is full, the layout is larger
-    /// than memory, or aligned to more than 64 bytes in an arena, or to more than a page.
+    /// [`CreateError`] in an [`io::Error`]: out of memory, out of descriptors, the arena is full, the layout
+    /// is larger than memory, or aligned to more than 64 bytes in an arena, or to more than a page.
     pub fn create(arena: Option<&Arena>, shape: &Shape) -> io::Result<Object> {
         Object::make(arena, shape, 0)
     }
@@ -94,8 +94,8 @@ impl Object {
 
     /// The object at `offset` in the region, if it is what is expected there.
     ///
-    /// `shape` is called with the number of elements in the header, and says what an object with that many looks like;
-    /// `None` if there is none. Everything else in the header is compared with the answer.
+    /// `shape` is called with the number of elements in the header, and says what an object with that many
+    /// looks like; `None` if there is none. Everything else in the header is compared with the answer.
     ///
     /// # Errors
     ///
@@ -132,8 +132,8 @@ impl Object {
         Ok(Object { region: region.clone(), payload: mapping.payload(offset), count: expected.count })
     }
 
-    /// Where its payload is: aligned as the shape says, and to 64 at least, mapped as long as a handle to the object or
-    /// its region is there.
+    /// Where its payload is: aligned as the shape says, and to 64 at least, mapped as long as a handle to the
+    /// object or its region is there.
     ///
     /// Peers write there too. What may be done with it is the primitive's to know.
     #[inline(always)]
@@ -162,7 +162,8 @@ impl Object {
         self.payload == other.payload
     }
 
-    /// Serialises the handle, inside [`handover::send`]: the number of its region's descriptor, and its offset.
+    /// Serialises the handle, inside [`handover::send`]: the number of its region's descriptor, and its
+    /// offset.
     ///
     /// # Errors
     ///

@@ -25,19 +25,19 @@ pub(crate) const ARENA: &str = "arena:";
 /// Memory that processes share: an anonymous file of fixed size, mapped into this process.
 ///
 /// A handle: cloning it costs two counters, and the memory stays mapped while there is a clone, or an
-/// [`Object`](crate::Object) or [`Arena`](crate::Arena) in it. When the last one in the last process is gone, however
-/// that process ended, the kernel frees the memory.
+/// [`Object`](crate::Object) or [`Arena`](crate::Arena) in it. When the last one in the last process is gone,
+/// however that process ended, the kernel frees the memory.
 ///
-/// There is one mapping a process: a region that was received twice, or that this process made, has the same address
-/// each time.
+/// There is one mapping a process: a region that was received twice, or that this process made, has the same
+/// address each time.
 #[must_use]
 pub struct Region {
     mapping: Arc<Mapping>,
 }
 
 impl Region {
-    /// A region with room for `capacity` bytes of objects from `base` on, and behind it `reserve` bytes that are not
-    /// allocated. Named `polyproc:<label>`.
+    /// A region with room for `capacity` bytes of objects from `base` on, and behind it `reserve` bytes that
+    /// are not allocated. Named `polyproc:<label>`.
     pub(crate) fn create(label: &str, base: u64, capacity: u64, reserve: u64) -> io::Result<Region> {
         let longest = NAME_MAX - PREFIX.len();
         let name = CString::new(format!("{PREFIX}{label}"))
@@ -59,8 +59,8 @@ impl Region {
 
     /// The region behind a received descriptor, mapped unless it is already.
     ///
-    /// The descriptor is checked before anything is mapped: its seals, its size, and its header. Every process that
-    /// holds a region can write all of it, so it is for peers that are trusted with it.
+    /// The descriptor is checked before anything is mapped: its seals, its size, and its header. Every
+    /// process that holds a region can write all of it, so it is for peers that are trusted with it.
     ///
     /// # Errors
     ///
@@ -103,7 +103,8 @@ impl Region {
 
 impl Clone for Region {
     fn clone(&self) -> Region {
-        // Relaxed: the clone is made from a handle, so that the number is not zero and cannot become it meanwhile.
+        // Relaxed: the clone is made from a handle, so that the number is not zero and cannot become it
+        // meanwhile.
         self.mapping.handles.fetch_add(1, Ordering::Relaxed);
         Region { mapping: Arc::clone(&self.mapping) }
     }
@@ -112,8 +113,8 @@ impl Clone for Region {
 /// The last handle unmaps the region and closes the descriptor.
 ///
 /// One exception: if a thread of this process holds a lock in the region, because its guard was forgotten
-/// ([`core::mem::forget`]), the region stays mapped for the life of the process. The kernel keeps track of the thread's
-/// locks by their addresses.
+/// ([`core::mem::forget`]), the region stays mapped for the life of the process. The kernel keeps track of
+/// the thread's locks by their addresses.
 impl Drop for Region {
     fn drop(&mut self) {
         registry::release(&self.mapping);

@@ -17,8 +17,8 @@ type Regions = BTreeMap<Identity, Arc<Mapping>>;
 /// Every mapping with at least one handle.
 static REGIONS: Mutex<Regions> = Mutex::new(BTreeMap::new());
 
-/// What tells the region in this file from all others. It is that region's as long as the file is open, which is as
-/// long as it stands in the registry.
+/// What tells the region in this file from all others. It is that region's as long as the file is open, which
+/// is as long as it stands in the registry.
 fn identity(metadata: &Metadata, geometry: &Geometry) -> Identity {
     (metadata.dev(), metadata.ino(), geometry.made)
 }
@@ -51,7 +51,8 @@ pub(crate) fn attach(file: File) -> Result<Arc<Mapping>, AttachError> {
     let identity = identity(&metadata, &geometry);
     let mut regions = REGIONS.lock();
     if let Some(mapping) = regions.get(&identity) {
-        // Relaxed: what stands in the registry has a handle, and only the holder of its lock takes the last one away.
+        // Relaxed: what stands in the registry has a handle, and only the holder of its lock takes the last
+        // one away.
         mapping.handles.fetch_add(1, Ordering::Relaxed);
         return Ok(Arc::clone(mapping));
     }
@@ -60,7 +61,8 @@ pub(crate) fn attach(file: File) -> Result<Arc<Mapping>, AttachError> {
     Ok(mapping)
 }
 
-/// Gives one handle back. The last one takes the mapping out of the registry, unless a lock in it is still held.
+/// Gives one handle back. The last one takes the mapping out of the registry, unless a lock in it is still
+/// held.
 pub(crate) fn release(mapping: &Mapping) {
     let mut handles = mapping.handles.load(Ordering::Relaxed);
     while handles > 1 {
@@ -76,7 +78,8 @@ pub(crate) fn release(mapping: &Mapping) {
         return;
     }
     if mapping.holds_lock() {
-        // The lock is a node in its thread's robust list: it must stay where it is, for the life of the process.
+        // The lock is a node in its thread's robust list: it must stay where it is, for the life of the
+        // process.
         mapping.handles.fetch_add(1, Ordering::Relaxed);
         return;
     }

@@ -14,8 +14,8 @@ impl Kind {
     ///
     /// # Panics
     ///
-    /// If the name is empty, longer than eight bytes, or has a character that is not printable ASCII. In a constant,
-    /// that is an error at compile time.
+    /// If the name is empty, longer than eight bytes, or has a character that is not printable ASCII. In a
+    /// constant, that is an error at compile time.
     ///
     /// # Examples
     ///
@@ -64,8 +64,8 @@ impl fmt::Debug for Kind {
 
 /// What an object is, as its creator and everybody who attaches must agree.
 ///
-/// It stands in the object's header, and each field is compared when another process attaches: the error says which
-/// one differs, and how.
+/// It stands in the object's header, and each field is compared when another process attaches: the error says
+/// which one differs, and how.
 ///
 /// # Examples
 ///
@@ -96,8 +96,8 @@ pub struct Shape {
     pub count: u64,
     /// Size and alignment of the whole payload: the elements, and the primitive's own words.
     pub payload: Layout,
-    /// Whether the payload begins with a lock laid out as [`polyproc_sys::robust`] says: its futex word in bytes 0 to
-    /// 3, the process id of its holder in bytes 8 to 11.
+    /// Whether the payload begins with a lock laid out as [`polyproc_sys::robust`] says: its futex word in
+    /// bytes 0 to 3, the process id of its holder in bytes 8 to 11.
     pub lock: bool,
 }
 

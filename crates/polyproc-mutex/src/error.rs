@@ -7,8 +7,8 @@ use std::error::Error;
 
 /// The lock is held now, but a holder before died or panicked in the middle of its work on the data.
 ///
-/// It carries the guard, as `std`'s does: look at the data with [`into_inner`](PoisonError::into_inner), repair it, and
-/// declare it repaired with `clear_poison()` of the lock.
+/// It carries the guard, as `std`'s does: look at the data with [`into_inner`](PoisonError::into_inner),
+/// repair it, and declare it repaired with `clear_poison()` of the lock.
 ///
 /// # Example
 ///

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 /// Data that one thread of all processes works on at a time.
 ///
-/// A handle: clones are the same mutex, and a clone given to another process is too. See the [crate](crate) for what
-/// blocks, what a death does, and what it costs.
+/// A handle: clones are the same mutex, and a clone given to another process is too. See the [crate](crate)
+/// for what blocks, what a death does, and what it costs.
 ///
 /// # Example
 ///
@@ -41,8 +41,8 @@ pub struct Mutex<T> {
     data: NonNull<T>,
 }
 
-// SAFETY: the lock orders all access to the data, from threads as from processes; the pointers are into the mapping that
-// `object` keeps.
+// SAFETY: the lock orders all access to the data, from threads as from processes; the pointers are into the
+// mapping that `object` keeps.
 unsafe impl<T: Send> Send for Mutex<T> {}
 // SAFETY: as above. A guard gives out `&mut T` to one thread at a time.
 unsafe impl<T: Send> Sync for Mutex<T> {}
@@ -103,7 +103,8 @@ impl<T> Mutex<T> {
     ///
     /// # Errors
     ///
-    /// The lock is held, but who held it before died or panicked in the middle of its work; the error has the guard.
+    /// The lock is held, but who held it before died or panicked in the middle of its work; the error has the
+    /// guard.
     ///
     /// # Panics
     ///
@@ -195,8 +196,8 @@ impl<T> Mutex<T> {
 
     #[inline]
     fn raw(&self) -> &RawMutex {
-        // SAFETY: points into the mapping that `object` keeps, to a lock that was checked to be one when attached; it is
-        // made of atomics only.
+        // SAFETY: points into the mapping that `object` keeps, to a lock that was checked to be one when
+        // attached; it is made of atomics only.
         unsafe { self.raw.as_ref() }
     }
 }
@@ -235,8 +236,8 @@ impl<'de, T: Pod> Deserialize<'de> for Mutex<T> {
 
 /// The lock, held. Access to the data, until it is dropped.
 ///
-/// Dropped while panicking, it poisons the mutex. It stays with its thread. In a child made by `fork` it is inert: it does not
-/// unlock what the parent holds.
+/// Dropped while panicking, it poisons the mutex. It stays with its thread. In a child made by `fork` it is
+/// inert: it does not unlock what the parent holds.
 #[must_use = "the mutex is unlocked as soon as the guard is dropped"]
 pub struct MutexGuard<'a, T> {
     data: NonNull<T>,

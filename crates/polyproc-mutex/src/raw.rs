@@ -1,5 +1,6 @@
-//! The lock's protocol. Here is taking it and giving it back; [`wait`] is for those who find it held, [`census`] counts those
-//! who sleep, and [`inside`] says whether a dead holder has left the data half changed.
+//! The lock's protocol. Here is taking it and giving it back; [`wait`] is for those who find it held,
+//! [`census`] counts those who sleep, and [`inside`] says whether a dead holder has left the data half
+//! changed.
 //!
 //! # The word
 //!
@@ -23,29 +24,31 @@
 //!
 //! # Why nobody sleeps for ever
 //!
-//! An unlock that finds `WAITERS` wakes one sleeper, after it has released. Who has slept takes the lock with `WAITERS`,
-//! because others may sleep still, and so its own unlock wakes the next; the last one's wakes nobody, in vain. What if a
-//! thread dies around that?
+//! An unlock that finds `WAITERS` wakes one sleeper, after it has released. Who has slept takes the lock with
+//! `WAITERS`, because others may sleep still, and so its own unlock wakes the next; the last one's wakes
+//! nobody, in vain. What if a thread dies around that?
 //!
 //! - **The holder**: the kernel puts `OWNER_DIED` in its place and wakes one if `WAITERS` is set.
 //! - **Between release and wake**, or **woken and not yet at the word**: the operation is pending
 //!   ([`Current::begin`]), so if the word is `FREE`, the kernel wakes another sleeper.
-//! - **The same, and somebody else has taken the lock meanwhile**, with a plain compare-and-swap, not knowing of the
-//!   sleepers: the kernel does nothing, and the new holder's unlock would find no `WAITERS`. For this there is the
-//!   *census*, the number of threads asleep or about to be. Each new holder looks at it, right after it took the lock
-//!   and while the cache line is still its own, and sets `WAITERS` if it is not empty.
+//! - **The same, and somebody else has taken the lock meanwhile**, with a plain compare-and-swap, not knowing
+//!   of the sleepers: the kernel does nothing, and the new holder's unlock would find no `WAITERS`. For this
+//!   there is the *census*, the number of threads asleep or about to be. Each new holder looks at it, right
+//!   after it took the lock and while the cache line is still its own, and sets `WAITERS` if it is not empty.
 //!
 //! So one death at any instruction strands nobody. What can strand others, until their backstop
-//! ([`polyproc_sys::deadline::BACKSTOP`]) ends, is one of these together with being overtaken in that very moment:
+//! ([`polyproc_sys::deadline::BACKSTOP`]) ends, is one of these together with being overtaken in that very
+//! moment:
 //!
 //! - Two deaths: the thread that a wake was spent on, and the one that took the lock meanwhile, between its
 //!   compare-and-swap and its look at the census, some three instructions later.
-//! - A death of a thread that a wake was spent on, soon after a new census was begun while a waiter was between counting
-//!   itself and sleeping: that waiter is not counted in the new one.
-//! - On kernels that pass a swallowed wake on only if the word is exactly zero: the holder's death, and that of the
-//!   sleeper that the kernel woke for it.
-//! - A waiter that sees its own thread id in the word, because a namesake of another PID namespace holds the lock, is not
-//!   pending while it sleeps, see [`wait`]. A wake that is spent on it when it dies is lost to the others, overtaken or not.
+//! - A death of a thread that a wake was spent on, soon after a new census was begun while a waiter was
+//!   between counting itself and sleeping: that waiter is not counted in the new one.
+//! - On kernels that pass a swallowed wake on only if the word is exactly zero: the holder's death, and that
+//!   of the sleeper that the kernel woke for it.
+//! - A waiter that sees its own thread id in the word, because a namesake of another PID namespace holds the
+//!   lock, is not pending while it sleeps, see [`wait`]. A wake that is spent on it when it dies is lost to
+//!   the others, overtaken or not.
 
 mod census;
 mod inside;
@@ -63,12 +66,13 @@ const FREE: u32 = 0;
 
 /// A lock in shared memory that the kernel releases when its holder dies.
 ///
-/// This is the protocol alone: no data, no handle, no poisoning by itself. [`Mutex`](crate::Mutex) is what most programs
-/// want. Put a `RawMutex` into memory of your own, shared or not, to build something else on it. All zero is an
-/// unlocked mutex.
+/// This is the protocol alone: no data, no handle, no poisoning by itself. [`Mutex`](crate::Mutex) is what
+/// most programs want. Put a `RawMutex` into memory of your own, shared or not, to build something else on
+/// it. All zero is an unlocked mutex.
 ///
-/// Not fair: whoever comes at the right moment overtakes those who sleep. Not re-entrant. Not for signal handlers. One in
-/// private memory that is held while its process forks stays locked in the child: there is nobody there to unlock it.
+/// Not fair: whoever comes at the right moment overtakes those who sleep. Not re-entrant. Not for signal
+/// handlers. One in private memory that is held while its process forks stays locked in the child: there is
+/// nobody there to unlock it.
 ///
 /// # Example
 ///
@@ -154,8 +158,8 @@ impl RawMutex {
     ///
     /// # Safety
     ///
-    /// The mutex stays mapped, at this address, until [`unlock`](RawMutex::unlock) has returned or the calling thread has
-    /// ended: a thread's locks form a list by address.
+    /// The mutex stays mapped, at this address, until [`unlock`](RawMutex::unlock) has returned or the
+    /// calling thread has ended: a thread's locks form a list by address.
     #[inline(always)]
     pub unsafe fn try_lock(&self) -> Result<(), Refusal> {
         // SAFETY: the caller's.
@@ -169,8 +173,8 @@ impl RawMutex {
     ///
     /// # Errors
     ///
-    /// Any [`Refusal`] but `WouldBlock`. A thread that holds the lock already is told so if it would wait for ever;
-    /// with a deadline it waits.
+    /// Any [`Refusal`] but `WouldBlock`. A thread that holds the lock already is told so if it would wait for
+    /// ever; with a deadline it waits.
     ///
     /// # Safety
     ///
@@ -180,7 +184,8 @@ impl RawMutex {
         let current = thread::current();
         if current.holds_none() {
             current.begin(&self.word, &self.node);
-            // SeqCst: acquires what the last holder released with `swap`, and is ordered before the look at the census.
+            // SeqCst: acquires what the last holder released with `swap`, and is ordered before the look at
+            // the census.
             let free = self.word.compare_exchange(FREE, current.tid(), Ordering::SeqCst, Ordering::Relaxed);
             if free.is_ok() {
                 self.look_at_census();
@@ -240,8 +245,8 @@ impl RawMutex {
         }
     }
 
-    /// [`leave`](RawMutex::leave) and [`unlock`](RawMutex::unlock), if it is the thread's only lock. Else does nothing,
-    /// and returns `false`.
+    /// [`leave`](RawMutex::leave) and [`unlock`](RawMutex::unlock), if it is the thread's only lock. Else
+    /// does nothing, and returns `false`.
     ///
     /// # Safety
     ///
@@ -278,8 +283,8 @@ impl RawMutex {
     /// The end of an unlock.
     #[inline(always)]
     fn release(&self, current: Current) {
-        // Release: pairs with the compare-and-swap of the next holder. First release, then wake: a thread that was woken
-        // to find the lock still taken would only sleep again.
+        // Release: pairs with the compare-and-swap of the next holder. First release, then wake: a thread
+        // that was woken to find the lock still taken would only sleep again.
         let word = self.word.swap(FREE, Ordering::Release);
         if word & WAITERS != 0 {
             return self.wake_one(current);
@@ -294,8 +299,8 @@ impl RawMutex {
 
     /// Whether nobody holds the lock, and nobody has died with it since it was last taken.
     ///
-    /// If so, what the last holder did is visible from here on. For those who look at the lock without taking it, having
-    /// told its next holder of themselves before.
+    /// If so, what the last holder did is visible from here on. For those who look at the lock without taking
+    /// it, having told its next holder of themselves before.
     #[inline(always)]
     pub fn is_free(&self) -> bool {
         // Acquire: pairs with the swap in `release`.

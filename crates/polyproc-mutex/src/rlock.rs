@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 /// | 0, or a dead thread's | any | nobody is inside |
 /// | a living thread's | n | that thread holds it, n times |
 ///
-/// The token is a random number of the thread's own. So the owner is known beyond doubt, whatever PID namespace it lives
-/// in, and a forked child is not its parent.
+/// The token is a random number of the thread's own. So the owner is known beyond doubt, whatever PID
+/// namespace it lives in, and a forked child is not its parent.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct RawRLock {
@@ -100,7 +100,8 @@ impl RawRLock {
         depth
     }
 
-    /// Takes the lock as often as [`unlock_all`](RawRLock::unlock_all) released it, waiting for it as long as it takes.
+    /// Takes the lock as often as [`unlock_all`](RawRLock::unlock_all) released it, waiting for it as long as
+    /// it takes.
     ///
     /// # Errors
     ///
@@ -136,12 +137,13 @@ impl RawRLock {
 
 /// A lock that its holder can take again, and data that it protects.
 ///
-/// The thread that holds it gets it again at once, as often as it likes; the others get it when the thread has dropped
-/// as many guards as it took. Since a thread can have several guards, they give `&T`. [`set`](RLockGuard::set) replaces
-/// the data when there is only one. To protect something elsewhere, use `RLock<()>`.
+/// The thread that holds it gets it again at once, as often as it likes; the others get it when the thread
+/// has dropped as many guards as it took. Since a thread can have several guards, they give `&T`.
+/// [`set`](RLockGuard::set) replaces the data when there is only one. To protect something elsewhere, use
+/// `RLock<()>`.
 ///
-/// A handle, like [`Mutex`](crate::Mutex), with the same treatment of deaths and panics. A child made by `fork` does not
-/// own what its parent holds.
+/// A handle, like [`Mutex`](crate::Mutex), with the same treatment of deaths and panics. A child made by
+/// `fork` does not own what its parent holds.
 ///
 /// # Example
 ///
@@ -160,8 +162,8 @@ pub struct RLock<T> {
     data: NonNull<T>,
 }
 
-// SAFETY: the lock orders all access to the data, from threads as from processes; the pointers are into the mapping that
-// `object` keeps.
+// SAFETY: the lock orders all access to the data, from threads as from processes; the pointers are into the
+// mapping that `object` keeps.
 unsafe impl<T: Send> Send for RLock<T> {}
 // SAFETY: as above. The guards of one thread at a time give out `&T`.
 unsafe impl<T: Send> Sync for RLock<T> {}
@@ -222,7 +224,8 @@ impl<T> RLock<T> {
     ///
     /// # Errors
     ///
-    /// The lock is held, but who held it before died or panicked in the middle of its work; the error has the guard.
+    /// The lock is held, but who held it before died or panicked in the middle of its work; the error has the
+    /// guard.
     ///
     /// # Panics
     ///
@@ -254,8 +257,8 @@ impl<T> RLock<T> {
     ///
     /// # Errors
     ///
-    /// `TimedOut` if another thread still holds it then; `Poisoned` with the guard as for [`lock`](RLock::lock);
-    /// `TooManyLocks`.
+    /// `TimedOut` if another thread still holds it then; `Poisoned` with the guard as for
+    /// [`lock`](RLock::lock); `TooManyLocks`.
     #[inline]
     pub fn lock_timeout(
         &self,
@@ -319,8 +322,8 @@ impl<T> RLock<T> {
 
     #[inline]
     fn raw(&self) -> &RawRLock {
-        // SAFETY: points into the mapping that `object` keeps, to a lock that was checked to be one when attached; it is
-        // made of atomics and padding only.
+        // SAFETY: points into the mapping that `object` keeps, to a lock that was checked to be one when
+        // attached; it is made of atomics and padding only.
         unsafe { self.raw.as_ref() }
     }
 }
@@ -359,7 +362,8 @@ impl<'de, T: Pod> Deserialize<'de> for RLock<T> {
 
 /// The lock, held once more. The data, to look at, until it is dropped.
 ///
-/// Dropped while panicking, it poisons the lock. It stays with its thread; in a child made by `fork` it is inert.
+/// Dropped while panicking, it poisons the lock. It stays with its thread; in a child made by `fork` it is
+/// inert.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct RLockGuard<'a, T> {
     lock: &'a RLock<T>,
@@ -428,7 +432,8 @@ impl<'a, T> RLockGuard<'a, T> {
         if self.origin.is_inherited() || self.lock.depth() != 1 {
             return Err(NestedError);
         }
-        // SAFETY: the lock is held, and this, borrowed exclusively, is the only guard: nobody has a reference to the data.
+        // SAFETY: the lock is held, and this, borrowed exclusively, is the only guard: nobody has a reference
+        // to the data.
         unsafe { self.lock.data.write(value) };
         Ok(())
     }
@@ -439,8 +444,8 @@ impl<T> Deref for RLockGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the data is mapped while the handle lives, any bit pattern is a T, the lock is held, and nobody changes
-        // the data while the thread has a guard that is not borrowed exclusively.
+        // SAFETY: the data is mapped while the handle lives, any bit pattern is a T, the lock is held, and
+        // nobody changes the data while the thread has a guard that is not borrowed exclusively.
         unsafe { self.lock.data.as_ref() }
     }
 }

@@ -47,8 +47,8 @@ impl Source {
         Source { lent: Some(Arc::new(lent)), ..Source::new(Vec::new(), Vec::new(), index, 1) }
     }
 
-    /// Takes so many items off the front, one at least, but no more bytes than `limit` if there is more than one. Returns
-    /// them, and where they end.
+    /// Takes so many items off the front, one at least, but no more bytes than `limit` if there is more than
+    /// one. Returns them, and where they end.
     pub(crate) fn split(&mut self, count: usize, limit: usize) -> (Source, usize) {
         let most = if self.tried + self.shunned > 0 { 1 } else { count.clamp(1, self.count) };
         let (count, length) = items::fit(&self.bytes[self.at..], self.count, most, limit);

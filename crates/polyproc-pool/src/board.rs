@@ -1,9 +1,9 @@
 //! What a worker says of its work in shared memory, so that its death leaves no doubt.
 //!
 //! A worker takes its jobs in order, and of each job some items at a time, a *unit*. It *begins* a unit by a
-//! compare-and-swap of the gate, and its items' results become *committed* one by one: the bytes first, then one store that
-//! counts them. What was committed is a result, whatever happens to the worker; what comes next is what it was at when it
-//! died; the rest nobody has touched.
+//! compare-and-swap of the gate, and its items' results become *committed* one by one: the bytes first, then
+//! one store that counts them. What was committed is a result, whatever happens to the worker; what comes
+//! next is what it was at when it died; the rest nobody has touched.
 //!
 //! | word | who writes | |
 //! |---|---|---|
@@ -11,9 +11,10 @@
 //! | progress | worker | `job << 32 \| items` |
 //! | data | worker | the results that were committed and not sent |
 //!
-//! The pool *revokes* what a worker has not begun by a compare-and-swap of the gate to the next epoch: of the two one
-//! wins, so that a unit is begun or revoked, and never both. Units are numbered from 1, and a job by its first unit; only
-//! the lower halves of the numbers are compared, since of units under way there are never more than some millions.
+//! The pool *revokes* what a worker has not begun by a compare-and-swap of the gate to the next epoch: of the
+//! two one wins, so that a unit is begun or revoked, and never both. Units are numbered from 1, and a job by
+//! its first unit; only the lower halves of the numbers are compared, since of units under way there are
+//! never more than some millions.
 
 use polyproc_value::RawArray;
 use serde::{Deserialize, Serialize};
@@ -66,8 +67,8 @@ impl Board {
         self.0.load(word).unwrap_or_default()
     }
 
-    /// The worker begins a unit. `false` if it was revoked: then it is not to be done, and nothing of its job that
-    /// follows.
+    /// The worker begins a unit. `false` if it was revoked: then it is not to be done, and nothing of its job
+    /// that follows.
     #[inline]
     pub(crate) fn begin(&self, epoch: u32, unit: u64) -> bool {
         let before = pair(epoch, (unit as u32).wrapping_sub(1));
@@ -75,16 +76,16 @@ impl Board {
         matches!(begun, Ok(Ok(_)))
     }
 
-    /// The worker commits the results of the first so many items, of which `new` are the last one's bytes; those before it lie
-    /// here already, and end there. `false` if there is no room.
+    /// The worker commits the results of the first so many items, of which `new` are the last one's bytes;
+    /// those before it lie here already, and end there. `false` if there is no room.
     #[inline(always)]
     #[must_use]
     pub(crate) fn commit(&self, job: u64, items: u32, end: &mut End, new: &[u8]) -> bool {
         let Some((first, rest)) = new.split_first() else { return false };
         let head = u64::from(*first) << HEAD_SHIFT | rest.len() as u64;
         let words = match <[u8; 8]>::try_from(rest) {
-            // Most results are one number, and that is read as it was written: another part of it would have to wait until
-            // it has left the CPU's buffers.
+            // Most results are one number, and that is read as it was written: another part of it would have
+            // to wait until it has left the CPU's buffers.
             Ok(number) => {
                 let words = [head, u64::from_le_bytes(number)];
                 self.0.store_all(DATA + end.0, &words).is_ok().then_some(words.len())
@@ -128,8 +129,8 @@ impl Board {
         self.load(GATE) as u32
     }
 
-    /// The pool revokes all that the worker has not begun, and returns the last unit that it has, by the lower half of its
-    /// number. `epoch` is the one in which they were sent; the next one is one more.
+    /// The pool revokes all that the worker has not begun, and returns the last unit that it has, by the
+    /// lower half of its number. `epoch` is the one in which they were sent; the next one is one more.
     pub(crate) fn revoke(&self, epoch: u32) -> u32 {
         let revoked = self.0.fetch_update(GATE, |gate| {
             ((gate >> 32) as u32 == epoch).then(|| pair(epoch.wrapping_add(1), gate as u32))
@@ -140,7 +141,8 @@ impl Board {
         }
     }
 
-    /// The first so many committed results that were not sent, of a worker that is dead; fewer if it has scribbled here.
+    /// The first so many committed results that were not sent, of a worker that is dead; fewer if it has
+    /// scribbled here.
     pub(crate) fn results(&self, count: usize) -> Vec<u8> {
         let words = self.0.to_vec();
         let (mut rest, mut bytes) = (&words[DATA..], Vec::new());

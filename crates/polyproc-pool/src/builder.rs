@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// Chooses how many workers a pool has, how they begin and how long they live, and what becomes of tasks that fail.
+/// Chooses how many workers a pool has, how they begin and how long they live, and what becomes of tasks that
+/// fail.
 ///
 /// # Example
 ///
@@ -53,8 +54,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// As [`Pool::new`] makes them: as many workers as this process may use CPUs; they live as long as the pool; a task
-    /// whose worker dies is not tried again, and may take as long as it likes.
+    /// As [`Pool::new`] makes them: as many workers as this process may use CPUs; they live as long as the
+    /// pool; a task whose worker dies is not tried again, and may take as long as it likes.
     pub fn new() -> Builder {
         Builder { workers: None, settings: Settings::default(), failure: None }
     }
@@ -67,8 +68,8 @@ impl Builder {
 
     /// What each worker calls first, with these arguments, a tuple. It returns nothing, or a `Result`.
     ///
-    /// If it fails or panics, the pool is [broken](PoolError::Initializer): all of its tasks fail with what it said, and no
-    /// worker is started any more.
+    /// If it fails or panics, the pool is [broken](PoolError::Initializer): all of its tasks fail with what
+    /// it said, and no worker is started any more.
     pub fn initializer<F, Args>(mut self, function: F, arguments: Args) -> Builder
     where
         F: Function<Args>,
@@ -80,33 +81,36 @@ impl Builder {
         self
     }
 
-    /// After how many tasks a worker ends and another has its place: for tasks that leave something behind. Zero is one.
+    /// After how many tasks a worker ends and another has its place: for tasks that leave something behind.
+    /// Zero is one.
     pub fn max_tasks_per_worker(mut self, tasks: usize) -> Builder {
         self.settings.max_tasks = Some(tasks.max(1));
         self
     }
 
-    /// How often a task is tried whose worker dies. A task that panics, or takes too long, is not tried again.
+    /// How often a task is tried whose worker dies. A task that panics, or takes too long, is not tried
+    /// again.
     pub fn retry(mut self, retry: Retry) -> Builder {
         self.settings.retry = retry;
         self
     }
 
-    /// How long a task may run. The worker of one that takes longer is killed, at most a tenth or some milliseconds later,
-    /// and another has its place; the task's result is [`TaskError::TimedOut`](crate::TaskError::TimedOut).
+    /// How long a task may run. The worker of one that takes longer is killed, at most a tenth or some
+    /// milliseconds later, and another has its place; the task's result is
+    /// [`TaskError::TimedOut`](crate::TaskError::TimedOut).
     pub fn task_timeout(mut self, limit: Duration) -> Builder {
         self.settings.timeout = Some(limit);
         self
     }
 
-    /// How many tasks the iterators [`imap`](Pool::imap) and [`imap_unordered`](Pool::imap_unordered) may have pulled from
-    /// their input and not yielded: some times what the workers take at once, if nothing is said. For [`map`](Pool::map), how
-    /// many may be under way. Zero is one.
+    /// How many tasks the iterators [`imap`](Pool::imap) and [`imap_unordered`](Pool::imap_unordered) may
+    /// have pulled from their input and not yielded: some times what the workers take at once, if nothing is
+    /// said. For [`map`](Pool::map), how many may be under way. Zero is one.
     ///
-    /// For the `_async` forms, too, which have no limit if nothing is said: then whatever is submitted lies in memory until a
-    /// worker takes it, and results until they are fetched. With a limit, [`apply_async`](Pool::apply_async) first waits
-    /// until fewer of the pool's tasks are under way, and [`map_async`](Pool::map_async) returns when no more than so many
-    /// of its own are.
+    /// For the `_async` forms, too, which have no limit if nothing is said: then whatever is submitted lies
+    /// in memory until a worker takes it, and results until they are fetched. With a limit,
+    /// [`apply_async`](Pool::apply_async) first waits until fewer of the pool's tasks are under way, and
+    /// [`map_async`](Pool::map_async) returns when no more than so many of its own are.
     pub fn max_in_flight(mut self, tasks: usize) -> Builder {
         self.settings.max_in_flight = Some(tasks.max(1));
         self
@@ -121,8 +125,8 @@ impl Builder {
         self.open().map(Pool)
     }
 
-    /// Starts the workers of a pool whose functions take each worker's own state: `init` makes it, once a worker, from these
-    /// arguments, a tuple; [`StatePool::close`] returns what has become of it.
+    /// Starts the workers of a pool whose functions take each worker's own state: `init` makes it, once a
+    /// worker, from these arguments, a tuple; [`StatePool::close`] returns what has become of it.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! The bytes of a value between two processes of one program: numbers as they lie in memory.
 //!
-//! Both ends are the same program on the same machine, so nothing has to be said of types, widths or byte order, and a
-//! number is one store and one load. A compact format takes a loop for each: with postcard that was half of the time of a
-//! `map` over numbers.
+//! Both ends are the same program on the same machine, so nothing has to be said of types, widths or byte
+//! order, and a number is one store and one load. A compact format takes a loop for each: with postcard that
+//! was half of the time of a `map` over numbers.
 //!
 //! | what | bytes |
 //! |---|---|
@@ -14,9 +14,10 @@
 //! | a struct, a tuple | its fields |
 //! | how many, which variant | a byte; or 255 and eight |
 //!
-//! As with other formats of this kind, types that want to be told what comes (`deserialize_any`) cannot be read, and those
-//! that leave out a field now and then (`skip_serializing_if`) cannot be written. Both are told so. A variant that serde is
-//! to skip has to be the last: serde counts it on one way, and not on the other, which cannot be seen here.
+//! As with other formats of this kind, types that want to be told what comes (`deserialize_any`) cannot be
+//! read, and those that leave out a field now and then (`skip_serializing_if`) cannot be written. Both are
+//! told so. A variant that serde is to skip has to be the last: serde counts it on one way, and not on the
+//! other, which cannot be seen here.
 
 mod read;
 mod write;
@@ -89,7 +90,8 @@ macro_rules! plain {
     };
 }
 
-/// Writes a value. serde takes a vector element by element; one of numbers is written at once, as the same bytes.
+/// Writes a value. serde takes a vector element by element; one of numbers is written at once, as the same
+/// bytes.
 #[inline(always)]
 pub(crate) fn write<T: serde::Serialize + 'static>(value: &T, sink: &mut impl Sink) -> Result<(), Error> {
     if let Some(bytes) = (value as &dyn Any).downcast_ref::<Vec<u8>>() {
@@ -155,7 +157,8 @@ mod tests {
         bytes
     }
 
-    /// Is the same after the way there and back, and is refused when any byte is missing or there is one more.
+    /// Is the same after the way there and back, and is refused when any byte is missing or there is one
+    /// more.
     fn passes<T: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(value: T) {
         let mut bytes = bytes_of(&value);
         assert_eq!(read::<T>(&bytes).unwrap(), value);
@@ -254,7 +257,8 @@ mod tests {
         assert_eq!(error.to_string(), "2 bytes are left over");
     }
 
-    /// Who leaves something out, or wants to be told what comes, hears of it: nothing else is read in its place.
+    /// Who leaves something out, or wants to be told what comes, hears of it: nothing else is read in its
+    /// place.
     #[test]
     fn what_cannot_be_told_apart_is_refused() {
         fn refused<T: Serialize + DeserializeOwned + Debug + 'static>(value: T, why: &str) {

@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 /// How often a task is tried whose worker dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Retry {
-    /// Once: a death is its result. It may have done half of its work, and only its author knows whether that can be done
-    /// again.
+    /// Once: a death is its result. It may have done half of its work, and only its author knows whether that
+    /// can be done again.
     #[default]
     Never,
     /// Again, up to so many times more.
@@ -61,10 +61,11 @@ pub(crate) enum Phase {
 const UNITS: usize = 8;
 /// So many workers in a row may die before they are ready.
 const DEATHS: u32 = 3;
-/// So many may die before they begin a task that they have next. More, because somebody may kill them who has nothing to do
-/// with it.
+/// So many may die before they begin a task that they have next. More, because somebody may kill them who has
+/// nothing to do with it.
 const SHUNNED: u32 = 10;
-/// A task that may take so long is begun by a worker after ten times as long, and this at least: else the worker stands still.
+/// A task that may take so long is begun by a worker after ten times as long, and this at least: else the
+/// worker stands still.
 const STANDSTILL: Duration = Duration::from_secs(1);
 /// How long a worker may be at something before another takes over what it has not begun.
 const PATIENCE: Duration = Duration::from_millis(1);
@@ -72,7 +73,8 @@ const PATIENCE: Duration = Duration::from_millis(1);
 const CHUNK_MOST: usize = 4096;
 /// How long after the system refused a worker it is asked again: the first time, and the longest.
 const RESPITE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// After so many refusals in a row what waits fails if there is no worker at all: half a second, and then some.
+/// After so many refusals in a row what waits fails if there is no worker at all: half a second, and then
+/// some.
 const REFUSALS: u32 = 5;
 
 pub(crate) struct Core {
@@ -251,7 +253,8 @@ impl Core {
         }
     }
 
-    /// The results are wanted by a callback, which a thread of its own calls: it may take its time, and panic.
+    /// The results are wanted by a callback, which a thread of its own calls: it may take its time, and
+    /// panic.
     pub(crate) fn call_back(&mut self, id: BatchId, callback: Callback) {
         if self.callbacks.is_none() {
             let (sender, due) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
@@ -269,8 +272,8 @@ impl Core {
         self.finish_batch(id);
     }
 
-    /// The handle of a batch is gone: unless there is a callback, nobody wants the results any more. Unless it is to be run
-    /// all the same, what has not begun is not.
+    /// The handle of a batch is gone: unless there is a callback, nobody wants the results any more. Unless
+    /// it is to be run all the same, what has not begun is not.
     pub(crate) fn abandon(&mut self, id: BatchId, is_kept: bool) {
         let Some(batch) = self.batches.get_mut(&id).filter(|batch| batch.callback.is_none()) else { return };
         batch.is_abandoned = true;
@@ -293,7 +296,8 @@ impl Core {
         (0..self.workers.len()).filter(has_any).collect()
     }
 
-    /// Takes back what a worker has not begun. Of what it has, all but the last is done, and has been reported.
+    /// Takes back what a worker has not begun. Of what it has, all but the last is done, and has been
+    /// reported.
     fn take_unbegun(&mut self, index: usize) {
         loop {
             let revoked = self.workers[index].revoke();
@@ -315,8 +319,8 @@ impl Core {
         }
     }
 
-    /// Cancels what is not done of a batch: what waits never runs, and a worker that is at it is killed. Whether there was
-    /// anything.
+    /// Cancels what is not done of a batch: what waits never runs, and a worker that is at it is killed.
+    /// Whether there was anything.
     pub(crate) fn cancel(&mut self, id: BatchId) -> bool {
         // What is done already cannot be.
         self.receive();
@@ -327,7 +331,8 @@ impl Core {
         batch.is_cancelled = true;
         self.drop_queued(id, &TaskError::Cancelled);
         for index in self.workers_at(id) {
-            // What it has not begun comes back, and is failed on the way. So it can be at nothing else when it is killed.
+            // What it has not begun comes back, and is failed on the way. So it can be at nothing else when
+            // it is killed.
             self.take_unbegun(index);
             let worker = &mut self.workers[index];
             if worker.jobs.front().is_some_and(|job| job.batch == id) {

@@ -73,8 +73,8 @@ pub(crate) struct Assigned {
 }
 
 impl Assigned {
-    /// How many of its items are begun if this is the last unit that is, by the lower half of its number; `None` if it has
-    /// not begun.
+    /// How many of its items are begun if this is the last unit that is, by the lower half of its number;
+    /// `None` if it has not begun.
     pub(crate) fn begun(&self, unit: u32) -> Option<usize> {
         let units = unit.wrapping_sub(self.number as u32) as i32;
         (units >= 0).then(|| (units as usize + 1).saturating_mul(self.unit).min(self.items.count))
@@ -171,7 +171,8 @@ pub(crate) struct Worker {
     pub(crate) is_doomed: bool,
     /// Whether it gets nothing more, because there are too many, and ends after what it is at.
     pub(crate) is_leaving: bool,
-    /// Whether its line was full the last time: of orders that were revoked, and that it has still to pass by.
+    /// Whether its line was full the last time: of orders that were revoked, and that it has still to pass
+    /// by.
     pub(crate) is_clogged: bool,
     /// What it was at for too long, and was killed for.
     pub(crate) timed_out: Option<(u64, u32)>,
@@ -234,8 +235,8 @@ impl Worker {
         })
     }
 
-    /// Whether it takes a further job while it is at others: so that it never waits for its next, and nobody waits long
-    /// for what lies before it.
+    /// Whether it takes a further job while it is at others: so that it never waits for its next, and nobody
+    /// waits long for what lies before it.
     pub(crate) fn wants_more(&self) -> bool {
         if self.stage != Stage::Ready
             || self.is_gone
@@ -308,7 +309,8 @@ impl Worker {
         }
         let descriptors: Vec<_> = items.descriptors.iter().map(AsFd::as_fd).collect();
         let sent = match self.line.try_send_with(&self.order, &descriptors) {
-            // It may be the slab that it died of, and then it is this job that has to be said to have killed it.
+            // It may be the slab that it died of, and then it is this job that has to be said to have killed
+            // it.
             Err(SendError::Disconnected(())) if self.slabs_sent > slabs_before => Ok(()),
             sent => sent,
         };
@@ -347,7 +349,8 @@ impl Worker {
         Ok(())
     }
 
-    /// A free slab for so many bytes, and its number; `None` if all are taken, or the worker cannot be told of it now.
+    /// A free slab for so many bytes, and its number; `None` if all are taken, or the worker cannot be told
+    /// of it now.
     fn take_slab(&mut self, range: Range<usize>, length: usize) -> io::Result<Option<(usize, Lease)>> {
         let slabs = &self.slabs[range.clone()];
         let place = slabs.iter().position(|slab| !slab.is_taken() && slab.fits(length));
@@ -378,7 +381,8 @@ impl Worker {
         Ok(true)
     }
 
-    /// Whether there was room in the line: if not, the worker would look for the job's bytes in the slab before this one.
+    /// Whether there was room in the line: if not, the worker would look for the job's bytes in the slab
+    /// before this one.
     fn send_slab(&mut self, index: usize, slab: &Array<u8>) -> io::Result<bool> {
         let order = Order::Slab(index as u32, slab.clone());
         let (order, descriptors) = handover::send(|| postcard::to_stdvec(&order));
@@ -450,8 +454,8 @@ impl Worker {
         Some((job.number, progress.items))
     }
 
-    /// Of a dead worker's job: how many items' results are committed, and the bytes of those that were not reported;
-    /// `None` if it was not at it.
+    /// Of a dead worker's job: how many items' results are committed, and the bytes of those that were not
+    /// reported; `None` if it was not at it.
     pub(crate) fn remains(&self, job: &Assigned) -> Option<(usize, Vec<u8>)> {
         if job.begun(self.board.begun()).is_none() || !self.board.progress().is_of(job.number) {
             return None;

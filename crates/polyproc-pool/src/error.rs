@@ -24,8 +24,8 @@ pub enum TaskError {
         /// The calls that led there; empty if `RUST_BACKTRACE` is `0` in the worker.
         backtrace: String,
     },
-    /// The worker's process ended while it was at this task: it was killed, crashed, or something called `exit`. Another
-    /// has its place.
+    /// The worker's process ended while it was at this task: it was killed, crashed, or something called
+    /// `exit`. Another has its place.
     WorkerDied {
         /// Its process id.
         pid: u32,
@@ -34,8 +34,8 @@ pub enum TaskError {
         /// How often the task was tried.
         attempt: u32,
     },
-    /// Ten workers died when this task was next, and none of them began it: it may be what they cannot take, for
-    /// instance because they have too little memory or too few descriptors left for it. It was not run.
+    /// Ten workers died when this task was next, and none of them began it: it may be what they cannot take,
+    /// for instance because they have too little memory or too few descriptors left for it. It was not run.
     Unbegun {
         /// The last one's process id.
         pid: u32,
@@ -44,7 +44,8 @@ pub enum TaskError {
         /// How many they were.
         deaths: u32,
     },
-    /// It took longer than the pool's [`task_timeout`](crate::Builder::task_timeout), and its worker was killed for it.
+    /// It took longer than the pool's [`task_timeout`](crate::Builder::task_timeout), and its worker was
+    /// killed for it.
     TimedOut {
         /// The worker's process id.
         pid: u32,
@@ -57,8 +58,8 @@ pub enum TaskError {
     Terminated,
     /// The pool was closed when it was submitted.
     Closed,
-    /// The pool has no workers: why. After [`PoolError::Spawn`] and [`PoolError::Io`] it asks the system again, and later
-    /// tasks may be run; otherwise it will have none.
+    /// The pool has no workers: why. After [`PoolError::Spawn`] and [`PoolError::Io`] it asks the system
+    /// again, and later tasks may be run; otherwise it will have none.
     Broken(PoolError),
     /// Its arguments cannot be serialised, or not be sent: why. It was not run.
     Encode(String),

@@ -94,8 +94,8 @@ impl Submitted {
         submitted
     }
 
-    /// Waits until something has come back, or everything is done, or the deadline. What came back, and whether that was
-    /// all.
+    /// Waits until something has come back, or everything is done, or the deadline. What came back, and
+    /// whether that was all.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> (Vec<Piece>, bool) {
         let (mut state, _) = self.wait_for(deadline, false);
         let batch = state.core.batch(self.id);
@@ -212,7 +212,8 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>> Feeder<I> {
         self.submitted.hub.lock().core.batch(self.submitted.id).expected = expected;
     }
 
-    /// Pulls what the workers will soon need, but no more than so many that were not yet yielded, if they are yielded.
+    /// Pulls what the workers will soon need, but no more than so many that were not yet yielded, if they are
+    /// yielded.
     pub(crate) fn feed(&mut self, yielded: Option<usize>) {
         if self.submitted.is_inherited() {
             return;

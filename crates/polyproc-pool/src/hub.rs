@@ -1,9 +1,10 @@
-//! Who attends to the workers: one thread at a time, whoever waits for a result anyway, or else the supervisor.
+//! Who attends to the workers: one thread at a time, whoever waits for a result anyway, or else the
+//! supervisor.
 //!
-//! A thread that waits for its result takes the *seat* and receives for everybody, so that between a worker and who waits
-//! for it there is no third thread. Others that wait sleep until the seat is free or their result is there. When nobody
-//! waits and there is something to attend to, the supervisor takes the seat: a thread of the pool that gives it up as soon
-//! as somebody asks.
+//! A thread that waits for its result takes the *seat* and receives for everybody, so that between a worker
+//! and who waits for it there is no third thread. Others that wait sleep until the seat is free or their
+//! result is there. When nobody waits and there is something to attend to, the supervisor takes the seat: a
+//! thread of the pool that gives it up as soon as somebody asks.
 //!
 //! | seat | who wants it | what happens |
 //! |---|---|---|
@@ -23,7 +24,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long the supervisor leaves the seat free when there is something to attend to: somebody may be back at once.
+/// How long the supervisor leaves the seat free when there is something to attend to: somebody may be back at
+/// once.
 const GRACE: Duration = Duration::from_micros(500);
 /// And when there is nothing: deaths of idle workers are seen a little later.
 const LONG_GRACE: Duration = Duration::from_millis(50);
@@ -101,8 +103,8 @@ impl Hub {
         Hub { state: Mutex::new(state), call: Condvar::new(), epoll, bell, pid: std::process::id() }
     }
 
-    /// What a forked child has in place of its parent's: nothing in there waits or is waited for. The parent's own lock may
-    /// have been copied while it was held.
+    /// What a forked child has in place of its parent's: nothing in there waits or is waited for. The
+    /// parent's own lock may have been copied while it was held.
     pub(crate) fn stand_in(&self, mut core: Core) -> Hub {
         core.phase = Phase::Broken(PoolError::Forked);
         Hub::with(core, Arc::clone(&self.epoll), Arc::clone(&self.bell))
@@ -130,8 +132,8 @@ impl Hub {
         }
     }
 
-    /// After somebody has received for others, or has begun something, and will be back soon: whoever sleeps may have what
-    /// it waits for, or has to look at the clock.
+    /// After somebody has received for others, or has begun something, and will be back soon: whoever sleeps
+    /// may have what it waits for, or has to look at the clock.
     pub(crate) fn stir(&self, mut state: Guard<'_>, has_received: bool) {
         // The supervisor is not needed as long as this goes on.
         state.attended += 1;
@@ -149,7 +151,8 @@ impl Hub {
         let _ = self.bell.write(1);
     }
 
-    /// Waits until it is ready, attending to the workers meanwhile, or until the deadline: whether it is ready.
+    /// Waits until it is ready, attending to the workers meanwhile, or until the deadline: whether it is
+    /// ready.
     pub(crate) fn wait<'a>(
         &'a self,
         mut state: Guard<'a>,
@@ -199,8 +202,8 @@ impl Hub {
         state
     }
 
-    /// Offers the free seat to somebody who waits for it, or else to the supervisor. Who is offered it and does not take it
-    /// offers it again.
+    /// Offers the free seat to somebody who waits for it, or else to the supervisor. Who is offered it and
+    /// does not take it offers it again.
     fn offer(&self, state: &mut State) {
         if let Some(next) = state.queue.first() {
             next.notify_all();

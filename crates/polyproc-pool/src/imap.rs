@@ -36,8 +36,8 @@ impl<R> Take<R> for VecDeque<(usize, Result<R, TaskError>)> {
 
 /// The results of [`Pool::imap`](crate::Pool::imap), in the order of the input.
 ///
-/// Each `next` waits for the next result, and pulls from the input what the workers will soon need. A task that failed is an
-/// `Err` in its place, and the iteration goes on. Dropped, what has not begun is not run.
+/// Each `next` waits for the next result, and pulls from the input what the workers will soon need. A task
+/// that failed is an `Err` in its place, and the iteration goes on. Dropped, what has not begun is not run.
 pub struct Imap<I, R> {
     feeder: Feeder<I>,
     /// Pieces that came before their turn, by their first index.
@@ -73,8 +73,8 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'stati
         }
     }
 
-    /// The next result, if it comes within this time; [`TaskError::NotReady`] if it does not, and then it can be asked for
-    /// again. `None` at the end. Zero does not wait.
+    /// The next result, if it comes within this time; [`TaskError::NotReady`] if it does not, and then it can
+    /// be asked for again. `None` at the end. Zero does not wait.
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<R, TaskError>> {
         self.next_by(Instant::now().checked_add(timeout))
     }
@@ -135,7 +135,8 @@ impl<I, R> fmt::Debug for Imap<I, R> {
 
 /// The results of [`Pool::imap_unordered`](crate::Pool::imap_unordered), as they come.
 ///
-/// As [`Imap`], but a slow task holds up no other's result. [`indexed`](ImapUnordered::indexed) says whose each is.
+/// As [`Imap`], but a slow task holds up no other's result. [`indexed`](ImapUnordered::indexed) says whose
+/// each is.
 pub struct ImapUnordered<I, R> {
     feeder: Feeder<I>,
     pieces: VecDeque<Piece>,
@@ -184,8 +185,8 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'stati
         })
     }
 
-    /// The next result, if one comes within this time; [`TaskError::NotReady`] if none does, and then it can be asked for
-    /// again. `None` at the end. Zero does not wait.
+    /// The next result, if one comes within this time; [`TaskError::NotReady`] if none does, and then it can
+    /// be asked for again. `None` at the end. Zero does not wait.
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<R, TaskError>> {
         self.next_by(Instant::now().checked_add(timeout)).map(|(_, result)| result)
     }

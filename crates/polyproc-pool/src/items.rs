@@ -74,8 +74,8 @@ fn check_length(length: usize) -> Result<(), Error> {
     }
 }
 
-/// Puts a value into memory that is there: how many bytes it takes. `None` if it does not fit, has handles in it, or cannot
-/// be written: then it is to be [appended](append) elsewhere, which says why.
+/// Puts a value into memory that is there: how many bytes it takes. `None` if it does not fit, has handles in
+/// it, or cannot be written: then it is to be [appended](append) elsewhere, which says why.
 #[inline(always)]
 pub(crate) fn put<T: Serialize + 'static>(place: &mut [u8], value: &T) -> Option<usize> {
     let (head, body) = place.split_first_mut()?;
@@ -203,8 +203,8 @@ pub(crate) fn length_of(bytes: &[u8], count: usize) -> Option<usize> {
     Some(bytes.len() - rest.len())
 }
 
-/// How many items, at least one and at most `most` of the `count` that there are, take no more than `limit` bytes, and how
-/// many bytes they take.
+/// How many items, at least one and at most `most` of the `count` that there are, take no more than `limit`
+/// bytes, and how many bytes they take.
 pub(crate) fn fit(bytes: &[u8], count: usize, most: usize, limit: usize) -> (usize, usize) {
     if count <= most && bytes.len() <= limit {
         return (count, bytes.len());

@@ -56,8 +56,8 @@ const AHEAD: usize = 64 << 20;
 /// So many pieces may wait for one that comes before them.
 const EARLY: usize = 16;
 
-/// Runs of results, as they come. Those that come a little before others wait, so that there are few runs, which
-/// have to be put together: often one.
+/// Runs of results, as they come. Those that come a little before others wait, so that there are few runs,
+/// which have to be put together: often one.
 struct Collected<R> {
     /// Pieces that came before their turn, by their first index.
     early: BTreeMap<usize, Piece>,

@@ -1,8 +1,8 @@
 //! How long tasks take, and so how many of them a worker gets at a time.
 //!
-//! A chunk costs its way there and back, some microseconds, so it should be worth some hundred; and nobody should wait
-//! long for a worker that has got too much. Nothing is known of a function at first: it begins with one task, and grows
-//! from what was measured.
+//! A chunk costs its way there and back, some microseconds, so it should be worth some hundred; and nobody
+//! should wait long for a worker that has got too much. Nothing is known of a function at first: it begins
+//! with one task, and grows from what was measured.
 
 use polyproc_process::remote::Remote;
 use std::collections::HashMap;

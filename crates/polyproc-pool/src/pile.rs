@@ -1,7 +1,8 @@
 //! Items, one behind the other, in memory that is longer than they are.
 //!
-//! So an item is written into memory that is there, and nobody has to be asked for more, nor does anybody change the vector
-//! meanwhile: what counts them stays in a register, which made half of the time of a small item.
+//! So an item is written into memory that is there, and nobody has to be asked for more, nor does anybody
+//! change the vector meanwhile: what counts them stays in a register, which made half of the time of a small
+//! item.
 
 use crate::items::{self, Appended, Tag};
 use serde::Serialize;

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 /// Processes that call functions of this program, as many at a time as there are of them.
 ///
-/// Dropping it [terminates](Pool::terminate) it, and waits for its workers' end. All of its operations can be called by
-/// several threads at once. A child made by `fork` has no pool: its copy refuses.
+/// Dropping it [terminates](Pool::terminate) it, and waits for its workers' end. All of its operations can be
+/// called by several threads at once. A child made by `fork` has no pool: its copy refuses.
 ///
 /// See the [crate](crate) for what a death does, for what blocks, and for what it costs.
 ///
@@ -49,8 +49,8 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`PoolError`]: none are asked for, `init` was not called, or the system is out of something. No worker is left
-    /// behind.
+    /// [`PoolError`]: none are asked for, `init` was not called, or the system is out of something. No worker
+    /// is left behind.
     pub fn new(workers: usize) -> Result<Pool, PoolError> {
         Pool::builder().workers(workers).build()
     }
@@ -65,8 +65,8 @@ impl Pool {
         Batch { pool: self, options: Options::default() }
     }
 
-    /// Calls `function` with each item of the input, and returns what it returned, in the input's order. Blocks until all
-    /// are done.
+    /// Calls `function` with each item of the input, and returns what it returned, in the input's order.
+    /// Blocks until all are done.
     ///
     /// The input is pulled in this thread, not much faster than the workers take it.
     ///
@@ -112,7 +112,8 @@ impl Pool {
         self.batch().starmap(function, input)
     }
 
-    /// Calls `function` with each item of the input, and yields each result, in the input's order, as soon as it is there.
+    /// Calls `function` with each item of the input, and yields each result, in the input's order, as soon as
+    /// it is there.
     ///
     /// The input may be endless: it is pulled when a result is asked for, in that thread, as far ahead as
     /// [`max_in_flight`](Builder::max_in_flight) says.
@@ -137,7 +138,8 @@ impl Pool {
         self.batch().imap_unordered(function, input)
     }
 
-    /// Calls `function` with these arguments, a tuple, in a worker, and returns what it returned. Blocks until then.
+    /// Calls `function` with these arguments, a tuple, in a worker, and returns what it returned. Blocks
+    /// until then.
     ///
     /// # Errors
     ///
@@ -156,7 +158,8 @@ impl Pool {
     /// [`apply`](Pool::apply) without the wait: what goes wrong, the result says.
     ///
     /// The arguments lie in memory until a worker takes them, however many there are, unless
-    /// [`max_in_flight`](Builder::max_in_flight) says how many there may be: then this waits until there are fewer.
+    /// [`max_in_flight`](Builder::max_in_flight) says how many there may be: then this waits until there are
+    /// fewer.
     pub fn apply_async<F, Args>(&self, function: F, arguments: Args) -> AsyncResult<F::Output>
     where
         F: Function<Args>,
@@ -196,17 +199,19 @@ impl Pool {
         self.batch().starmap_async(function, input)
     }
 
-    /// Has the workers work on an array in place: calls `function` with `len` elements at a time, the last time with what is
-    /// left. Blocks until all are done. No element is copied. A worker keeps the array's memory mapped until it has had
-    /// nothing to do for a second, or another function: the next pass is faster than the first.
+    /// Has the workers work on an array in place: calls `function` with `len` elements at a time, the last
+    /// time with what is left. Blocks until all are done. No element is copied. A worker keeps the array's
+    /// memory mapped until it has had nothing to do for a second, or another function: the next pass is
+    /// faster than the first.
     ///
-    /// The array's lock is held by this thread all the time, so nobody else sees it half-way. If this process is killed, the
-    /// lock tells whoever takes it next, who has it when no worker is at the array any more: they die a moment after their
-    /// pool; one that is stopped (`SIGSTOP`), when it is continued or killed.
+    /// The array's lock is held by this thread all the time, so nobody else sees it half-way. If this process
+    /// is killed, the lock tells whoever takes it next, who has it when no worker is at the array any more:
+    /// they die a moment after their pool; one that is stopped (`SIGSTOP`), when it is continued or killed.
     ///
     /// # Errors
     ///
-    /// [`MapError`] if any part was not done; parts are counted from 0. A part whose worker died may be half done.
+    /// [`MapError`] if any part was not done; parts are counted from 0. A part whose worker died may be half
+    /// done.
     ///
     /// # Panics
     ///
@@ -252,8 +257,8 @@ impl Pool {
         self.0.close();
     }
 
-    /// Kills the workers. What is not done never will be: [`TaskError::Terminated`]. Does not block, takes no lock that a
-    /// worker could hold, and can be called by a callback.
+    /// Kills the workers. What is not done never will be: [`TaskError::Terminated`]. Does not block, takes no
+    /// lock that a worker could hold, and can be called by a callback.
     pub fn terminate(&self) {
         self.0.terminate();
     }
@@ -276,8 +281,8 @@ impl Pool {
         self.0.join(Some(timeout))
     }
 
-    /// Changes the number of workers. New ones are started soon, by whichever thread attends to the pool; those that are too
-    /// many begin nothing more, and end after the task that they are at. Does not block.
+    /// Changes the number of workers. New ones are started soon, by whichever thread attends to the pool;
+    /// those that are too many begin nothing more, and end after the task that they are at. Does not block.
     ///
     /// # Errors
     ///
@@ -320,8 +325,8 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// How many tasks a worker begins at a time, 4,096 at the most. What it has not begun can go to another that has nothing
-    /// to do. If nothing is said, as many as take some 25 µs, as far as was measured. With a
+    /// How many tasks a worker begins at a time, 4,096 at the most. What it has not begun can go to another
+    /// that has nothing to do. If nothing is said, as many as take some 25 µs, as far as was measured. With a
     /// [`task_timeout`](Builder::task_timeout), it is one.
     ///
     /// # Panics

@@ -74,8 +74,8 @@ impl<R, E: From<TaskError>> AsyncResult<R, E> {
     ///
     /// # Errors
     ///
-    /// [`TaskError::NotReady`] if it is not there: the task goes on, and can be waited for again. Otherwise as for
-    /// [`get`](AsyncResult::get).
+    /// [`TaskError::NotReady`] if it is not there: the task goes on, and can be waited for again. Otherwise
+    /// as for [`get`](AsyncResult::get).
     pub fn get_timeout(&self, timeout: Duration) -> Result<R, E> {
         self.get_by(Some(timeout))
     }
@@ -112,9 +112,9 @@ impl<R, E: From<TaskError>> AsyncResult<R, E> {
         submitted.is_none_or(|submitted| submitted.is_done(deadline))
     }
 
-    /// Cancels what is not done: a task that waits is never run; a task that runs ends with its worker, which is killed,
-    /// and another has its place. Its result is [`TaskError::Cancelled`]. Whether there was anything to cancel. Does not
-    /// block.
+    /// Cancels what is not done: a task that waits is never run; a task that runs ends with its worker, which
+    /// is killed, and another has its place. Its result is [`TaskError::Cancelled`]. Whether there was
+    /// anything to cancel. Does not block.
     pub fn cancel(&self) -> bool {
         let submitted = self.lock().clone();
         let Some(submitted) = submitted.filter(|submitted| !submitted.is_inherited()) else { return false };
@@ -124,9 +124,9 @@ impl<R, E: From<TaskError>> AsyncResult<R, E> {
         is_cancelled
     }
 
-    /// Calls `callback` with the result when it is there: in a thread of the pool's that does nothing else. It may take
-    /// long, which holds up other callbacks only; if it panics, that is told on standard error, and harms nobody. It may use
-    /// the pool, terminate it, and drop it.
+    /// Calls `callback` with the result when it is there: in a thread of the pool's that does nothing else.
+    /// It may take long, which holds up other callbacks only; if it panics, that is told on standard error,
+    /// and harms nobody. It may use the pool, terminate it, and drop it.
     ///
     /// # Panics
     ///

@@ -1,5 +1,5 @@
-//! Shared memory into which long items are written before it is known which worker gets them: so they are copied once on
-//! their way there, and the worker reads them out.
+//! Shared memory into which long items are written before it is known which worker gets them: so they are
+//! copied once on their way there, and the worker reads them out.
 
 use crate::crew::{Lease, SLAB_KEPT, Slab};
 
@@ -28,7 +28,8 @@ pub(crate) struct Lent {
 }
 
 impl Shelf {
-    /// A slab for about so many bytes. `None` if all are taken, or it would be too large to be kept, or there is no memory.
+    /// A slab for about so many bytes. `None` if all are taken, or it would be too large to be kept, or there
+    /// is no memory.
     pub(crate) fn lend(&mut self, length: usize) -> Option<Lent> {
         if length > LONGEST {
             return None;

@@ -14,11 +14,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-/// A [`Pool`](crate::Pool) whose functions take `&mut S` before their argument: their worker's own state, made when it
-/// started by what [`Builder::with_worker_state`](crate::Builder::with_worker_state) was given.
+/// A [`Pool`](crate::Pool) whose functions take `&mut S` before their argument: their worker's own state,
+/// made when it started by what [`Builder::with_worker_state`](crate::Builder::with_worker_state) was given.
 ///
-/// A connection, a cache, a large table that each worker loads once, handles of shared memory. A worker that dies takes its
-/// state along; the next one makes its own.
+/// A connection, a cache, a large table that each worker loads once, handles of shared memory. A worker that
+/// dies takes its state along; the next one makes its own.
 ///
 /// # Example
 ///
@@ -125,13 +125,14 @@ impl<S: 'static> StatePool<S> {
         AsyncResult::of_all(feeder.submitted)
     }
 
-    /// Has the workers do what was submitted and end, waits for that, and returns their last states, in no order: of those
-    /// that ended earlier, because they had done their number of tasks or were too many, as well.
+    /// Has the workers do what was submitted and end, waits for that, and returns their last states, in no
+    /// order: of those that ended earlier, because they had done their number of tasks or were too many, as
+    /// well.
     ///
     /// # Errors
     ///
-    /// A state that cannot be sent or read, as [`TaskError::Unsendable`] or [`TaskError::Decode`], with all others; what
-    /// broke the pool, as [`TaskError::Broken`].
+    /// A state that cannot be sent or read, as [`TaskError::Unsendable`] or [`TaskError::Decode`], with all
+    /// others; what broke the pool, as [`TaskError::Broken`].
     pub fn close(self) -> Result<Vec<S>, MapError<S>>
     where
         S: DeserializeOwned,

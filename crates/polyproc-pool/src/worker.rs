@@ -99,8 +99,8 @@ pub(crate) struct Run {
     out: Option<Array<u8>>,
     /// How many bytes of them are there.
     put: Option<usize>,
-    /// The array of which parts were lent last, and by which function: as long as it is here it stays mapped, and its pages
-    /// known.
+    /// The array of which parts were lent last, and by which function: as long as it is here it stays mapped,
+    /// and its pages known.
     lent: Option<(Remote, Box<dyn Any>)>,
     descriptors: Vec<OwnedFd>,
     /// Whether there is a slab, or there are descriptors.
@@ -317,8 +317,8 @@ impl Run {
         }
     }
 
-    /// Puts a result where the pool has lent memory for it, if it is the job's only one, and fits: one is not likely to be
-    /// short where one is lent.
+    /// Puts a result where the pool has lent memory for it, if it is the job's only one, and fits: one is not
+    /// likely to be short where one is lent.
     #[cold]
     #[inline(never)]
     fn put_out<R: Serialize + 'static>(&mut self, result: &R) -> bool {
@@ -338,8 +338,8 @@ impl Run {
         self.settle()
     }
 
-    /// A child that a task has forked, and that should have ended there, is to end here: line and board are its parent's, and
-    /// so are the slabs.
+    /// A child that a task has forked, and that should have ended there, is to end here: line and board are
+    /// its parent's, and so are the slabs.
     #[inline(always)]
     fn is_no_fork(&self) -> Result<(), Gone> {
         if self.forks == thread::forks() { Ok(()) } else { Err(Gone) }
@@ -434,7 +434,8 @@ fn leave() -> ! {
     std::process::exit(0)
 }
 
-/// Room for a report, and for the results of a job whose items came with it, if they are no longer than those.
+/// Room for a report, and for the results of a job whose items came with it, if they are no longer than
+/// those.
 const ROOM: usize = Report::SIZE + INLINE + 512;
 /// So large a buffer is kept from one job to the next.
 const KEPT: usize = 4 << 20;

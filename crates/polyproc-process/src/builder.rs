@@ -54,8 +54,8 @@ pub(crate) struct Settings {
 }
 
 impl Builder {
-    /// As [`Process::spawn`] starts them: named by number, no daemon, this process's environment, no input, and this
-    /// process's output.
+    /// As [`Process::spawn`] starts them: named by number, no daemon, this process's environment, no input,
+    /// and this process's output.
     pub fn new() -> Builder {
         Builder(Settings {
             name: None,
@@ -73,9 +73,9 @@ impl Builder {
 
     /// Whether the process ends with this one.
     ///
-    /// A daemon is killed when its parent is gone, however the parent went, `SIGKILL` included; when the parent exits
-    /// normally it gets a `SIGTERM` first, and a second to end by itself. For this it has one more thread, which
-    /// sleeps.
+    /// A daemon is killed when its parent is gone, however the parent went, `SIGKILL` included; when the
+    /// parent exits normally it gets a `SIGTERM` first, and a second to end by itself. For this it has one
+    /// more thread, which sleeps.
     ///
     /// All other children are waited for when the parent exits normally, and go on if it is killed.
     ///

@@ -1,8 +1,9 @@
 //! The messages between a process and its parent: what to run, and what became of it.
 //!
-//! They pass through a `SOCK_SEQPACKET` socket pair. A message is one packet, which begins with a [`Prefix`], and
-//! further packets of one byte each if there are more descriptors than a packet carries. A body that is too long for
-//! a packet is in a memfd, whose descriptor comes first: so neither side ever waits for the other to read.
+//! They pass through a `SOCK_SEQPACKET` socket pair. A message is one packet, which begins with a [`Prefix`],
+//! and further packets of one byte each if there are more descriptors than a packet carries. A body that is
+//! too long for a packet is in a memfd, whose descriptor comes first: so neither side ever waits for the
+//! other to read.
 //!
 //! A message counts when all of its packets are there. A sender killed before that has sent nothing.
 
@@ -214,8 +215,8 @@ fn to_file(parts: &[&[u8]]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Receives one message. `None` if the sender is gone without having sent all of one; with `MSG_DONTWAIT` in `flags`,
-/// also if it has not sent all of one yet.
+/// Receives one message. `None` if the sender is gone without having sent all of one; with `MSG_DONTWAIT` in
+/// `flags`, also if it has not sent all of one yet.
 pub(crate) fn receive(socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<Option<Message>> {
     let Some(packet) = receive_packet(socket, flags)? else { return Ok(None) };
     let (prefix, inline) = Prefix::split(&packet.bytes).ok_or_else(malformed)?;
@@ -247,7 +248,8 @@ fn receive_packet(socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<Opti
     loop {
         match raw::receive(socket, flags) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            // The peer closed its end before it had read everything. Reported once; what it sent is still there.
+            // The peer closed its end before it had read everything. Reported once; what it sent is still
+            // there.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
             result => return result,
         }

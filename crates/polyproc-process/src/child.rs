@@ -1,4 +1,5 @@
-//! The child's side of a start: finds out that it is one, hears what to run, runs it, and tells what became of it.
+//! The child's side of a start: finds out that it is one, hears what to run, runs it, and tells what became
+//! of it.
 
 use crate::channel::{self, Outcome, Start};
 use crate::family::{self, Parent, family};
@@ -14,8 +15,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::thread;
 
-/// The environment variable by which a child knows that it is one: the control socket's number and identity, and the
-/// parent's id.
+/// The environment variable by which a child knows that it is one: the control socket's number and identity,
+/// and the parent's id.
 pub(crate) const MARKER: &str = "POLYPROC_CHILD";
 
 /// What the environment says about the start of this process.
@@ -36,8 +37,8 @@ pub(crate) fn marker(control: Identity) -> String {
 
 /// How this process was started. To be asked once.
 ///
-/// A marker is believed only if the socket that it speaks of is there. It stays in the environment, where it harms
-/// nobody: no other process has that socket under that number.
+/// A marker is believed only if the socket that it speaks of is there. It stays in the environment, where it
+/// harms nobody: no other process has that socket under that number.
 pub(crate) fn origin() -> Origin {
     let Some((number, identity, parent)) = std::env::var(MARKER).ok().and_then(|marker| parse(&marker))
     else {

@@ -1,7 +1,8 @@
 //! The place in the program where a child begins with its function.
 //!
-//! For each function that is spawned the compiler makes one [`Entry`], which knows the types: it reads the arguments,
-//! calls the function, and writes down what it returned. Its address, not the function's, is what the parent sends.
+//! For each function that is spawned the compiler makes one [`Entry`], which knows the types: it reads the
+//! arguments, calls the function, and writes down what it returned. Its address, not the function's, is what
+//! the parent sends.
 
 #![allow(unsafe_code)]
 
@@ -18,8 +19,8 @@ use std::ptr::NonNull;
 /// What a child calls, with the bytes and descriptors of its arguments.
 pub(crate) type Entry = fn(&[u8], Vec<OwnedFd>) -> Outcome;
 
-/// Refuses at compile time what has a size, and is thus more than its type. To be called where users call, so that the
-/// compiler names their line.
+/// Refuses at compile time what has a size, and is thus more than its type. To be called where users call, so
+/// that the compiler names their line.
 pub(crate) const fn assert_plain<F>() {
     assert!(
         size_of::<F>() == 0,
@@ -43,8 +44,8 @@ where
 pub(crate) fn run(start: &Start, arguments: &[u8], descriptors: Vec<OwnedFd>) -> Outcome {
     match image::address_of(start.place) {
         Some(address) => {
-            // SAFETY: a start message comes from a parent that started `/proc/self/exe`, its own file, as this process,
-            // and made the place with `place_of`, of an `Entry`.
+            // SAFETY: a start message comes from a parent that started `/proc/self/exe`, its own file, as
+            // this process, and made the place with `place_of`, of an `Entry`.
             let entry = unsafe { core::mem::transmute::<*const (), Entry>(address) };
             entry(arguments, descriptors)
         }
@@ -62,8 +63,8 @@ where
         let arguments = handover::receive(descriptors, || postcard::from_bytes::<Args>(arguments));
         match arguments {
             Ok(arguments) => {
-                // SAFETY: this function is only reached by an address that `entry_of` gave out to somebody who had
-                // such a value; and its size is zero, which is checked there.
+                // SAFETY: this function is only reached by an address that `entry_of` gave out to somebody
+                // who had such a value; and its size is zero, which is checked there.
                 let function = unsafe { conjure::<F>() };
                 returned(&function.call(arguments))
             }
@@ -76,10 +77,11 @@ where
 ///
 /// # Safety
 ///
-/// The type has no size. Somebody had such a value, in this program if not in this process, and may have copied it.
+/// The type has no size. Somebody had such a value, in this program if not in this process, and may have
+/// copied it.
 pub(crate) unsafe fn conjure<F: Copy>() -> F {
-    // SAFETY: a value of no size is read from no memory, so that any aligned pointer will do; that there may be one is
-    // the caller's promise.
+    // SAFETY: a value of no size is read from no memory, so that any aligned pointer will do; that there may
+    // be one is the caller's promise.
     unsafe { NonNull::<F>::dangling().read() }
 }
 

@@ -11,10 +11,11 @@ use std::io;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SpawnError {
-    /// The program has not called [`init`](crate::init), so that a child would not find its function, but run `main`.
+    /// The program has not called [`init`](crate::init), so that a child would not find its function, but run
+    /// `main`.
     NotInitialised,
-    /// The program runs with more privileges than its caller, as a set-user-ID program does. A child could not tell its
-    /// start from an attack by way of its environment.
+    /// The program runs with more privileges than its caller, as a set-user-ID program does. A child could
+    /// not tell its start from an attack by way of its environment.
     Privileged,
     /// The function belongs to a shared library: the child would not find it there.
     NotInProgram,
@@ -25,8 +26,8 @@ pub enum SpawnError {
         /// The variable's name.
         name: String,
     },
-    /// A system call failed: out of descriptors, of processes, of memory; or no `/proc`. `EFBIG`: the arguments are
-    /// longer than a file may be (`RLIMIT_FSIZE`, `ulimit -f`).
+    /// A system call failed: out of descriptors, of processes, of memory; or no `/proc`. `EFBIG`: the
+    /// arguments are longer than a file may be (`RLIMIT_FSIZE`, `ulimit -f`).
     System {
         /// The system call.
         call: &'static str,
@@ -122,7 +123,8 @@ impl Error for CodecError {
 
 /// Why there is no value to be had from a process, or not yet.
 ///
-/// After [`TimedOut`](JoinError::TimedOut) the process goes on, and can be joined again. All others are final.
+/// After [`TimedOut`](JoinError::TimedOut) the process goes on, and can be joined again. All others are
+/// final.
 ///
 /// # Example
 ///
@@ -166,8 +168,9 @@ pub enum JoinError {
     Encode(String),
     /// The function returned a value that cannot be read here.
     Decode(CodecError),
-    /// A system call failed. `ECHILD`: something else in this program has waited for the process, or ignores `SIGCHLD`,
-    /// so that nobody knows how it ended; or it is another process that started it, of which this is a forked child.
+    /// A system call failed. `ECHILD`: something else in this program has waited for the process, or ignores
+    /// `SIGCHLD`, so that nobody knows how it ended; or it is another process that started it, of which this
+    /// is a forked child.
     Io(io::Error),
 }
 

@@ -20,7 +20,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// What a process knows of its relatives.
 #[derive(Debug)]
 pub(crate) struct Family {
-    /// The process that the rest is about: a forked child finds its parent's record here. 0 before the first use.
+    /// The process that the rest is about: a forked child finds its parent's record here. 0 before the first
+    /// use.
     pid: u32,
     pub(crate) name: String,
     /// The numbers in its default name.
@@ -49,8 +50,8 @@ static FAMILY: Mutex<Family> = Mutex::new(Family {
 
 /// Whether the exit handler is registered: 0 or 1.
 static REGISTERED: AtomicU32 = AtomicU32::new(0);
-/// The process whose record [`FAMILY`] is, for the exit handler: a child that was made by a bare `clone` must not touch the lock,
-/// which a thread that the child does not have may have held.
+/// The process whose record [`FAMILY`] is, for the exit handler: a child that was made by a bare `clone` must
+/// not touch the lock, which a thread that the child does not have may have held.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
 /// This process's family.
@@ -127,7 +128,8 @@ impl Family {
     }
 }
 
-/// Enters a child that has just been started, and waits for those that have ended and that nobody else can join.
+/// Enters a child that has just been started, and waits for those that have ended and that nobody else can
+/// join.
 pub(crate) fn enter(child: &Arc<Running>) {
     let mut family = family();
     let is_left = |child: &&Arc<Running>| Arc::strong_count(child) == 1;
@@ -209,8 +211,9 @@ pub fn current_process() -> CurrentProcess {
 }
 
 impl CurrentProcess {
-    /// The name that [`Builder::name`](crate::Builder::name) gave it, or `Process-1`, `Process-2:1` and so on, by the
-    /// order in which each parent started its children; `MainProcess` if polyproc did not start it.
+    /// The name that [`Builder::name`](crate::Builder::name) gave it, or `Process-1`, `Process-2:1` and so
+    /// on, by the order in which each parent started its children; `MainProcess` if polyproc did not start
+    /// it.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -220,7 +223,8 @@ impl CurrentProcess {
         self.pid
     }
 
-    /// The id of the process that started it through polyproc, which may be dead by now: [`parent_process`] knows.
+    /// The id of the process that started it through polyproc, which may be dead by now: [`parent_process`]
+    /// knows.
     pub fn parent_pid(&self) -> Option<u32> {
         self.parent
     }
@@ -233,7 +237,8 @@ impl CurrentProcess {
 
 /// The process that started this one. Knows when it ends.
 ///
-/// It goes by a pidfd that the parent sent along, so it is never another process that has got the same id since.
+/// It goes by a pidfd that the parent sent along, so it is never another process that has got the same id
+/// since.
 #[derive(Clone)]
 pub struct Parent(Arc<Ancestor>);
 
@@ -333,8 +338,8 @@ impl fmt::Debug for Child {
 
 /// The children of this process that still run, in the order in which they were started.
 ///
-/// It includes those whose [`Process`](crate::Process) has been dropped. Does not block. Children that have ended are
-/// waited for on the way, so that none stays behind as a zombie; those can be joined all the same.
+/// It includes those whose [`Process`](crate::Process) has been dropped. Does not block. Children that have
+/// ended are waited for on the way, so that none stays behind as a zombie; those can be joined all the same.
 ///
 /// # Example
 ///
@@ -450,7 +455,8 @@ mod tests {
     use polyproc_testing::{Child as Forked, watchdog};
     use std::sync::mpsc;
 
-    /// While another thread has what `hold` returns, forks a child that does what a program does, and ends in time.
+    /// While another thread has what `hold` returns, forks a child that does what a program does, and ends in
+    /// time.
     fn fork_beside<G>(hold: impl FnOnce() -> G + Send, child: impl FnOnce()) {
         let (sender, receiver) = mpsc::channel();
         std::thread::scope(|scope| {

@@ -15,24 +15,25 @@ use std::io::{self, Write};
 impl<R: Serialize + DeserializeOwned> Process<R> {
     /// Starts a process that is a copy of this one, and runs `f` there.
     ///
-    /// Memory, descriptors and environment are this process's, as they are at this moment; afterwards each has its
-    /// own. `f` may capture what it likes, and is dropped here as well as there. Shared memory stays shared: handles
-    /// work on both sides. But locks that this process holds are not the child's: an inherited guard is inert. The
-    /// child ends when `f` returns, without running the exit handlers that it inherited; standard output is flushed.
-    /// [`init`](crate::init) is not needed.
+    /// Memory, descriptors and environment are this process's, as they are at this moment; afterwards each
+    /// has its own. `f` may capture what it likes, and is dropped here as well as there. Shared memory stays
+    /// shared: handles work on both sides. But locks that this process holds are not the child's: an
+    /// inherited guard is inert. The child ends when `f` returns, without running the exit handlers that it
+    /// inherited; standard output is flushed. [`init`](crate::init) is not needed.
     ///
-    /// Costs what the system takes to copy the page tables: some 100 µs for a small process, and tens of milliseconds
-    /// for one that uses a gigabyte.
+    /// Costs what the system takes to copy the page tables: some 100 µs for a small process, and tens of
+    /// milliseconds for one that uses a gigabyte.
     ///
     /// # Safety
     ///
-    /// This process has one thread; a [daemon](crate::Builder::daemon) has two. A lock that another thread holds at
-    /// this moment, `malloc`'s included, would stay locked in the child for ever, with what it guards half changed.
+    /// This process has one thread; a [daemon](crate::Builder::daemon) has two. A lock that another thread
+    /// holds at this moment, `malloc`'s included, would stay locked in the child for ever, with what it
+    /// guards half changed.
     ///
     /// # Errors
     ///
-    /// [`SpawnError::System`]. Nothing is left behind; but where the program ignores `SIGCHLD`, and the system has no
-    /// pidfd to give, `f` runs in a process that nobody can join.
+    /// [`SpawnError::System`]. Nothing is left behind; but where the program ignores `SIGCHLD`, and the
+    /// system has no pidfd to give, `f` runs in a process that nobody can join.
     ///
     /// # Example
     ///

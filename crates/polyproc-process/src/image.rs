@@ -1,7 +1,8 @@
 //! Functions as numbers that hold in every process of this program.
 //!
-//! Address space layout randomisation puts the program somewhere else each time, but a function is always at the same
-//! distance from the beginning. Only the program's own file can be counted from: shared libraries move on their own.
+//! Address space layout randomisation puts the program somewhere else each time, but a function is always at
+//! the same distance from the beginning. Only the program's own file can be counted from: shared libraries
+//! move on their own.
 //!
 //! See dl_iterate_phdr(3).
 
@@ -21,8 +22,8 @@ struct Image {
     base: usize,
     /// Where its code lies.
     code: Vec<Range<usize>>,
-    /// Tells builds apart: the segments' sizes and places, and the notes, a build id among them where the linker made
-    /// one.
+    /// Tells builds apart: the segments' sizes and places, and the notes, a build id among them where the
+    /// linker made one.
     build: u64,
 }
 
@@ -44,8 +45,8 @@ pub(crate) fn place_of(function: *const ()) -> Option<Place> {
         .then(|| Place { build: image.build, offset: address.wrapping_sub(image.base) as u64 })
 }
 
-/// The address of the function at this place; `None` if the place is from another build or outside of the program's
-/// code.
+/// The address of the function at this place; `None` if the place is from another build or outside of the
+/// program's code.
 pub(crate) fn address_of(place: Place) -> Option<*const ()> {
     let image = image();
     let address = image.base.wrapping_add(usize::try_from(place.offset).ok()?);
@@ -61,7 +62,8 @@ pub(crate) fn prepare() {
     image();
 }
 
-/// Nobody waits here for another thread, which a forked child might not have: two that come at once both read.
+/// Nobody waits here for another thread, which a forked child might not have: two that come at once both
+/// read.
 fn image() -> &'static Image {
     // Acquire: the image was written by whoever published it.
     let mut known = IMAGE.load(Ordering::Acquire);

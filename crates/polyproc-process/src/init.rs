@@ -15,15 +15,16 @@ pub(crate) fn is_done() -> bool {
 
 /// In a spawned child: runs its function and ends the process. In all others: lets [`Process::spawn`] work.
 ///
-/// Call it at the beginning of `main`. What comes before it runs in every child as well, and what comes after it only
-/// in the main process. So start no threads, and print nothing, before it; reading the arguments is fine. Calling it
-/// again does nothing.
+/// Call it at the beginning of `main`. What comes before it runs in every child as well, and what comes after
+/// it only in the main process. So start no threads, and print nothing, before it; reading the arguments is
+/// fine. Calling it again does nothing.
 ///
 /// A child never returns from it: it waits for its function and arguments, calls the function, sends what it
 /// returned, and exits with code 0; or 101 if the function panicked. If its parent dies before, it exits too.
 ///
-/// In a program that was started in any other way it does not block, and returns at once. It then sees to it that
-/// children are waited for when the program exits normally: see [`Builder::daemon`](crate::Builder::daemon).
+/// In a program that was started in any other way it does not block, and returns at once. It then sees to it
+/// that children are waited for when the program exits normally: see
+/// [`Builder::daemon`](crate::Builder::daemon).
 ///
 /// [`Process::spawn`]: crate::Process::spawn
 ///
@@ -56,8 +57,8 @@ fn start(in_child: impl FnOnce()) {
     if DONE.swap(1, Ordering::Relaxed) == 1 {
         return;
     }
-    // Pipes and queues would have it done when they need it. With a second thread that takes the kernel milliseconds; now
-    // there is one, as a rule.
+    // Pipes and queues would have it done when they need it. With a second thread that takes the kernel
+    // milliseconds; now there is one, as a rule.
     membarrier::is_registered();
     match child::origin() {
         Origin::Elsewhere => family::await_children_at_exit(),
@@ -71,11 +72,11 @@ fn start(in_child: impl FnOnce()) {
 
 /// Calls [`init`] before `main`, for programs whose `main` is not theirs: tests.
 ///
-/// Put it once anywhere in a test file, or in the library's `lib.rs` under `#[cfg(test)]`. `cargo test` has a `main`
-/// of its own, so that nothing else could call `init` in time.
+/// Put it once anywhere in a test file, or in the library's `lib.rs` under `#[cfg(test)]`. `cargo test` has a
+/// `main` of its own, so that nothing else could call `init` in time.
 ///
-/// A child then runs its function before Rust's own preparations for `main`. That makes two differences: the thread
-/// has no name, and a stack overflow is a plain `SIGSEGV`.
+/// A child then runs its function before Rust's own preparations for `main`. That makes two differences: the
+/// thread has no name, and a stack overflow is a plain `SIGSEGV`.
 ///
 /// # Example
 ///

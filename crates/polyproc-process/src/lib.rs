@@ -1,8 +1,9 @@
-//! Processes that run a function of this program: spawned safely, joined with its result, and named when they die.
+//! Processes that run a function of this program: spawned safely, joined with its result, and named when they
+//! die.
 //!
-//! [`Process::spawn`] starts a process and calls a function in it; [`Process::join`] waits for it and returns what the
-//! function returned, or says how the process ended instead. It is `std::thread::spawn` for processes, and Python's
-//! `multiprocessing.Process`.
+//! [`Process::spawn`] starts a process and calls a function in it; [`Process::join`] waits for it and returns
+//! what the function returned, or says how the process ended instead. It is `std::thread::spawn` for
+//! processes, and Python's `multiprocessing.Process`.
 //!
 //! ```
 //! use polyproc_process::Process;
@@ -27,16 +28,16 @@
 //!
 //! # How a process starts
 //!
-//! The program starts itself again: `posix_spawn` of `/proc/self/exe`, which works even if the file has been replaced
-//! or deleted since. [`init`], at the beginning of `main`, notices that this is a child, finds the function by its
-//! place in the program, and never returns. No memory is copied and no lock inherited, so this is safe in a program
-//! with threads, and takes the same time however large the program has grown.
+//! The program starts itself again: `posix_spawn` of `/proc/self/exe`, which works even if the file has been
+//! replaced or deleted since. [`init`], at the beginning of `main`, notices that this is a child, finds the
+//! function by its place in the program, and never returns. No memory is copied and no lock inherited, so
+//! this is safe in a program with threads, and takes the same time however large the program has grown.
 //!
 //! - The function is a plain `fn`, or a closure that captures nothing. That is checked at compile time.
-//! - The arguments are a tuple of types that serde can send. Handles of shared memory may be among them: their
-//!   descriptors travel beside the bytes. Large arguments travel in a memfd.
-//! - The child has the parent's arguments, environment and working directory, reads `/dev/null`, and writes where the
-//!   parent writes. It has no other descriptor of the parent's. [`Builder`] changes that.
+//! - The arguments are a tuple of types that serde can send. Handles of shared memory may be among them:
+//!   their descriptors travel beside the bytes. Large arguments travel in a memfd.
+//! - The child has the parent's arguments, environment and working directory, reads `/dev/null`, and writes
+//!   where the parent writes. It has no other descriptor of the parent's. [`Builder`] changes that.
 //! - Without `init` in the program, `spawn` is an error. It never starts the program over and over.
 //! - Under `cargo test`, where `main` is not yours, [`init_for_tests!`] does the same.
 //!
@@ -53,32 +54,34 @@
 //! | the value cannot be sent, or read | [`JoinError::Encode`], [`JoinError::Decode`] |
 //! | the arguments cannot be read | [`JoinError::Arguments`] |
 //!
-//! A process is known by its pidfd, so that no operation ever meets another process that was given the same id. A
-//! killed process takes nothing along: its control socket and its memory files have no names, and the kernel frees
-//! them.
+//! A process is known by its pidfd, so that no operation ever meets another process that was given the same
+//! id. A killed process takes nothing along: its control socket and its memory files have no names, and the
+//! kernel frees them.
 //!
-//! When a parent exits normally, it ends its [daemons](Builder::daemon) and waits for its other children. When it is
-//! killed, its daemons die with it, and the others go on; [`parent_process`] tells them.
+//! When a parent exits normally, it ends its [daemons](Builder::daemon) and waits for its other children.
+//! When it is killed, its daemons die with it, and the others go on; [`parent_process`] tells them.
 //!
 //! # What it blocks, what it costs
 //!
-//! `spawn` and `join` of an empty function cost about what `posix_spawn` and `wait` of the same program cost, which is
-//! the kernel's work of loading it: together about a millisecond on a virtual machine with two CPUs. A child costs its parent two
-//! descriptors until it is joined and dropped, and the first child one more. `join` blocks; `try_join`, `is_alive`, the
-//! signals and [`active_children`] do not. No thread works behind the scenes, but one that sleeps in each daemon.
+//! `spawn` and `join` of an empty function cost about what `posix_spawn` and `wait` of the same program cost,
+//! which is the kernel's work of loading it: together about a millisecond on a virtual machine with two CPUs.
+//! A child costs its parent two descriptors until it is joined and dropped, and the first child one more.
+//! `join` blocks; `try_join`, `is_alive`, the signals and [`active_children`] do not. No thread works behind
+//! the scenes, but one that sleeps in each daemon.
 //!
 //! # Limits
 //!
 //! - What `main` does before `init` happens in every child too.
-//! - A function of a shared library (`dlopen`, `dylib` crates) cannot be spawned: [`SpawnError::NotInProgram`].
+//! - A function of a shared library (`dlopen`, `dylib` crates) cannot be spawned:
+//!   [`SpawnError::NotInProgram`].
 //! - Programs that run with more privileges than their caller, such as set-user-ID programs, cannot spawn:
 //!   [`SpawnError::Privileged`].
-//! - With a C library before glibc 2.34, descriptors that another thread opens without `O_CLOEXEC` during a `spawn` can
-//!   leak into the child.
-//! - If the program ignores `SIGCHLD`, or waits for any child itself, values still arrive, but nobody knows how a
-//!   process without one ended.
-//! - `/proc` has to be mounted, and `/proc/self/exe` be this program: under an emulator, or started by way of an
-//!   explicit `ld.so`, it is not.
+//! - With a C library before glibc 2.34, descriptors that another thread opens without `O_CLOEXEC` during a
+//!   `spawn` can leak into the child.
+//! - If the program ignores `SIGCHLD`, or waits for any child itself, values still arrive, but nobody knows
+//!   how a process without one ended.
+//! - `/proc` has to be mounted, and `/proc/self/exe` be this program: under an emulator, or started by way of
+//!   an explicit `ld.so`, it is not.
 
 #![deny(unsafe_code)]
 

@@ -89,7 +89,8 @@ fn catch_panic<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
     LAST.take();
     catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
         let message = message(&*payload);
-        // `resume_unwind` runs no hook: what was noted last may be another panic, which the function has caught.
+        // `resume_unwind` runs no hook: what was noted last may be another panic, which the function has
+        // caught.
         let noted = LAST.take().filter(|noted| noted.message == message);
         let (location, backtrace) = match noted {
             Some(noted) => (noted.location, noted.backtrace),

@@ -23,11 +23,11 @@ use std::time::Duration;
 
 /// A process that runs a function of this program, and whose return value, an `R`, comes back.
 ///
-/// Dropping it ends nothing: the process goes on, and its value is lost. When this process exits it waits for the child
-/// anyway, or ends it if it is a [daemon](Builder::daemon).
+/// Dropping it ends nothing: the process goes on, and its value is lost. When this process exits it waits for
+/// the child anyway, or ends it if it is a [daemon](Builder::daemon).
 ///
-/// All operations go by a pidfd, so they never meet another process that has got the same id since. They can be called
-/// from several threads.
+/// All operations go by a pidfd, so they never meet another process that has got the same id since. They can
+/// be called from several threads.
 ///
 /// # Example
 ///
@@ -62,22 +62,22 @@ fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
 impl<R: Serialize + DeserializeOwned> Process<R> {
     /// Starts a process that calls `function` with `arguments`, a tuple.
     ///
-    /// The program starts itself again, and [`init`](crate::init) in the child finds the function. What is in memory
-    /// here is not there: the arguments are serialised, and the handles among them, like a `Value` or a `Mutex`, then
-    /// speak of the same shared memory in both processes. So arguments and return value own what they hold: `String`,
-    /// not `&str`. The child has this process's arguments, environment and
-    /// working directory, no standard input, this process's output, and no other descriptor but those that belong to
+    /// The program starts itself again, and [`init`](crate::init) in the child finds the function. What is in
+    /// memory here is not there: the arguments are serialised, and the handles among them, like a `Value` or
+    /// a `Mutex`, then speak of the same shared memory in both processes. So arguments and return value own
+    /// what they hold: `String`, not `&str`. The child has this process's arguments, environment and working
+    /// directory, no standard input, this process's output, and no other descriptor but those that belong to
     /// its arguments.
     ///
     /// Threads that the function leaves behind end with it.
     ///
-    /// Blocks for as long as the system takes to start the program, less than a millisecond. It does not wait for the
-    /// function to begin. Threads may call it at the same time.
+    /// Blocks for as long as the system takes to start the program, less than a millisecond. It does not wait
+    /// for the function to begin. Threads may call it at the same time.
     ///
     /// # Errors
     ///
-    /// [`SpawnError`]: `init` was not called, the arguments cannot be serialised, or the system is out of something.
-    /// Nothing is left behind.
+    /// [`SpawnError`]: `init` was not called, the arguments cannot be serialised, or the system is out of
+    /// something. Nothing is left behind.
     pub fn spawn<F, Args>(function: F, arguments: Args) -> Result<Process<R>, SpawnError>
     where
         F: Function<Args, Output = R>,
@@ -89,7 +89,8 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
 }
 
 impl Process<()> {
-    /// Chooses more about a process than its function, then starts it: `Process::builder().name("reader").spawn(f, ())`.
+    /// Chooses more about a process than its function, then starts it:
+    /// `Process::builder().name("reader").spawn(f, ())`.
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -98,15 +99,15 @@ impl Process<()> {
 impl<R: DeserializeOwned> Process<R> {
     /// Waits until the process has ended, and returns what its function returned.
     ///
-    /// Blocks for as long as the process runs: its own children that are no daemons included, for which it waits at
-    /// its end. A value that the function has returned counts, whatever happens to the process afterwards. The
-    /// process's standard input is closed first if it is a pipe that nobody has taken. A process that writes more
-    /// into a pipe than it holds ends only when somebody reads it.
+    /// Blocks for as long as the process runs: its own children that are no daemons included, for which it
+    /// waits at its end. A value that the function has returned counts, whatever happens to the process
+    /// afterwards. The process's standard input is closed first if it is a pipe that nobody has taken. A
+    /// process that writes more into a pipe than it holds ends only when somebody reads it.
     ///
     /// # Errors
     ///
-    /// [`JoinError`] says how the process ended otherwise. Where the program ignores `SIGCHLD`, a process that left no
-    /// value is [`JoinError::Io`] with `ECHILD`: the system does not tell how it ended.
+    /// [`JoinError`] says how the process ended otherwise. Where the program ignores `SIGCHLD`, a process
+    /// that left no value is [`JoinError::Io`] with `ECHILD`: the system does not tell how it ended.
     ///
     /// Only the process that started it can join it. In a copy of that process, made by `fork`, this is
     /// [`JoinError::Io`] with `ECHILD` at once, and the value stays where it belongs.
@@ -219,7 +220,8 @@ impl<R> Process<R> {
         self.running.is_alive()
     }
 
-    /// How it ended; `None` if it still runs, or if something else in this program has waited for it. Does not block.
+    /// How it ended; `None` if it still runs, or if something else in this program has waited for it. Does
+    /// not block.
     ///
     /// It says nothing of the function's value, and can be asked before and after a join.
     pub fn exit_status(&self) -> Option<ExitStatus> {
@@ -255,7 +257,8 @@ impl<R> Process<R> {
         self.running.signal(libc::SIGINT)
     }
 
-    /// A descriptor that becomes readable when it ends, for `poll`, `epoll` and async runtimes. It is a pidfd.
+    /// A descriptor that becomes readable when it ends, for `poll`, `epoll` and async runtimes. It is a
+    /// pidfd.
     pub fn sentinel(&self) -> BorrowedFd<'_> {
         self.running.sentinel()
     }

@@ -1,5 +1,5 @@
-//! The system calls that starting, watching and ending a process takes, each as a safe function. Here are those that a
-//! process makes for itself.
+//! The system calls that starting, watching and ending a process takes, each as a safe function. Here are
+//! those that a process makes for itself.
 //!
 //! See fork(2), signal(2), getauxval(3), prctl(2), getrlimit(2), atexit(3).
 
@@ -35,7 +35,8 @@ pub(crate) fn ignore_broken_pipes() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
-/// Lets `SIGINT` pass without effect. Not by ignoring it, which programs that this process starts would inherit.
+/// Lets `SIGINT` pass without effect. Not by ignoring it, which programs that this process starts would
+/// inherit.
 pub(crate) fn shrug_off_interrupts() {
     extern "C" fn nothing(_: libc::c_int) {}
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
@@ -48,7 +49,8 @@ pub(crate) fn shrug_off_interrupts() {
     unsafe { libc::sigaction(libc::SIGINT, fields, ptr::null_mut()) };
 }
 
-/// Whether the system marked this process as one that must not trust its environment: a set-user-ID program, say.
+/// Whether the system marked this process as one that must not trust its environment: a set-user-ID program,
+/// say.
 pub(crate) fn is_privileged() -> bool {
     // SAFETY: looks up a number.
     (unsafe { libc::getauxval(libc::AT_SECURE) }) != 0
@@ -72,7 +74,8 @@ pub(crate) fn set_title(title: &CStr) {
 /// How large a file this process may write: `RLIMIT_FSIZE`, which files of memory are subject to as well.
 pub(crate) fn file_size_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: the struct is valid to be written. If the call fails, which it has no reason to, there is no limit.
+    // SAFETY: the struct is valid to be written. If the call fails, which it has no reason to, there is no
+    // limit.
     unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
     limit.rlim_cur
 }

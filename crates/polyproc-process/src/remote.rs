@@ -1,7 +1,8 @@
-//! Functions that another process of the same program calls by name, any number of times: what a pool is made of.
+//! Functions that another process of the same program calls by name, any number of times: what a pool is made
+//! of.
 //!
-//! For polyproc's own crates. A [`Process`](crate::Process) runs one function and ends; here a process that runs already
-//! is told which function to call next.
+//! For polyproc's own crates. A [`Process`](crate::Process) runs one function and ends; here a process that
+//! runs already is told which function to call next.
 
 #![allow(unsafe_code)]
 
@@ -58,9 +59,10 @@ impl Remote {
     /// [`NotHere`]; nothing was called.
     pub fn call<C: 'static>(&self, context: &mut C) -> Result<(), NotHere> {
         let address = image::address_of(self.place).filter(|_| self.context == tag::<C>()).ok_or(NotHere)?;
-        // SAFETY: a name is made by `new` alone, in a process of this program, whose build was just compared; there it
-        // was the place of an `enter` with this type of context, or one with an equal tag, which a hash of 64 bits
-        // makes unlikely enough. That its bytes came from such a process is what the sender is trusted with.
+        // SAFETY: a name is made by `new` alone, in a process of this program, whose build was just compared;
+        // there it was the place of an `enter` with this type of context, or one with an equal tag, which a
+        // hash of 64 bits makes unlikely enough. That its bytes came from such a process is what the sender
+        // is trusted with.
         let enter = unsafe { core::mem::transmute::<*const (), fn(&mut C)>(address) };
         enter(context);
         Ok(())
@@ -75,8 +77,8 @@ fn tag<C: 'static>() -> u64 {
 }
 
 fn enter<A: Adapter<F>, F: Copy + 'static>(context: &mut A::Context) {
-    // SAFETY: this function is only reached by a name that `Remote::new` gave out to somebody who had such a value; and
-    // its size is zero, which is checked there.
+    // SAFETY: this function is only reached by a name that `Remote::new` gave out to somebody who had such a
+    // value; and its size is zero, which is checked there.
     let function = unsafe { conjure::<F>() };
     A::run(function, context);
 }

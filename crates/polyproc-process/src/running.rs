@@ -1,7 +1,7 @@
 //! A child while it runs, and how it ended.
 //!
-//! All of it goes by the child's pidfd, which is this child and no other for as long as it is open: no id is ever
-//! looked up again.
+//! All of it goes by the child's pidfd, which is this child and no other for as long as it is open: no id is
+//! ever looked up again.
 
 use crate::raw;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -62,7 +62,8 @@ impl Running {
         if end.is_none() {
             *end = match raw::reap(self.sentinel()) {
                 Ok(status) => status.map(End::Status),
-                // Not on the list, but a forked child's copy of this handle may speak of a process that still runs.
+                // Not on the list, but a forked child's copy of this handle may speak of a process that still
+                // runs.
                 Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
                     is_ready(self.sentinel(), Deadline::PAST)?.then_some(End::Unknown)
                 }
@@ -98,7 +99,8 @@ impl Running {
     }
 }
 
-/// Waits until the descriptor can be read, which for a process means that it has ended, or until the deadline.
+/// Waits until the descriptor can be read, which for a process means that it has ended, or until the
+/// deadline.
 pub(crate) fn is_ready(descriptor: BorrowedFd<'_>, deadline: Deadline) -> io::Result<bool> {
     loop {
         let timeout = match deadline.remaining() {

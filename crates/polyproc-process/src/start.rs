@@ -96,8 +96,8 @@ pub(crate) fn start(
 
 /// Takes charge of a child that was just made, by its id for the last time.
 ///
-/// On an error the child is dead, or, where the program ignores `SIGCHLD`, ends by itself when the caller closes its
-/// control socket: a spawned one, that is, which waits there for its function.
+/// On an error the child is dead, or, where the program ignores `SIGCHLD`, ends by itself when the caller
+/// closes its control socket: a spawned one, that is, which waits there for its function.
 pub(crate) fn watch(pid: libc::pid_t, name: String, daemon: bool) -> Result<Arc<Running>, SpawnError> {
     match raw::open_process(pid) {
         Ok(process) => Ok(Arc::new(Running::new(pid as u32, name, daemon, process))),
@@ -145,8 +145,8 @@ fn open<T>(
     })
 }
 
-/// What this program was started with, so that the child looks the same to `ps`, and to what reads the arguments before
-/// `init`.
+/// What this program was started with, so that the child looks the same to `ps`, and to what reads the
+/// arguments before `init`.
 fn own_arguments() -> Vec<CString> {
     std::env::args_os().map(|argument| c_string(argument).expect("it was a C string")).collect()
 }

@@ -1,8 +1,9 @@
 //! [`Biased`]: a lock that stays with the thread that always comes, which then takes it with plain stores.
 //!
-//! A locked instruction waits until everything stored before has reached the cache. In a queue, that goes to lines which
-//! the other side has just read, and two such instructions a message cost more than the message. So the lock of a side
-//! is granted to a thread that has taken it many times in a row, and taken away when somebody else comes.
+//! A locked instruction waits until everything stored before has reached the cache. In a queue, that goes to
+//! lines which the other side has just read, and two such instructions a message cost more than the message.
+//! So the lock of a side is granted to a thread that has taken it many times in a row, and taken away when
+//! somebody else comes.
 //!
 //! # What is in memory
 //!
@@ -13,8 +14,8 @@
 //! | a slot's `word` | 0, or its owner's id while that is inside, + `WAITERS`; `OWNER_DIED` | the owner, with plain stores; others only add `WAITERS`; the kernel |
 //! | a slot's `token` | whose it is; 0: free | the holder of the mutex |
 //!
-//! **Who is inside** has either the mutex, with `bias` 0 or its own; or has said so in its slot's word, and *then* seen that
-//! `bias` is its grant.
+//! **Who is inside** has either the mutex, with `bias` 0 or its own; or has said so in its slot's word, and
+//! *then* seen that `bias` is its grant.
 //!
 //! | `bias` | from | to | by |
 //! |---|---|---|---|
@@ -22,18 +23,20 @@
 //! | take away | `n` | `n` + `TAKEN_AWAY` | the holder of the mutex; or a sleeper, which has no lock |
 //! | settle | `n` + `TAKEN_AWAY` | 0 | the holder of the mutex, when it has seen that the owner is not inside: after a barrier on all CPUs, or because it is the owner |
 //!
-//! The owner **enters**: its slot is *pending* ([`robust`](polyproc_sys::robust)), the word is its id, `bias` is still its
-//! grant. It **leaves**: the word is 0; if `bias` is not its grant any more, it wakes who sleeps on the word; nothing is pending.
-//! In between comes no locked instruction and no fence, only the compiler is held back. So its stores may be seen late.
-//! Whoever takes away sets `bias` and then has the kernel run a barrier on all CPUs
-//! ([`membarrier`](polyproc_sys::membarrier)): what the owner has said before that is seen now, and if it looks at `bias`
-//! after that, it sees the change. So either the owner is seen inside, and waited for, or it does not get in.
+//! The owner **enters**: its slot is *pending* ([`robust`](polyproc_sys::robust)), the word is its id, `bias`
+//! is still its grant. It **leaves**: the word is 0; if `bias` is not its grant any more, it wakes who sleeps
+//! on the word; nothing is pending. In between comes no locked instruction and no fence, only the compiler is
+//! held back. So its stores may be seen late. Whoever takes away sets `bias` and then has the kernel run a
+//! barrier on all CPUs ([`membarrier`](polyproc_sys::membarrier)): what the owner has said before that is
+//! seen now, and if it looks at `bias` after that, it sees the change. So either the owner is seen inside,
+//! and waited for, or it does not get in.
 //!
 //! # Whose slot
 //!
-//! An owner may be stopped between its look at `bias` and its store to the word, and go on after an hour. So a slot belongs
-//! to one thread, even while its grant is gone, and is free again only when the kernel says that there is no such thread. If
-//! no slot is free, nobody is granted the lock, and everything is a little slower.
+//! An owner may be stopped between its look at `bias` and its store to the word, and go on after an hour. So
+//! a slot belongs to one thread, even while its grant is gone, and is free again only when the kernel says
+//! that there is no such thread. If no slot is free, nobody is granted the lock, and everything is a little
+//! slower.
 //!
 //! # Who can die where
 //!
@@ -47,17 +50,18 @@
 //! | holder of the mutex | between taking away and settling | `TAKEN_AWAY`: the next one makes the barrier again, and waits again |
 //! | sleeper | having taken away | the same |
 //!
-//! The kernel wakes one only. So whoever was woken here, and finds the word without an owner, wakes the others; if it dies
-//! first, those wait until their backstop ends: for that it takes two deaths, of which one is in a few instructions.
+//! The kernel wakes one only. So whoever was woken here, and finds the word without an owner, wakes the
+//! others; if it dies first, those wait until their backstop ends: for that it takes two deaths, of which one
+//! is in a few instructions.
 //!
-//! After a `fork` the child has another token, and so no grant. After `exec` the slot is held until the process ends. An id
-//! that two PID namespaces share means nothing here: what counts is the token, and the kernel looks at a slot only for the
-//! thread that has it pending.
+//! After a `fork` the child has another token, and so no grant. After `exec` the slot is held until the
+//! process ends. An id that two PID namespaces share means nothing here: what counts is the token, and the
+//! kernel looks at a slot only for the thread that has it pending.
 //!
 //! # Without membarrier(2)
 //!
-//! A process that is not registered is granted nothing. If it finds another's grant, it waits for [`GRACE`] instead: no store
-//! stays in a store buffer for so long; and from then on nothing is granted to anybody.
+//! A process that is not registered is granted nothing. If it finds another's grant, it waits for [`GRACE`]
+//! instead: no store stays in a store buffer for so long; and from then on nothing is granted to anybody.
 
 use polyproc_mutex::{RawMutex, Refusal};
 use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
@@ -148,8 +152,8 @@ pub(crate) struct Inside<'a> {
 }
 
 impl Slot {
-    /// A plain store. (loom takes one and another thread's atomic addition of nothing, in its futex, for unordered, and
-    /// may lose the store: there it is a swap.)
+    /// A plain store. (loom takes one and another thread's atomic addition of nothing, in its futex, for
+    /// unordered, and may lose the store: there it is a swap.)
     #[inline(always)]
     fn say(&self, word: u32, ordering: Ordering) {
         if cfg!(polyproc_loom) {
@@ -160,14 +164,15 @@ impl Slot {
     }
 
     fn is_inside(&self) -> bool {
-        // Acquire: pairs with the Release in `leave`. SeqCst for the models, whose fences stand for the kernel's.
+        // Acquire: pairs with the Release in `leave`. SeqCst for the models, whose fences stand for the
+        // kernel's.
         self.word.load(Ordering::SeqCst) & OWNER != 0
     }
 }
 
 impl<'a> Side<'a> {
-    /// Goes inside if the lock is granted to the calling thread. Between this and [`leave`](Side::leave) comes nothing that
-    /// takes a lock: the slot is pending, and in no list.
+    /// Goes inside if the lock is granted to the calling thread. Between this and [`leave`](Side::leave)
+    /// comes nothing that takes a lock: the slot is pending, and in no list.
     #[inline(always)]
     pub(crate) fn enter(self) -> Option<Inside<'a>> {
         // Relaxed, here and below: the owner goes by what it has stored itself.
@@ -237,8 +242,8 @@ impl<'a> Side<'a> {
         Ok(())
     }
 
-    /// Takes the lock if it is free, for something that has to be done once and not with every message: whoever was granted it, or
-    /// is about to be, is none the farther from it.
+    /// Takes the lock if it is free, for something that has to be done once and not with every message:
+    /// whoever was granted it, or is about to be, is none the farther from it.
     ///
     /// # Safety
     ///
@@ -295,7 +300,8 @@ impl<'a> Side<'a> {
         &self.slots[((bias & !TAKEN_AWAY) as usize).wrapping_sub(1) % SLOTS]
     }
 
-    /// As the holder of the mutex: sees to it that nobody is inside, or releases it. `forgotten` is called if the grant is gone.
+    /// As the holder of the mutex: sees to it that nobody is inside, or releases it. `forgotten` is called if
+    /// the grant is gone.
     fn settle(self, bias: u32, deadline: Deadline, forgotten: fn(Self)) -> Result<(), Refusal> {
         let slot = self.slot(bias);
         let settled = if slot.token.load(Ordering::Relaxed) == thread::current().token() {
@@ -408,14 +414,15 @@ impl<'a> Side<'a> {
         }
         self.lock.since.store(now(), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
-        // Release: whoever sees the grant sees whose it is. And a fence: who looked before it for somebody to take it away
-        // from has said before that it sleeps, and this thread sees that from here on.
+        // Release: whoever sees the grant sees whose it is. And a fence: who looked before it for somebody to
+        // take it away from has said before that it sleeps, and this thread sees that from here on.
         self.lock.bias.store(index as u32 + 1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
     }
 
-    /// As one who sleeps for what the lock's holders do, has told the next of them so, and looks for `news` a last time: as
-    /// [`RawMutex::listen`]. The owner is no longer one by itself, and if it is inside, its leaving wakes, too.
+    /// As one who sleeps for what the lock's holders do, has told the next of them so, and looks for `news` a
+    /// last time: as [`RawMutex::listen`]. The owner is no longer one by itself, and if it is inside, its
+    /// leaving wakes, too.
     pub(crate) fn listen<'b>(
         self,
         others: &mut Vec<Waiter<'b>>,
@@ -447,7 +454,8 @@ impl<'a> Side<'a> {
 }
 
 impl Side<'_> {
-    /// As in [`listen`](Side::listen): whether nobody has the lock, and nobody comes to it who does not take the mutex.
+    /// As in [`listen`](Side::listen): whether nobody has the lock, and nobody comes to it who does not take
+    /// the mutex.
     pub(crate) fn is_quiet(self) -> bool {
         let bias = self.lock.bias.load(Ordering::SeqCst);
         (bias == NOBODY || self.slot(bias).token.load(Ordering::Relaxed) == thread::current().token())
@@ -460,7 +468,8 @@ impl Slot {
     fn mark(&self) -> Option<u32> {
         let word = self.word.load(Ordering::Relaxed);
         let marked = word | WAITERS;
-        // SeqCst: as the kernel's comparison. The owner's store may overwrite it: then it wakes because of `bias`.
+        // SeqCst: as the kernel's comparison. The owner's store may overwrite it: then it wakes because of
+        // `bias`.
         let is_marked = word & OWNER != 0
             && (word == marked
                 || self.word.compare_exchange(word, marked, Ordering::SeqCst, Ordering::Relaxed).is_ok());

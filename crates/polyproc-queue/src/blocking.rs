@@ -1,5 +1,5 @@
-//! Puts and gets where anything is not as usual: the lock is not free, there is no room or no message, there are many at
-//! once.
+//! Puts and gets where anything is not as usual: the lock is not free, there is no room or no message, there
+//! are many at once.
 
 use crate::consumer::{Consumer, Front};
 use crate::error::{GetRefusal, PutRefusal};
@@ -51,8 +51,8 @@ impl RawQueue {
         Ok(())
     }
 
-    /// Puts so many messages: `length` says how long each is, and `fill` puts it in its place; `more` adds those from a number on, as
-    /// long as they simply fit. Returns how many were put, and why not all.
+    /// Puts so many messages: `length` says how long each is, and `fill` puts it in its place; `more` adds
+    /// those from a number on, as long as they simply fit. Returns how many were put, and why not all.
     #[inline(always)]
     pub(crate) fn put_all(
         &self,
@@ -163,8 +163,8 @@ impl RawQueue {
                 consumer.settle();
                 continue;
             }
-            // Room for a single message is not worth a look at the consumers' line for each, unless that is all there
-            // can be.
+            // Room for a single message is not worth a look at the consumers' line for each, unless that is
+            // all there can be.
             let worth = if self.most == 0 { self.max_bytes / 4 } else { self.most * HEADER };
             let is_little = |_| position().1.wrapping_sub(before.1) < worth.min(ENOUGH);
             let news = || position() != before || self.is_closed();
@@ -205,12 +205,12 @@ impl RawQueue {
         self.find_front(consumer, deadline)
     }
 
-    /// Gets at least one message and at most so many, which are more than none, waiting for the first. `copy` takes any
-    /// message to `sink`; `more` takes those that come next, as long as they are nothing special. Returns how many: the sink may
-    /// have more, which are in the queue yet.
+    /// Gets at least one message and at most so many, which are more than none, waiting for the first. `copy`
+    /// takes any message to `sink`; `more` takes those that come next, as long as they are nothing special.
+    /// Returns how many: the sink may have more, which are in the queue yet.
     ///
-    /// If a codec panics, and nothing is out of the queue yet, nor is `kept` what came from it before, the panic goes on. Else what is out
-    /// of the queue is what was got, and the panic is left to the next call.
+    /// If a codec panics, and nothing is out of the queue yet, nor is `kept` what came from it before, the
+    /// panic goes on. Else what is out of the queue is what was got, and the panic is left to the next call.
     #[inline(always)]
     pub(crate) fn get_all<S>(
         &self,

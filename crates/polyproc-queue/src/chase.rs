@@ -1,13 +1,15 @@
 //! [`Chase`]: how long a consumer leaves the producers alone before it looks for more.
 //!
-//! A consumer that has taken all it knew of looks where the producers have come to. If it is as fast as they are, it
-//! finds one message, takes it, looks again, and finds one message. Then each message moves three cache lines between the
-//! two processors, one of them under the producer's hands, and both sides go at the pace of these lines. A pause before
-//! the look breaks it: meanwhile the producers write several messages undisturbed, which are then taken in one go.
+//! A consumer that has taken all it knew of looks where the producers have come to. If it is as fast as they
+//! are, it finds one message, takes it, looks again, and finds one message. Then each message moves three
+//! cache lines between the two processors, one of them under the producer's hands, and both sides go at the
+//! pace of these lines. A pause before the look breaks it: meanwhile the producers write several messages
+//! undisturbed, which are then taken in one go.
 //!
-//! It pays only if they do write more meanwhile. Some do not: they wait for an answer, or the queue is full. So a longer
-//! pause has to find more than the one before it. If not, there is none for the next [`REST`] looks. A look that finds
-//! nothing halves it: where the queue is empty, whoever waits for news looks by its own rules.
+//! It pays only if they do write more meanwhile. Some do not: they wait for an answer, or the queue is full.
+//! So a longer pause has to find more than the one before it. If not, there is none for the next [`REST`]
+//! looks. A look that finds nothing halves it: where the queue is empty, whoever waits for news looks by its
+//! own rules.
 //!
 //! Only the holder of the consumers' lock is here. It is a hint: whatever a dead one leaves is good.
 
@@ -46,7 +48,8 @@ impl Chase {
         }
     }
 
-    /// After a look that found so many bytes, in a queue that holds so many messages at most, zero for any number.
+    /// After a look that found so many bytes, in a queue that holds so many messages at most, zero for any
+    /// number.
     #[inline(always)]
     pub(crate) fn learn(&self, found: u64, most: u64) {
         let pause = self.pause.load(Ordering::Relaxed);

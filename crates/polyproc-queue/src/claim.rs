@@ -1,5 +1,5 @@
-//! Messages that stay in the queue's memory until somebody is done with them: [`Claim`], [`MessageRef`]; and messages
-//! that are made there: [`Reservation`].
+//! Messages that stay in the queue's memory until somebody is done with them: [`Claim`], [`MessageRef`]; and
+//! messages that are made there: [`Reservation`].
 
 use crate::error::{GetError, PutError, PutRefusal};
 use crate::producer::Producer;
@@ -15,9 +15,9 @@ use polyproc_sys::thread;
 use std::time::Duration;
 
 impl<T, C: Codec<T>> Queue<T, C> {
-    /// Gets the next message, waiting for it as long as it takes, and keeps it in the queue until the claim is
-    /// [acknowledged](Claim::ack). If this process dies before, the message is delivered again, marked as such, before
-    /// all others.
+    /// Gets the next message, waiting for it as long as it takes, and keeps it in the queue until the claim
+    /// is [acknowledged](Claim::ack). If this process dies before, the message is delivered again, marked as
+    /// such, before all others.
     ///
     /// At most 32 messages are claimed at a time, in all processes.
     ///
@@ -74,11 +74,11 @@ impl<T, C: Codec<T>> Queue<T, C> {
         }
     }
 
-    /// The next message's bytes, as they travel, to be read where they lie: nothing is copied. Waits for it as
-    /// [`get`](Queue::get) does.
+    /// The next message's bytes, as they travel, to be read where they lie: nothing is copied. Waits for it
+    /// as [`get`](Queue::get) does.
     ///
-    /// The message is taken when the `MessageRef` is dropped. If this process dies before, it is delivered again. It counts
-    /// as a [claim](Queue::claim) meanwhile.
+    /// The message is taken when the `MessageRef` is dropped. If this process dies before, it is delivered
+    /// again. It counts as a [claim](Queue::claim) meanwhile.
     ///
     /// # Errors
     ///
@@ -107,12 +107,13 @@ impl<T, C: Codec<T>> Queue<T, C> {
 }
 
 impl Queue<Vec<u8>, Bytes> {
-    /// A place in the queue for a message of this length, to be written where it will lie: nothing is copied. Waits for
-    /// room as [`put`](Queue::put) does. What is in the place is not defined.
+    /// A place in the queue for a message of this length, to be written where it will lie: nothing is copied.
+    /// Waits for room as [`put`](Queue::put) does. What is in the place is not defined.
     ///
-    /// The message is put by [`commit`](Reservation::commit). Without it, or if this process dies before it, nothing
-    /// happened. Until then nobody else can put anything: they wait, or their timeouts run out, or `try_put` says that the
-    /// queue is full. A thread that waited for its own place would do so for ever: it panics.
+    /// The message is put by [`commit`](Reservation::commit). Without it, or if this process dies before it,
+    /// nothing happened. Until then nobody else can put anything: they wait, or their timeouts run out, or
+    /// `try_put` says that the queue is full. A thread that waited for its own place would do so for ever: it
+    /// panics.
     ///
     /// # Errors
     ///
@@ -191,7 +192,8 @@ impl<'a> Held<'a> {
     fn acknowledge(self) {
         let this = ManuallyDrop::new(self);
         if this.forks == thread::forks() {
-            // SAFETY: claimed by this thread, since it is not `Send`, in this process, and not acknowledged before.
+            // SAFETY: claimed by this thread, since it is not `Send`, in this process, and not acknowledged
+            // before.
             unsafe { this.queue.acknowledge(&this.claimed) };
         }
     }
@@ -209,8 +211,8 @@ impl Drop for Held<'_> {
 
 /// A message that is one's own until it is [acknowledged](Claim::ack): see [`Queue::claim`].
 ///
-/// Dropped without that, while panicking for instance, it goes back to be delivered again. It stays with its thread; in a
-/// child made by `fork` it does nothing.
+/// Dropped without that, while panicking for instance, it goes back to be delivered again. It stays with its
+/// thread; in a child made by `fork` it does nothing.
 #[must_use = "dropped, the message is delivered again"]
 pub struct Claim<'a, T> {
     message: T,
@@ -323,7 +325,8 @@ impl Deref for Reservation<'_> {
 
 impl DerefMut for Reservation<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `deref`; nobody else has the place while the lock is held, and this is borrowed exclusively.
+        // SAFETY: as in `deref`; nobody else has the place while the lock is held, and this is borrowed
+        // exclusively.
         unsafe { core::slice::from_raw_parts_mut(self.place.as_ptr(), self.length) }
     }
 }

@@ -1,4 +1,5 @@
-//! [`Consumer`]: the holder of the consumers' lock, at work. The table of what counts is in [`ring`](crate::ring).
+//! [`Consumer`]: the holder of the consumers' lock, at work. The table of what counts is in
+//! [`ring`](crate::ring).
 
 mod claims;
 
@@ -35,8 +36,8 @@ impl Front {
     /// The message is still in front, or claimed: nobody frees its place while the slice is in use.
     #[inline(always)]
     pub(crate) unsafe fn message<'a>(&self) -> &'a [u8] {
-        // SAFETY: the place lies in mapped memory and holds so many bytes; they were written before the message was
-        // published, and are not written again before it is freed.
+        // SAFETY: the place lies in mapped memory and holds so many bytes; they were written before the
+        // message was published, and are not written again before it is freed.
         unsafe { core::slice::from_raw_parts(self.place.as_ptr(), self.length) }
     }
 }
@@ -100,8 +101,8 @@ impl<'a> Consumer<'a> {
             let segment = self.header.segment(index);
             // There is a message beyond the head, so if the segment ends here, it is in the next.
             if self.is_left_at_head(index) {
-                // Not with something taken that is not committed: if this thread died, the next one would look for it in the
-                // wrong segment.
+                // Not with something taken that is not committed: if this thread died, the next one would
+                // look for it in the wrong segment.
                 self.commit_in_between();
                 self.leave_segment(index);
                 continue;
@@ -133,8 +134,8 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Takes what comes next, at most so many messages, as long as they are nothing special. Returns how many. Where it ends,
-    /// [`front`](Consumer::front) says why.
+    /// Takes what comes next, at most so many messages, as long as they are nothing special. Returns how
+    /// many. Where it ends, [`front`](Consumer::front) says why.
     #[inline(always)]
     pub(crate) fn take_run(&mut self, most: usize, mut copy: impl FnMut(&[u8])) -> usize {
         let consumers = &self.header.consumers;
@@ -158,8 +159,8 @@ impl<'a> Consumer<'a> {
             }
             // SAFETY: the record reaches beyond its header.
             let place = unsafe { record.add(HEADER as usize) };
-            // SAFETY: so many bytes were written there before the message was published, and nobody writes them before it
-            // is freed.
+            // SAFETY: so many bytes were written there before the message was published, and nobody writes
+            // them before it is freed.
             copy(unsafe { core::slice::from_raw_parts(place.as_ptr(), next.length()) });
             let way;
             (way, rest) = next.after(1);
@@ -250,12 +251,14 @@ impl<'a> Consumer<'a> {
         self.fresh = 0;
     }
 
-    /// So many messages have gone, or something else has made room: who sleeps for it is woken when the lock is released.
+    /// So many messages have gone, or something else has made room: who sleeps for it is woken when the lock
+    /// is released.
     #[inline(always)]
     fn announce(&mut self, fresh: u32) {
         if let Some(herald) = &mut self.herald {
             herald.announce();
-            // Where bytes are what there is too little of, one message may make room for several, or for none.
+            // Where bytes are what there is too little of, one message may make room for several, or for
+            // none.
             self.due = if self.queue.most == 0 { u32::MAX } else { self.due.saturating_add(fresh) };
         }
     }
@@ -350,8 +353,9 @@ impl Consumer<'_> {
         }
         #[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
         tests::IN_BETWEEN.take().inspect(|happens| happens());
-        // Or a dead thread has left its plans there, and it is written to; or is left just now, and ends farther on than they say: so
-        // the end counts that is seen after that. Acquire: pairs with the Release of `enter_segment`.
+        // Or a dead thread has left its plans there, and it is written to; or is left just now, and ends
+        // farther on than they say: so the end counts that is seen after that. Acquire: pairs with the
+        // Release of `enter_segment`.
         self.header.producers.segment.load(Ordering::Acquire) != index && ends_here()
     }
 }
@@ -385,8 +389,8 @@ mod tests {
         pub(super) static IN_BETWEEN: Cell<Option<Box<dyn Fn()>>> = const { Cell::new(None) };
     }
 
-    /// A thread that died on its way to another segment has left its plan for an end. While a consumer is there, a producer leaves the
-    /// segment at another place.
+    /// A thread that died on its way to another segment has left its plan for an end. While a consumer is
+    /// there, a producer leaves the segment at another place.
     #[test]
     fn what_comes_after_the_plan_of_a_dead_one_is_not_left_behind() {
         let queue = Queue::<Vec<u8>, Bytes>::with_max_bytes(1 << 20).unwrap();

@@ -225,8 +225,8 @@ pub enum GetManyError<T> {
     Empty,
     /// There are none, and there will be none: the queue is closed.
     Closed,
-    /// There were some, and they are out of the queue, but the bytes of one at least are no message. Here they all are, in
-    /// their order.
+    /// There were some, and they are out of the queue, but the bytes of one at least are no message. Here
+    /// they all are, in their order.
     Decode(Vec<Result<T, DecodeError>>),
     /// The calling thread holds as many locks as the kernel releases for a dead thread.
     TooManyLocks,

@@ -1,8 +1,8 @@
-//! The usual case of a put and a get: the lock is the caller's or free, nobody sleeps, there is room or a message, and it
-//! lies in one piece.
+//! The usual case of a put and a get: the lock is the caller's or free, nobody sleeps, there is room or a
+//! message, and it lies in one piece.
 //!
-//! The same steps as in [`ring`](crate::ring), without anything that is not needed for them. Whatever is not usual is left
-//! to it, with the mutex held: an [owner](crate::biased) leaves before.
+//! The same steps as in [`ring`](crate::ring), without anything that is not needed for them. Whatever is not
+//! usual is left to it, with the mutex held: an [owner](crate::biased) leaves before.
 
 use crate::biased::Inside;
 use crate::error::{GetRefusal, PutRefusal};
@@ -84,8 +84,8 @@ impl RawQueue {
         // SAFETY: within the segment, which is memory up to here, and between the tail and the consumers.
         let record = unsafe { self.at_offset(index, offset) };
         if length <= SMALL && used + need + AHEAD <= size {
-            // The next ones are put there; at the end of the segment, nothing is. One line for each that is begun: a header more
-            // and there is one to wait for now and then.
+            // The next ones are put there; at the end of the segment, nothing is. One line for each that is
+            // begun: a header more and there is one to wait for now and then.
             for byte in (0..length.max(1)).step_by(LINE) {
                 prefetch_write(record.as_ptr().wrapping_add(AHEAD as usize + byte));
             }
@@ -94,14 +94,15 @@ impl RawQueue {
         unsafe { word(record) }.store(Record::message(length).0, Ordering::Relaxed);
         // SAFETY: the record's room reaches beyond its header.
         let place = unsafe { record.add(HEADER as usize) };
-        // SAFETY: the place has room for the message, and is the caller's alone as long as it is the only producer.
+        // SAFETY: the place has room for the message, and is the caller's alone as long as it is the only
+        // producer.
         unsafe { write(message, place) };
         header.put.0.set(tail.wrapping_add(need), number.wrapping_add(1));
         true
     }
 
-    /// Becomes the one who gets, with the message that comes next, if the lock is granted to the calling thread, and all
-    /// is as usual.
+    /// Becomes the one who gets, with the message that comes next, if the lock is granted to the calling
+    /// thread, and all is as usual.
     #[inline(always)]
     pub(crate) fn owned_front(&self) -> Option<Result<Usual<'_>, Unusual>> {
         let inside = self.consuming().enter()?;
@@ -117,7 +118,8 @@ impl RawQueue {
     /// The same if it is not.
     #[inline(always)]
     pub(crate) fn locked_front(&self) -> Result<Usual<'_>, Unusual> {
-        // SAFETY: `take_usual` unlocks it, or the `Consumer` of who is told that it is locked; the queue keeps it mapped.
+        // SAFETY: `take_usual` unlocks it, or the `Consumer` of who is told that it is locked; the queue
+        // keeps it mapped.
         if let Err(refusal) = unsafe { self.consuming().lock_until(Deadline::PAST) } {
             return Err(Unusual::Refused(refusal));
         }
@@ -178,8 +180,8 @@ impl RawQueue {
     #[inline(always)]
     pub(crate) fn take_usual<R>(&self, front: Usual<'_>, copy: impl FnOnce(&[u8]) -> R) -> R {
         let unlock = Unlock(self, front.inside);
-        // SAFETY: so many bytes were written there before the message was published, and nobody writes them before it is
-        // freed.
+        // SAFETY: so many bytes were written there before the message was published, and nobody writes them
+        // before it is freed.
         let copied = copy(unsafe { core::slice::from_raw_parts(front.place.as_ptr(), front.length) });
         core::mem::forget(unlock);
         let taken = &self.header().taken.0;
@@ -208,8 +210,8 @@ impl RawQueue {
     }
 }
 
-/// The message in front, with the consumers' lock held. A handful of numbers: something that is dropped would be moved
-/// about in memory.
+/// The message in front, with the consumers' lock held. A handful of numbers: something that is dropped would
+/// be moved about in memory.
 pub(crate) struct Usual<'a> {
     /// `None` if it is the mutex that is held.
     inside: Option<Inside<'a>>,
@@ -254,7 +256,8 @@ pub(crate) struct Place {
 impl Place {
     /// # Safety
     ///
-    /// The place is the caller's alone as long as the `Place` lives, has room for so many bytes, and is aligned to words.
+    /// The place is the caller's alone as long as the `Place` lives, has room for so many bytes, and is
+    /// aligned to words.
     #[inline(always)]
     pub(crate) unsafe fn new(place: NonNull<u8>, length: usize) -> Place {
         Place { place, length }
@@ -272,8 +275,9 @@ impl Place {
 /// Messages up to this size are copied word by word.
 const SMALL: usize = 256;
 
-/// So far ahead of a put, the lines are fetched that the next ones will be written to: those that the other side has read are
-/// far away, and stores, which become visible one after the other, would wait for one line after the other.
+/// So far ahead of a put, the lines are fetched that the next ones will be written to: those that the other
+/// side has read are far away, and stores, which become visible one after the other, would wait for one line
+/// after the other.
 const AHEAD: u64 = 512;
 /// A cache line.
 const LINE: usize = 64;
@@ -285,9 +289,10 @@ struct Word(u64);
 
 /// Copies a message to its place.
 ///
-/// A small one word by word. Mostly it was written a moment ago, in pieces: a wider load that needs two of those stores
-/// waits until both have left the processor's store buffer, and so for all stores before them; among those is the last
-/// message, in lines that the other side has just read. On one thread, a put took 14 ns with it and 8 without.
+/// A small one word by word. Mostly it was written a moment ago, in pieces: a wider load that needs two of
+/// those stores waits until both have left the processor's store buffer, and so for all stores before them;
+/// among those is the last message, in lines that the other side has just read. On one thread, a put took 14
+/// ns with it and 8 without.
 ///
 /// # Safety
 ///
@@ -303,7 +308,8 @@ pub(crate) unsafe fn write(message: &[u8], place: NonNull<u8>) {
     while done + size_of::<Word>() <= length {
         // SAFETY: so many bytes of the message are left.
         let word = unsafe { from.add(done) }.cast::<Word>();
-        // SAFETY: as above, and a `Word` needs no alignment. Volatile, so that the compiler makes nothing wider of it.
+        // SAFETY: as above, and a `Word` needs no alignment. Volatile, so that the compiler makes nothing
+        // wider of it.
         let word = unsafe { word.read_volatile() };
         // SAFETY: the caller's.
         let place = unsafe { to.add(done) }.cast::<Word>();

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 /// The kind of its memory.
 const KIND: &str = "joinable";
 
-/// A [`Queue`] whose messages are tasks: each is counted when it is put, and again when somebody says that it is done.
-/// [`join`](JoinableQueue::join) waits until the counts are equal.
+/// A [`Queue`] whose messages are tasks: each is counted when it is put, and again when somebody says that it
+/// is done. [`join`](JoinableQueue::join) waits until the counts are equal.
 ///
-/// All that a queue does, it does too. A worker that dies between getting a task and saying that it is done leaves the task
-/// not done, and whoever joins waits; for tasks that must survive that, get them by [`claim`](Queue::claim), and say
-/// `task_done` with the `ack`.
+/// All that a queue does, it does too. A worker that dies between getting a task and saying that it is done
+/// leaves the task not done, and whoever joins waits; for tasks that must survive that, get them by
+/// [`claim`](Queue::claim), and say `task_done` with the `ack`.
 ///
 /// # Example
 ///

@@ -1,15 +1,16 @@
 //! What a queue is in shared memory.
 //!
-//! Behind the header lies a reserve of address space, cut into *segments*, each twice as large as the one before it.
-//! Every segment is a ring, and in use only while it has to be: producers write into one, and when that is full, they go
-//! on in a larger one; consumers follow when they have emptied it, and give its memory back. A drained queue is back in
-//! its smallest segment.
+//! Behind the header lies a reserve of address space, cut into *segments*, each twice as large as the one
+//! before it. Every segment is a ring, and in use only while it has to be: producers write into one, and when
+//! that is full, they go on in a larger one; consumers follow when they have emptied it, and give its memory
+//! back. A drained queue is back in its smallest segment.
 //!
-//! Positions count the bytes of all messages that ever were, through all segments. A segment in use begins at the
-//! position `base`, and position `p` lies at `(p - base) % size` in it.
+//! Positions count the bytes of all messages that ever were, through all segments. A segment in use begins at
+//! the position `base`, and position `p` lies at `(p - base) % size` in it.
 //!
-//! A [record](crate::record) is a word, its header, and the message, rounded up to words; or as many messages of one length as it
-//! says. It never wraps: where it would, a record that is padding fills the segment up to its end.
+//! A [record](crate::record) is a word, its header, and the message, rounded up to words; or as many messages
+//! of one length as it says. It never wraps: where it would, a record that is padding fills the segment up to
+//! its end.
 
 use crate::biased::{Biased, SLOTS, Slot};
 use crate::chase::Chase;
@@ -33,8 +34,8 @@ pub(crate) const OPEN: u64 = u64::MAX;
 
 /// A position, and the number of messages up to it, that change in one step.
 ///
-/// The numbers have two places. The next pair is written to the one that is not in use, and then the position changes,
-/// which says which place counts.
+/// The numbers have two places. The next pair is written to the one that is not in use, and then the position
+/// changes, which says which place counts.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct Mark {
@@ -69,7 +70,8 @@ impl Mark {
         usize::from(self.places[0].position.load(Ordering::Relaxed) != position)
     }
 
-    /// As the one who may change it: both at once. Whoever sees the position sees all that was written before.
+    /// As the one who may change it: both at once. Whoever sees the position sees all that was written
+    /// before.
     #[inline(always)]
     pub(crate) fn set(&self, position: u64, number: u64) {
         self.set_at(self.unused(), position, number);
@@ -217,7 +219,8 @@ pub(crate) struct Settings {
     pub(crate) shrink_after: AtomicU32,
     /// Whether anybody joins: see `JoinableQueue`.
     pub(crate) joinable: AtomicU32,
-    /// When it last shrank, in milliseconds of the monotonic clock, and how many messages had been taken by then.
+    /// When it last shrank, in milliseconds of the monotonic clock, and how many messages had been taken by
+    /// then.
     pub(crate) shrank_at: AtomicU64,
     pub(crate) shrank_after: AtomicU64,
 }

@@ -1,5 +1,5 @@
-//! What the models see of the waitroom: one waitroom with its lock, and messages that are only counted. And what they can
-//! take out of the protocol, to show that each part is needed.
+//! What the models see of the waitroom: one waitroom with its lock, and messages that are only counted. And
+//! what they can take out of the protocol, to show that each part is needed.
 
 use crate::biased::{Biased, SLOTS, Side, Slot};
 use crate::waitroom::Waitroom;
@@ -115,8 +115,8 @@ impl Stage {
         }
     }
 
-    /// Comes to put something, and does not, as a producer whose message is too large. Others do something when it has released the
-    /// lock, and has not said yet that there is no news.
+    /// Comes to put something, and does not, as a producer whose message is too large. Others do something
+    /// when it has released the lock, and has not said yet that there is no news.
     ///
     /// # Panics
     ///
@@ -161,7 +161,8 @@ impl Stage {
         side.leave(side.enter().expect("it was taken twice in a row"));
     }
 
-    /// Takes a message, waiting for it. With one step that counts, as a consumer; the consumers' lock is left out.
+    /// Takes a message, waiting for it. With one step that counts, as a consumer; the consumers' lock is left
+    /// out.
     pub fn take(&self) {
         // Who vanishes drops nothing.
         let mut sleeper = None;

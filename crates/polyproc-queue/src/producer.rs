@@ -1,4 +1,5 @@
-//! [`Producer`]: the holder of the producers' lock, at work. The table of what counts is in [`ring`](crate::ring).
+//! [`Producer`]: the holder of the producers' lock, at work. The table of what counts is in
+//! [`ring`](crate::ring).
 
 use crate::fast::Place;
 use crate::layout::{HEADER, Header, OPEN, SMALLEST};
@@ -10,7 +11,8 @@ use core::ptr::NonNull;
 use polyproc_sys::atomic::Ordering;
 use std::io;
 
-/// If fewer messages came since it shrank, it shrank in vain; and then it has to be drained as often before it does again.
+/// If fewer messages came since it shrank, it shrank in vain; and then it has to be drained as often before
+/// it does again.
 const FEW: u64 = 1024;
 
 /// Why there is no place for a message.
@@ -137,7 +139,8 @@ impl<'a> Producer<'a> {
         if self.tail.wrapping_sub(from) + padding + need <= size {
             if padding != 0 {
                 self.back(index, offset + HEADER)?;
-                // SAFETY: within the segment, which is memory up to here, and between the tail and the consumers.
+                // SAFETY: within the segment, which is memory up to here, and between the tail and the
+                // consumers.
                 let record = unsafe { self.queue.at_offset(index, offset) };
                 // SAFETY: a word in the ring, aligned as all records are.
                 unsafe { word(record) }.store(Record::padding(padding - HEADER).0, Ordering::Relaxed);
@@ -172,10 +175,11 @@ impl<'a> Producer<'a> {
         Ok(())
     }
 
-    /// A larger segment that nobody uses. Those in use are smaller, but for the one that consumers read, if one has died on the way
-    /// from there to the smallest.
+    /// A larger segment that nobody uses. Those in use are smaller, but for the one that consumers read, if
+    /// one has died on the way from there to the smallest.
     fn next_segment(&self, index: u32, need: u64) -> Option<u32> {
-        // Acquire: pairs with the Release of `leave_segment` and `shrink`, which have given back its memory before.
+        // Acquire: pairs with the Release of `leave_segment` and `shrink`, which have given back its memory
+        // before.
         let left = self.header.consumers.segment.load(Ordering::Acquire);
         (index + 1..self.queue.segments).find(|next| segment_size(*next) >= need && *next != left)
     }
@@ -191,13 +195,14 @@ impl<'a> Producer<'a> {
         if from == 0 {
             self.note_growth();
         }
-        // Release: consumers that see a message in the new segment see the words above; for them the position counts,
-        // and for the next producer this word.
+        // Release: consumers that see a message in the new segment see the words above; for them the position
+        // counts, and for the next producer this word.
         self.header.producers.segment.store(to, Ordering::Release);
     }
 
-    /// It leaves the smallest segment. If that is soon after it shrank, and after few messages, it shrank in vain: next time it
-    /// waits longer. Memory that is given back and got again takes as long as thirty copies to it: 3 ms for 4 MiB.
+    /// It leaves the smallest segment. If that is soon after it shrank, and after few messages, it shrank in
+    /// vain: next time it waits longer. Memory that is given back and got again takes as long as thirty
+    /// copies to it: 3 ms for 4 MiB.
     fn note_growth(&self) {
         let settings = &self.header.settings.0;
         let soon = self.queue.now().saturating_sub(settings.shrank_at.load(Ordering::Relaxed)) < 100;
@@ -311,7 +316,8 @@ impl Room {
 }
 
 impl RawQueue {
-    /// As the only producer, who has come to this tail and number: what is there for so many messages, as far as is known.
+    /// As the only producer, who has come to this tail and number: what is there for so many messages, as far
+    /// as is known.
     #[inline(always)]
     pub(crate) fn room(&self, tail: u64, number: u64, most: usize) -> Room {
         let header = self.header();

@@ -30,8 +30,8 @@ const KIND: &str = "queue";
 
 /// Messages from any number of processes to any number of processes, first in, first out.
 ///
-/// A handle: clones are the same queue, and a clone given to another process is too. See the [crate](crate) for what
-/// blocks, what a death does, and what it costs.
+/// A handle: clones are the same queue, and a clone given to another process is too. See the [crate](crate)
+/// for what blocks, what a death does, and what it costs.
 ///
 /// # Example
 ///
@@ -55,12 +55,13 @@ pub struct Queue<T, C = Postcard> {
 }
 
 impl<T, C: Codec<T>> Queue<T, C> {
-    /// An empty queue that takes any number of messages, up to a quarter of the system's memory, and less where
-    /// the process may not have as many addresses (`ulimit -v`) or such a large file (`ulimit -f`).
+    /// An empty queue that takes any number of messages, up to a quarter of the system's memory, and less
+    /// where the process may not have as many addresses (`ulimit -v`) or such a large file (`ulimit -f`).
     ///
     /// # Errors
     ///
-    /// Out of memory, of address space or of file descriptors; or a system whose robust lists are not glibc's.
+    /// Out of memory, of address space or of file descriptors; or a system whose robust lists are not
+    /// glibc's.
     pub fn new() -> io::Result<Queue<T, C>> {
         Queue::create(KIND, 0, default_bytes(), 0)
     }
@@ -74,8 +75,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
         Queue::create(KIND, at_least_one(messages)?, default_bytes(), 0)
     }
 
-    /// An empty queue that takes any number of messages, up to so many bytes, 64 KiB at least. They are addresses, and
-    /// become memory when they are needed.
+    /// An empty queue that takes any number of messages, up to so many bytes, 64 KiB at least. They are
+    /// addresses, and become memory when they are needed.
     ///
     /// # Errors
     ///
@@ -100,9 +101,9 @@ impl<T, C: Codec<T>> Queue<T, C> {
         Ok(Queue { raw, message: PhantomData })
     }
 
-    /// Puts messages one behind the other, with one lock and one wake for as many as there is room for, waiting for room
-    /// as often as it takes. Other processes' messages may come between two of them where it had to wait, or where the
-    /// queue grew for them.
+    /// Puts messages one behind the other, with one lock and one wake for as many as there is room for,
+    /// waiting for room as often as it takes. Other processes' messages may come between two of them where it
+    /// had to wait, or where the queue grew for them.
     ///
     /// # Errors
     ///
@@ -188,8 +189,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
         (put, refusal, unencoded)
     }
 
-    /// Gets the next messages, at most so many: waits for one as long as it takes, and takes with it what else is there,
-    /// with one lock. For zero messages, it does not wait.
+    /// Gets the next messages, at most so many: waits for one as long as it takes, and takes with it what
+    /// else is there, with one lock. For zero messages, it does not wait.
     ///
     /// # Errors
     ///
@@ -197,8 +198,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
     ///
     /// # Panics
     ///
-    /// If the codec panics while it copies: then all is in the queue yet, or this returns what is not, and panics the next time. A codec
-    /// that panics while it decodes is an error, and the message is gone.
+    /// If the codec panics while it copies: then all is in the queue yet, or this returns what is not, and
+    /// panics the next time. A codec that panics while it decodes is an error, and the message is gone.
     ///
     /// # Example
     ///
@@ -267,7 +268,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
                 others.push((messages.len() + others.len(), error));
             }
         };
-        // The same, for those of the size that all have: the compiler sees that nothing can be wrong with them.
+        // The same, for those of the size that all have: the compiler sees that nothing can be wrong with
+        // them.
         let take = |sink: &mut (Vec<T>, Vec<_>), run: Run<'_, T>| {
             if size_of::<T>() <= SMALL {
                 let read = |bytes| C::read(bytes).expect("a codec says that it is plain, and is not");
@@ -289,7 +291,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
         if taken == 0 {
             got = self.raw.get_all(most, deadline, &mut sink, copy, more, false)?;
         } else if is_more && taken != most {
-            // What is there is in several pieces, or of another kind. If somebody else gets it, that is as well.
+            // What is there is in several pieces, or of another kind. If somebody else gets it, that is as
+            // well.
             let more = self.raw.get_all(most - taken, Deadline::PAST, &mut sink, copy, more, true);
             got = taken + more.unwrap_or(0);
         }
@@ -328,8 +331,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
         Some(self.raw.most as usize).filter(|most| *most != 0)
     }
 
-    /// Ends it for everybody: from here on nothing can be put, and who waits for room is told so; what is in it can be
-    /// got, and then `get` says that it is closed, also to those who wait. May be called again.
+    /// Ends it for everybody: from here on nothing can be put, and who waits for room is told so; what is in
+    /// it can be got, and then `get` says that it is closed, also to those who wait. May be called again.
     ///
     /// # Panics
     ///
@@ -383,8 +386,8 @@ fn panicked() -> DecodeError {
     DecodeError::new(Vec::new(), "the codec panicked")
 }
 
-/// A quarter of the memory that there is, or less where the process may not have such a large file, or as many addresses: the
-/// parts of a queue take up to twice its bytes.
+/// A quarter of the memory that there is, or less where the process may not have such a large file, or as
+/// many addresses: the parts of a queue take up to twice its bytes.
 pub(crate) fn default_bytes() -> u64 {
     (polyproc_memory::physical_memory() / 4).min(polyproc_memory::modest_region() / 2)
 }

@@ -44,8 +44,8 @@ pub(crate) struct RawQueue {
     pub(crate) largest: usize,
 }
 
-// SAFETY: all that is shared is made of atomics, or guarded by the two locks; the pointers are into the mapping that
-// `object` keeps.
+// SAFETY: all that is shared is made of atomics, or guarded by the two locks; the pointers are into the
+// mapping that `object` keeps.
 unsafe impl Send for RawQueue {}
 // SAFETY: as above.
 unsafe impl Sync for RawQueue {}
@@ -119,7 +119,8 @@ impl RawQueue {
 
     #[inline(always)]
     pub(crate) fn header(&self) -> &Header {
-        // SAFETY: points to the payload that `object` keeps mapped, which was checked to be a queue's; all of it is atomic.
+        // SAFETY: points to the payload that `object` keeps mapped, which was checked to be a queue's; all of
+        // it is atomic.
         unsafe { self.header.as_ref() }
     }
 
@@ -157,7 +158,8 @@ impl RawQueue {
         Side { lock: &header.consumers.lock, slots: &header.consumer_slots }
     }
 
-    /// Takes a lock, waiting until the deadline; one that has passed waits for a copy under way, and not for long.
+    /// Takes a lock, waiting until the deadline; one that has passed waits for a copy under way, and not for
+    /// long.
     #[inline(always)]
     fn lock(&self, side: Side<'_>, deadline: Deadline) -> Result<(), Refusal> {
         // SAFETY: `Producer` and `Consumer` unlock it, and borrow the queue, which keeps it mapped.
@@ -228,7 +230,8 @@ impl RawQueue {
         if header.consumers.claims.load(Ordering::Relaxed) != 0 {
             return None;
         }
-        // What was taken first: it never overtakes what was put. So if they are the same, it was empty at the second look.
+        // What was taken first: it never overtakes what was put. So if they are the same, it was empty at the
+        // second look.
         let head = header.taken.0.mark.position.load(Ordering::Acquire);
         (header.put.0.position.load(Ordering::SeqCst) == head).then_some(head)
     }
@@ -244,13 +247,14 @@ impl RawQueue {
         header.claims.iter().filter(|slot| slot.robust.is_taken()).count() as u32 != claims
     }
 
-    /// As a consumer that has taken all it knows of, up to `head`, in a segment that is not the smallest: whether it is drained, and
-    /// time to go back to that. Counts.
+    /// As a consumer that has taken all it knows of, up to `head`, in a segment that is not the smallest:
+    /// whether it is drained, and time to go back to that. Counts.
     #[cold]
     #[inline(never)]
     pub(crate) fn is_time_to_shrink(&self, head: u64) -> bool {
         let header = self.header();
-        // Relaxed: asked again with both locks held. Before that, because who comes for the producers' lock holds them up.
+        // Relaxed: asked again with both locks held. Before that, because who comes for the producers' lock
+        // holds them up.
         if header.put.0.position.load(Ordering::Relaxed) != head {
             return false;
         }
@@ -278,8 +282,8 @@ impl RawQueue {
     /// Nothing more comes in. Wakes everybody.
     pub(crate) fn close(&self) -> Result<(), Refusal> {
         let header = self.header();
-        // With both locks held: whoever put something before it has done so, whoever comes after it sees it, and if this
-        // thread dies on the way, one of each kind hears of it, and tells the others.
+        // With both locks held: whoever put something before it has done so, whoever comes after it sees it,
+        // and if this thread dies on the way, one of each kind hears of it, and tells the others.
         self.lock(self.producing(), Deadline::NEVER)?;
         if let Err(refusal) = self.lock(self.consuming(), Deadline::NEVER) {
             // SAFETY: locked above.
@@ -404,8 +408,8 @@ impl RawQueue {
     }
 }
 
-/// How much more was put than has gone, which never overtakes it: as it is at one moment, unless others never rest. Then it
-/// may be too much.
+/// How much more was put than has gone, which never overtakes it: as it is at one moment, unless others never
+/// rest. Then it may be too much.
 fn difference(put: impl Fn() -> u64, gone: impl Fn() -> u64) -> u64 {
     let mut before = gone();
     for _ in 0..LOOKS {

@@ -6,9 +6,10 @@
 //! | 48 to 62 | how many *further* messages of this length follow, without a header of their own: a run |
 //! | 63 | it is padding |
 //!
-//! The messages of a run lie one behind the other, each rounded up to words. Whoever takes some of them leaves the position eight
-//! bytes before the next one, as if a header were there, and what that would be lies beside the position: the *rest*. So a run
-//! is taken in as many steps as it likes, each of them one store, and nothing in the ring changes.
+//! The messages of a run lie one behind the other, each rounded up to words. Whoever takes some of them
+//! leaves the position eight bytes before the next one, as if a header were there, and what that would be
+//! lies beside the position: the *rest*. So a run is taken in as many steps as it likes, each of them one
+//! store, and nothing in the ring changes.
 
 use crate::layout::HEADER;
 
@@ -18,7 +19,8 @@ const ONE_MORE: u64 = 1 << 48;
 
 /// So many messages are one run at most.
 const MOST: usize = 1 << 15;
-/// So long are the messages of a run at most: longer ones gain nothing, and a claim keeps the length in 32 bits.
+/// So long are the messages of a run at most: longer ones gain nothing, and a claim keeps the length in 32
+/// bits.
 const LONGEST: usize = 256;
 
 /// A header, or the rest of a record.

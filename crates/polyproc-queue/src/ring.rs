@@ -1,4 +1,5 @@
-//! What producers and consumers do while they hold their lock: all of it plain code, with one store each that counts.
+//! What producers and consumers do while they hold their lock: all of it plain code, with one store each that
+//! counts.
 //!
 //! | step | what counts | killed before it | killed after it |
 //! |---|---|---|---|
@@ -12,14 +13,17 @@
 //!
 //! What a death leaves beside that:
 //!
-//! - `free` follows `taken` a store later. Whoever takes the next message sets it too, and so does a producer that finds
-//!   no room because of it ([`Consumer::settle`](crate::consumer::Consumer::settle)).
-//! - A segment's `end` and `next` are set before the producers go on. So the segment that they write to has no end, whatever
-//!   is written there; and a consumer looks for its end once more when it has seen that they are gone.
-//! - A claim whose message was not taken: it is none, and is cleared before anything else is taken, because it would look
-//!   like one afterwards. To be found, claims are counted before they are made, and after they are gone.
+//! - `free` follows `taken` a store later. Whoever takes the next message sets it too, and so does a producer
+//!   that finds no room because of it ([`Consumer::settle`](crate::consumer::Consumer::settle)).
+//! - A segment's `end` and `next` are set before the producers go on. So the segment that they write to has
+//!   no end, whatever is written there; and a consumer looks for its end once more when it has seen that they
+//!   are gone.
+//! - A claim whose message was not taken: it is none, and is cleared before anything else is taken, because
+//!   it would look like one afterwards. To be found, claims are counted before they are made, and after they
+//!   are gone.
 //!
-//! [`Producer`](crate::producer::Producer) and [`Consumer`](crate::consumer::Consumer) do it; here is what both need.
+//! [`Producer`](crate::producer::Producer) and [`Consumer`](crate::consumer::Consumer) do it; here is what
+//! both need.
 
 use crate::layout::{Header, SMALLEST, Segment};
 use crate::raw::RawQueue;

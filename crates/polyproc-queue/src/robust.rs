@@ -50,8 +50,9 @@ impl Robust {
         claimed.is_ok()
     }
 
-    /// Takes it, whatever number it bears, and enters it in the thread's list, unless a living thread has it. Returns what the
-    /// word was. `None`, and nothing is done, if somebody has it, or this thread can hold no more.
+    /// Takes it, whatever number it bears, and enters it in the thread's list, unless a living thread has it.
+    /// Returns what the word was. `None`, and nothing is done, if somebody has it, or this thread can hold no
+    /// more.
     pub(crate) fn seize(&self, current: Current) -> Option<u32> {
         let mut word = self.word.load(Ordering::Relaxed);
         if is_owned(word) || !current.has_room() {
@@ -67,7 +68,8 @@ impl Robust {
                 Ordering::Relaxed,
             ) {
                 Ok(_) => {
-                    // SAFETY: it bears this thread's id since just now, and the queue's handle keeps it mapped.
+                    // SAFETY: it bears this thread's id since just now, and the queue's handle keeps it
+                    // mapped.
                     unsafe { current.link(&self.word, &self.node) };
                     current.end_inside(outer);
                     return Some(word);
@@ -79,9 +81,9 @@ impl Robust {
         None
     }
 
-    /// Gives up what was [seized](Robust::seize): the word becomes `rest`, or, if somebody has marked it, `marked`. Then, with
-    /// `wake`, everybody is woken who sleeps on it: should this thread die before that, the kernel wakes one if the word is zero.
-    /// Where it is marked, they are woken first.
+    /// Gives up what was [seized](Robust::seize): the word becomes `rest`, or, if somebody has marked it,
+    /// `marked`. Then, with `wake`, everybody is woken who sleeps on it: should this thread die before that,
+    /// the kernel wakes one if the word is zero. Where it is marked, they are woken first.
     ///
     /// # Safety
     ///
@@ -116,7 +118,8 @@ impl Robust {
         // Release: whoever takes it sees what was done with it.
         self.word.store(FREE, Ordering::Release);
         if wake {
-            // Still pending: should this thread die before it, the kernel wakes one, because the word is zero.
+            // Still pending: should this thread die before it, the kernel wakes one, because the word is
+            // zero.
             self.word.wake_all();
         }
         if let Some(outer) = outer {

@@ -1,4 +1,5 @@
-//! Batches of plain messages, all of which have one length: put and got as runs, where no message has a header of its own.
+//! Batches of plain messages, all of which have one length: put and got as runs, where no message has a
+//! header of its own.
 
 use crate::biased::{Inside, Side};
 use crate::fast::Place;
@@ -22,8 +23,8 @@ impl Drop for Leave<'_> {
 }
 
 impl RawQueue {
-    /// Puts messages that all have as many bytes as a `T`, if the lock is granted to the calling thread, and all is as usual: all of
-    /// them, or none. Returns how many.
+    /// Puts messages that all have as many bytes as a `T`, if the lock is granted to the calling thread, and
+    /// all is as usual: all of them, or none. Returns how many.
     #[inline(always)]
     pub(crate) fn put_owned<T>(&self, messages: &[T], fill: impl Fn(&T, Place)) -> usize {
         let Some(inside) = self.producing().enter() else { return 0 };
@@ -40,7 +41,8 @@ impl RawQueue {
             self.look_for_room();
             room = self.room(tail, number, messages.len());
             if !has_room(&room) {
-                // With the mutex, as many are put as there can be room for: what is put before that would be apart from them.
+                // With the mutex, as many are put as there can be room for: what is put before that would be
+                // apart from them.
                 return 0;
             }
         }
@@ -65,8 +67,9 @@ impl RawQueue {
         }
     }
 
-    /// Gets messages of as many bytes as a `T`, at most so many, if the lock is granted to the calling thread, and as long as all is
-    /// as usual: `take` takes them. Returns how many, and whether more is known to be there.
+    /// Gets messages of as many bytes as a `T`, at most so many, if the lock is granted to the calling
+    /// thread, and as long as all is as usual: `take` takes them. Returns how many, and whether more is known
+    /// to be there.
     #[inline(always)]
     pub(crate) fn get_owned<T>(&self, most: usize, mut take: impl FnMut(Run<'_, T>)) -> (usize, bool) {
         let Some(inside) = self.consuming().enter() else { return (0, false) };
@@ -121,9 +124,9 @@ impl RawQueue {
         tail
     }
 
-    /// As the only consumer, who has come to this position and rest, and knows of messages up to `tail`: `take` takes those that come
-    /// next, at most so many, as long as each has as many bytes as a `T`. Returns how many, and how far that is; nothing is
-    /// committed.
+    /// As the only consumer, who has come to this position and rest, and knows of messages up to `tail`:
+    /// `take` takes those that come next, at most so many, as long as each has as many bytes as a `T`.
+    /// Returns how many, and how far that is; nothing is committed.
     ///
     /// # Safety
     ///
@@ -139,8 +142,8 @@ impl RawQueue {
         let index = self.header().consumers.segment.load(Ordering::Relaxed);
         let segment = self.header().segment(index);
         let offset = head.wrapping_sub(segment.base.load(Ordering::Relaxed)) & (segment_size(index) - 1);
-        // So many bytes are there in one piece. One that is left behind, if a dead thread has left its plans for an end, is taken
-        // by itself.
+        // So many bytes are there in one piece. One that is left behind, if a dead thread has left its plans
+        // for an end, is taken by itself.
         let end = segment.end.load(Ordering::Relaxed);
         // One that has no end is no number to reckon with: where positions wrap, a run may lie across it.
         let end = if end == OPEN { tail } else { end };
@@ -195,8 +198,8 @@ fn bytes_of<T>(count: usize) -> u64 {
 }
 
 impl Room {
-    /// Writes messages that all have as many bytes as a `T`, from the first on, as long as there is room. Returns how many, and how
-    /// many bytes they take.
+    /// Writes messages that all have as many bytes as a `T`, from the first on, as long as there is room.
+    /// Returns how many, and how many bytes they take.
     ///
     /// # Safety
     ///
@@ -246,14 +249,15 @@ impl<'a, T> Run<'a, T> {
     ///
     /// # Safety
     ///
-    /// The caller is the only consumer, a record begins at `start`, and so much is published as so many of them need.
+    /// The caller is the only consumer, a record begins at `start`, and so much is published as so many of
+    /// them need.
     #[inline(always)]
     unsafe fn of_records(start: NonNull<u8>, most: usize) -> Run<'a, T> {
         let other = |nth: usize| {
             // SAFETY: within what is published.
             let record = unsafe { start.add(nth * Self::NEED as usize) };
-            // SAFETY: a word in the ring, aligned as all records are. If those before it were as long as this takes them to be,
-            // it is a header; if not, it is a part of a message, and is not relied on.
+            // SAFETY: a word in the ring, aligned as all records are. If those before it were as long as this
+            // takes them to be, it is a header; if not, it is a part of a message, and is not relied on.
             let found = unsafe { word(record) }.load(Ordering::Relaxed);
             found ^ Record::message(size_of::<T>()).0
         };
@@ -277,7 +281,8 @@ impl<'a, T> Run<'a, T> {
         (0..count).map(move |nth| {
             // SAFETY: one of so many.
             let place = unsafe { first.add(nth * stride) };
-            // SAFETY: so many bytes were written there before it was published, and nobody writes them before it is freed.
+            // SAFETY: so many bytes were written there before it was published, and nobody writes them before
+            // it is freed.
             unsafe { core::slice::from_raw_parts(place.as_ptr(), size_of::<T>()) }
         })
     }

@@ -1,8 +1,8 @@
 //! Where those sleep who need a change that the holders of some lock make: a message, or room for one.
 //!
-//! Each side of the queue has a lock, and a waitroom for those who wait for what that lock's holders do: consumers wait
-//! for the producers' news, producers for the room that consumers make. In between, a holder has to know that somebody
-//! sleeps, and a sleeper has to be woken, whoever dies on the way.
+//! Each side of the queue has a lock, and a waitroom for those who wait for what that lock's holders do:
+//! consumers wait for the producers' news, producers for the room that consumers make. In between, a holder
+//! has to know that somebody sleeps, and a sleeper has to be woken, whoever dies on the way.
 //!
 //! | word | values | what |
 //! |---|---|---|
@@ -14,53 +14,60 @@
 //! | `bell` | a number | changes with every holder that raises a herald, and with who comes to a door that is raised and marked |
 //! | place | 0, or a sleeper's id + `WAITERS` | robust: somebody sleeps, or was woken and has not done its work yet |
 //!
-//! A **holder** looks at the door when it has taken its lock. If somebody may sleep, it raises a herald, publishes, changes the bell
-//! and the door, releases the lock, wakes as many as it has news for, makes the door 0 if there was nobody, and lowers the herald.
-//! First the lock: whoever is woken may take the CPU at once, and would soon find it held. So the next holder may come while
-//! the herald is up, and takes another; one that finds none of [`HERALDS`] free wakes everybody *before* it publishes: they find
-//! the lock held, and sleep on that. If there is one that sleeps **alone**, see below, the holder raises the door itself, which is
-//! all that this one sleeps on.
+//! A **holder** looks at the door when it has taken its lock. If somebody may sleep, it raises a herald,
+//! publishes, changes the bell and the door, releases the lock, wakes as many as it has news for, makes the
+//! door 0 if there was nobody, and lowers the herald. First the lock: whoever is woken may take the CPU at
+//! once, and would soon find it held. So the next holder may come while the herald is up, and takes another;
+//! one that finds none of [`HERALDS`] free wakes everybody *before* it publishes: they find the lock held,
+//! and sleep on that. If there is one that sleeps **alone**, see below, the holder raises the door itself,
+//! which is all that this one sleeps on.
 //!
-//! A **sleeper** takes a place for the time from before its first sleep until its work is done. It says at the door that it
-//! sleeps, looks at the lock's word, looks for news a last time, and then sleeps: on the door, the bell, the heralds, the
-//! places of those who are here already, and, if the lock is held just now, on the lock's word, marked so that its release
-//! wakes. Only the holder changes a raised door: its links are in that thread's list. So there the sleeper marks it; and if it
-//! finds it marked, it rings the bell.
+//! A **sleeper** takes a place for the time from before its first sleep until its work is done. It says at
+//! the door that it sleeps, looks at the lock's word, looks for news a last time, and then sleeps: on the
+//! door, the bell, the heralds, the places of those who are here already, and, if the lock is held just now,
+//! on the lock's word, marked so that its release wakes. Only the holder changes a raised door: its links are
+//! in that thread's list. So there the sleeper marks it; and if it finds it marked, it rings the bell.
 //!
-//! One who finds itself **alone**, and neither the door raised nor the lock held, sleeps on the door only, and without a timer.
-//! That is the usual case of one who waits for each message: one word, one wake. Its holder, having published and released the lock,
-//! lowers the door to 0, and wakes then. So the sleeper, which may run at once, finds nobody at the door, and may be alone
-//! again, while its waker has not come back from the system call. If somebody has come meanwhile, it wakes first.
+//! One who finds itself **alone**, and neither the door raised nor the lock held, sleeps on the door only,
+//! and without a timer. That is the usual case of one who waits for each message: one word, one wake. Its
+//! holder, having published and released the lock, lowers the door to 0, and wakes then. So the sleeper,
+//! which may run at once, finds nobody at the door, and may be alone again, while its waker has not come back
+//! from the system call. If somebody has come meanwhile, it wakes first.
 //!
 //! # Why nobody sleeps for ever
 //!
-//! - **The holder took the lock before the sleeper came to the door**: then the sleeper finds the lock held and marks
-//!   it, or finds it released and the news published. So whoever finds the door raised and sleeps on that has seen the news,
-//!   or sleeps on the lock.
+//! - **The holder took the lock before the sleeper came to the door**: then the sleeper finds the lock held
+//!   and marks it, or finds it released and the news published. So whoever finds the door raised and sleeps
+//!   on that has seen the news, or sleeps on the lock.
 //! - **After it**: the holder sees that the door is not 0.
-//! - **It takes no mutex, because the lock is [its own](crate::biased)**: the sleeper, having come to the door, takes it away. If
-//!   the owner is inside then, the sleeper sleeps on that, too, and its leaving wakes. If not, its next visit takes the mutex.
-//! - **The sleeper has looked for news and does not sleep yet when the holder wakes**: the door, or the bell, is not what it was
-//!   before the holder published, so it does not begin to. What the door becomes when somebody comes, nobody else makes of it.
-//! - **The holder publishes nothing**: the door, once raised, never is again what it was before. Others have found it raised,
-//!   and not changed it.
-//! - **The holder dies**, from raising to lowering: the kernel wakes one who sleeps on the door. **With a herald**: one who sleeps
-//!   on that. **Having lowered it to 0, before the wake**: the kernel finds it 0 with the operation pending, and wakes one, the
-//!   one that there is. If somebody has come in between, so that it is not 0, that one has woken the other first.
-//! - **The holder finds nobody to wake, and somebody comes before it makes the door 0**: that has changed, or is marked, and does not
-//!   become 0.
-//! - **A sleeper dies that a wake was spent on**: before it has done its work, it has a place. The kernel releases that and
-//!   wakes one who sleeps on it: one that came later. Those that came before have been woken before, because the kernel wakes
-//!   in the order of arrival. (Real-time threads it wakes before others. So one of those wakes one that sleeps alone when it comes:
-//!   that one sleeps again, on its place, too. Among several, such a one may leave others to their backstop.)
-//! - **A sleeper leaves with its deadline, or dies asleep**: the door may stay as it is, which costs the next holder one wake.
+//! - **It takes no mutex, because the lock is [its own](crate::biased)**: the sleeper, having come to the
+//!   door, takes it away. If the owner is inside then, the sleeper sleeps on that, too, and its leaving
+//!   wakes. If not, its next visit takes the mutex.
+//! - **The sleeper has looked for news and does not sleep yet when the holder wakes**: the door, or the bell,
+//!   is not what it was before the holder published, so it does not begin to. What the door becomes when
+//!   somebody comes, nobody else makes of it.
+//! - **The holder publishes nothing**: the door, once raised, never is again what it was before. Others have
+//!   found it raised, and not changed it.
+//! - **The holder dies**, from raising to lowering: the kernel wakes one who sleeps on the door. **With a
+//!   herald**: one who sleeps on that. **Having lowered it to 0, before the wake**: the kernel finds it 0
+//!   with the operation pending, and wakes one, the one that there is. If somebody has come in between, so
+//!   that it is not 0, that one has woken the other first.
+//! - **The holder finds nobody to wake, and somebody comes before it makes the door 0**: that has changed, or
+//!   is marked, and does not become 0.
+//! - **A sleeper dies that a wake was spent on**: before it has done its work, it has a place. The kernel
+//!   releases that and wakes one who sleeps on it: one that came later. Those that came before have been
+//!   woken before, because the kernel wakes in the order of arrival. (Real-time threads it wakes before
+//!   others. So one of those wakes one that sleeps alone when it comes: that one sleeps again, on its place,
+//!   too. Among several, such a one may leave others to their backstop.)
+//! - **A sleeper leaves with its deadline, or dies asleep**: the door may stay as it is, which costs the next
+//!   holder one wake.
 //!
 //! # Without a timer
 //!
-//! One that sleeps alone relies on no backstop, however many die. It says so (`alone`) before it comes to the door, and as long as it
-//! does, holders raise the door: then they or the kernel wake one who sleeps there, which is the first, and it is that; they make it
-//! 0 only when they have woken everybody, or are about to with the kernel behind them. Whoever comes to sleep comes to the door,
-//! too, and sleeps behind it.
+//! One that sleeps alone relies on no backstop, however many die. It says so (`alone`) before it comes to the
+//! door, and as long as it does, holders raise the door: then they or the kernel wake one who sleeps there,
+//! which is the first, and it is that; they make it 0 only when they have woken everybody, or are about to
+//! with the kernel behind them. Whoever comes to sleep comes to the door, too, and sleeps behind it.
 //!
 //! More than [`PLACES`] sleepers at once are legal; those without a place look every millisecond.
 
@@ -76,7 +83,8 @@ use std::time::Duration;
 
 /// Of the door: nobody is asleep.
 const NOBODY: u32 = 0;
-/// Of the door, if it is not raised: somebody may be asleep. In its lower bits may be who came last, as place + 1.
+/// Of the door, if it is not raised: somebody may be asleep. In its lower bits may be who came last, as
+/// place + 1.
 const ASLEEP: u32 = NUMBER;
 /// Beside that: who came last knows of nobody else.
 const ALONE: u32 = 1 << 28;
@@ -142,8 +150,8 @@ impl Waitroom {
         self.looks_occupied()
     }
 
-    /// As the lock's owner, inside: may somebody be asleep? A sleeper takes the lock away from its owner when it has said
-    /// that it sleeps.
+    /// As the lock's owner, inside: may somebody be asleep? A sleeper takes the lock away from its owner when
+    /// it has said that it sleeps.
     #[inline(always)]
     pub(crate) fn looks_occupied(&self) -> bool {
         self.door.word.load(Ordering::Relaxed) != NOBODY
@@ -283,8 +291,8 @@ impl Herald<'_> {
         let word = &this.room.door.word;
         match this.raised {
             Some((door, seen)) if this.is_door(door) && seen & ALONE != 0 => {
-                // There is one, and whoever comes is seen. So the next holder finds nobody, and that one may sleep again, while
-                // this is on its way.
+                // There is one, and whoever comes is seen. So the next holder finds nobody, and that one may
+                // sleep again, while this is on its way.
                 this.lower(door, nobody(), true);
             }
             Some((door, _)) if this.is_door(door) => {
@@ -294,8 +302,8 @@ impl Herald<'_> {
             }
             other => {
                 if word.wake(count) < count && this.door != NOBODY {
-                    // Fails if anybody has come since. Not cleared before the wake: if this thread died there, those whom the
-                    // wake did not reach would be forgotten.
+                    // Fails if anybody has come since. Not cleared before the wake: if this thread died
+                    // there, those whom the wake did not reach would be forgotten.
                     let _ = word.compare_exchange(this.door, NOBODY, Ordering::SeqCst, Ordering::Relaxed);
                 }
                 if let Some((herald, _)) = other {
@@ -318,8 +326,8 @@ impl Herald<'_> {
 impl Drop for Herald<'_> {
     fn drop(&mut self) {
         match self.raised {
-            // By this one nothing has happened, but by others meanwhile: whoever came before it was raised and does not sleep
-            // yet looks again.
+            // By this one nothing has happened, but by others meanwhile: whoever came before it was raised
+            // and does not sleep yet looks again.
             Some((door, _)) if self.is_door(door) => self.lower(door, ASLEEP, false),
             Some((herald, _)) => {
                 self.room.bell.fetch_add(1, Ordering::SeqCst);
@@ -370,7 +378,8 @@ impl<'r> Sleeper<'r> {
         fence(Ordering::SeqCst);
         words.extend(others);
         let wait = if door & ALONE != 0 && words.is_empty() && lock.is_quiet() {
-            // The usual case. Whoever comes next comes to the door first, and so it needs no timer: see the page above.
+            // The usual case. Whoever comes next comes to the door first, and so it needs no timer: see the
+            // page above.
             if has_news(news) { Wait::Changed } else { room.door.word.wait(door, deadline) }
         } else {
             let mut all: Vec<Waiter<'_>> = Vec::with_capacity(16 + words.len());
@@ -392,7 +401,8 @@ impl<'r> Sleeper<'r> {
         wait
     }
 
-    /// Says at the door that it sleeps. Returns what the door and the bell are then, and the places of the others to sleep on.
+    /// Says at the door that it sleeps. Returns what the door and the bell are then, and the places of the
+    /// others to sleep on.
     fn lie_down<'b>(&self, place: usize, words: &mut Vec<Waiter<'b>>) -> (u32, u32)
     where
         'r: 'b,
@@ -401,8 +411,8 @@ impl<'r> Sleeper<'r> {
         let word = &room.door.word;
         let own = ASLEEP | (place as u32 + 1);
         loop {
-            // SeqCst: the door, then the places. Whoever takes a place comes to the door then, and either this fails, or that
-            // one has changed something that is slept on.
+            // SeqCst: the door, then the places. Whoever takes a place comes to the door then, and either
+            // this fails, or that one has changed something that is slept on.
             let door = word.load(Ordering::SeqCst);
             let mut bell = room.bell.load(Ordering::SeqCst);
             room.neighbours(place, words);
@@ -417,8 +427,8 @@ impl<'r> Sleeper<'r> {
             if words.is_empty() {
                 room.alone.store(place as u32 + 1, Ordering::Relaxed);
             } else if wakes {
-                // One sleeps that does not know of this one, and is to be woken before it is: by somebody who may die on the way
-                // to that, or by those who would wake this one first.
+                // One sleeps that does not know of this one, and is to be woken before it is: by somebody who
+                // may die on the way to that, or by those who would wake this one first.
                 word.wake_all();
             }
             if next == door && is_owned(door) {
@@ -466,7 +476,8 @@ fn came() -> u32 {
     CAME
 }
 
-/// Whether the calling thread is woken before others that came to sleep before it: the kernel goes by real-time priorities.
+/// Whether the calling thread is woken before others that came to sleep before it: the kernel goes by
+/// real-time priorities.
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 fn overtakes() -> bool {
     // SAFETY: takes a number only.

@@ -10,7 +10,8 @@ use polyproc_sys::thread;
 
 /// The lock, held to read. Shared access to the data, until it is dropped.
 ///
-/// Panicking with it poisons nothing. It stays with its thread; in a child made by `fork` it is inert: it does not end what the parent reads.
+/// Panicking with it poisons nothing. It stays with its thread; in a child made by `fork` it is inert: it
+/// does not end what the parent reads.
 #[must_use = "the read ends as soon as the guard is dropped"]
 pub struct RwLockReadGuard<'a, T> {
     data: NonNull<T>,
@@ -29,8 +30,8 @@ impl<'a, T> RwLockReadGuard<'a, T> {
     ///
     /// # Safety
     ///
-    /// The calling thread has just got this slot of the lock, and leaves it to the guard to end the read; the lock is that
-    /// of the data, which stays mapped for `'a`.
+    /// The calling thread has just got this slot of the lock, and leaves it to the guard to end the read; the
+    /// lock is that of the data, which stays mapped for `'a`.
     #[inline(always)]
     pub(crate) unsafe fn new(
         data: NonNull<T>,
@@ -53,7 +54,8 @@ impl<T> Drop for RwLockReadGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
         if self.forks == u64::from(thread::forks()) {
-            // SAFETY: got by this thread, since the guard is not `Send`, in this process; the guard ends once.
+            // SAFETY: got by this thread, since the guard is not `Send`, in this process; the guard ends
+            // once.
             unsafe { self.slot.unlock() };
         }
     }
@@ -83,8 +85,8 @@ impl<T: fmt::Display> fmt::Display for RwLockReadGuard<'_, T> {
 
 /// The lock, held to write. Access to the data, until it is dropped.
 ///
-/// Dropped while panicking, it poisons the lock. It stays with its thread; in a child made by `fork` it is inert: it does not unlock what the
-/// parent holds.
+/// Dropped while panicking, it poisons the lock. It stays with its thread; in a child made by `fork` it is
+/// inert: it does not unlock what the parent holds.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct RwLockWriteGuard<'a, T> {
     data: NonNull<T>,
@@ -101,8 +103,8 @@ impl<'a, T> RwLockWriteGuard<'a, T> {
     ///
     /// # Safety
     ///
-    /// The calling thread has just taken the lock to write, and leaves it to the guard to release it; the lock is that of
-    /// the data, which stays mapped for `'a`.
+    /// The calling thread has just taken the lock to write, and leaves it to the guard to release it; the
+    /// lock is that of the data, which stays mapped for `'a`.
     #[inline(always)]
     pub(crate) unsafe fn new(
         data: NonNull<T>,

@@ -1,42 +1,46 @@
 //! The readers-writer lock's protocol.
 //!
-//! A [`RawMutex`], the *writer lock*, and a row of *reader slots*. A writer holds the writer lock and waits until no slot
-//! has a reader. A reader holds one slot, and must not keep it if the writer lock is not free. All of them are robust
-//! locks: the kernel releases what the dead held. A slot and its states are in [`slot`], the rest is here.
+//! A [`RawMutex`], the *writer lock*, and a row of *reader slots*. A writer holds the writer lock and waits
+//! until no slot has a reader. A reader holds one slot, and must not keep it if the writer lock is not free.
+//! All of them are robust locks: the kernel releases what the dead held. A slot and its states are in
+//! [`slot`], the rest is here.
 //!
 //! # Reading and writing
 //!
-//! - **Reader**: claims a slot, then looks at the writer lock. Free: it reads. Not free: it gives the slot back, looks
-//!   again for a moment, and then queues for the writer lock like a writer. With that it claims a slot, for which it waits
-//!   if all are taken, and unlocks. The queue is the same for both, so that neither starves.
-//! - **Writer**: takes the writer lock, then looks at every slot. Where there is a living owner, it marks the word and
-//!   sleeps on it until it changes.
+//! - **Reader**: claims a slot, then looks at the writer lock. Free: it reads. Not free: it gives the slot
+//!   back, looks again for a moment, and then queues for the writer lock like a writer. With that it claims a
+//!   slot, for which it waits if all are taken, and unlocks. The queue is the same for both, so that neither
+//!   starves.
+//! - **Writer**: takes the writer lock, then looks at every slot. Where there is a living owner, it marks the
+//!   word and sleeps on it until it changes.
 //!
-//! Claim and look of a reader, lock and look of a writer: between either pair is a sequentially consistent fence, so that
-//! one of the two sees the other. If both do, the reader gives way.
+//! Claim and look of a reader, lock and look of a writer: between either pair is a sequentially consistent
+//! fence, so that one of the two sees the other. If both do, the reader gives way.
 //!
-//! A thread that reads already may be the one that the writer waits for, so it does not wait for the writer: it counts in
-//! the `depth` of the slot that it has. It is not asked how many slots a thread has as long as no writer is there.
+//! A thread that reads already may be the one that the writer waits for, so it does not wait for the writer:
+//! it counts in the `depth` of the slot that it has. It is not asked how many slots a thread has as long as
+//! no writer is there.
 //!
 //! # Why nobody sleeps for ever
 //!
-//! For the writer lock, see [`RawMutex`]. On slots sleeps only the holder of the writer lock: a writer on one, a reader
-//! for which there was no slot on all of them. Who frees a marked slot wakes. So there is never more than one sleeper, and
-//! no wake-up can be spent on another. What if a thread dies?
+//! For the writer lock, see [`RawMutex`]. On slots sleeps only the holder of the writer lock: a writer on
+//! one, a reader for which there was no slot on all of them. Who frees a marked slot wakes. So there is never
+//! more than one sleeper, and no wake-up can be spent on another. What if a thread dies?
 //!
 //! - **A reader with its slot**: the kernel puts `OWNER_DIED` in its place, and wakes if `WAITERS` is set.
-//! - **Between release and wake**: the operation is pending ([`begin`](polyproc_sys::thread::Current::begin)), so if the
-//!   word is `FREE`, the kernel wakes. If it is not, another reader has claimed the slot meanwhile. That one finds the
-//!   writer lock held, because its holder sleeps here, and so gives the slot back; whoever gives a slot back wakes,
-//!   whether it is marked or not.
-//! - **The sleeper**: the kernel releases the writer lock, and the next holder looks at the slots itself. A mark that was
-//!   left behind costs one wake in vain.
-//! - **A writer inside** poisons, as for every [`RawMutex`]. Its word is not free until somebody has taken the lock over:
-//!   readers do, in the queue. One that waits for readers is not inside yet.
+//! - **Between release and wake**: the operation is pending
+//!   ([`begin`](polyproc_sys::thread::Current::begin)), so if the word is `FREE`, the kernel wakes. If it is
+//!   not, another reader has claimed the slot meanwhile. That one finds the writer lock held, because its
+//!   holder sleeps here, and so gives the slot back; whoever gives a slot back wakes, whether it is marked or
+//!   not.
+//! - **The sleeper**: the kernel releases the writer lock, and the next holder looks at the slots itself. A
+//!   mark that was left behind costs one wake in vain.
+//! - **A writer inside** poisons, as for every [`RawMutex`]. Its word is not free until somebody has taken
+//!   the lock over: readers do, in the queue. One that waits for readers is not inside yet.
 //!
 //! So one death at any instruction strands nobody. What is left to the backstop
-//! ([`polyproc_sys::deadline::BACKSTOP`]) is two: of a reader between release and wake, and of the one that claimed its
-//! slot meanwhile and was to give it back; beside what `RawMutex` leaves to it.
+//! ([`polyproc_sys::deadline::BACKSTOP`]) is two: of a reader between release and wake, and of the one that
+//! claimed its slot meanwhile and was to give it back; beside what `RawMutex` leaves to it.
 
 mod slot;
 
@@ -53,11 +57,11 @@ use slot::FREE;
 
 /// A readers-writer lock made of a writer lock and reader slots, wherever these lie.
 ///
-/// This is the protocol alone: no data, no handle, no poisoning by itself. [`RwLock`](crate::RwLock) is what most programs
-/// want. A view: two references and a number, made where it is used. All zero is unlocked.
+/// This is the protocol alone: no data, no handle, no poisoning by itself. [`RwLock`](crate::RwLock) is what
+/// most programs want. A view: two references and a number, made where it is used. All zero is unlocked.
 ///
-/// Writers do not starve: while one waits, readers that come queue with it. Reading is re-entrant, writing is not. Not for
-/// signal handlers.
+/// Writers do not starve: while one waits, readers that come queue with it. Reading is re-entrant, writing is
+/// not. Not for signal handlers.
 ///
 /// # Example
 ///
@@ -101,8 +105,8 @@ impl<'a> RawRwLock<'a> {
         RawRwLock { writer, slots, homes: (1 << slots.len().ilog2()) - 1 }
     }
 
-    /// The writer lock. A writer unlocks it when it is done, having called [`leave`](RawMutex::leave) if it had called
-    /// [`enter`](RawMutex::enter).
+    /// The writer lock. A writer unlocks it when it is done, having called [`leave`](RawMutex::leave) if it
+    /// had called [`enter`](RawMutex::enter).
     #[inline(always)]
     pub fn writer(self) -> &'a RawMutex {
         self.writer
@@ -114,13 +118,13 @@ impl<'a> RawRwLock<'a> {
     ///
     /// # Errors
     ///
-    /// Any [`Refusal`] but `WouldBlock`. A thread that holds the lock to write is told so if it would wait for ever;
-    /// with a deadline it waits.
+    /// Any [`Refusal`] but `WouldBlock`. A thread that holds the lock to write is told so if it would wait
+    /// for ever; with a deadline it waits.
     ///
     /// # Safety
     ///
-    /// The parts stay mapped, at their addresses, until [`unlock`](ReaderSlot::unlock) has returned or the calling thread
-    /// has ended: a thread's locks form a list by address.
+    /// The parts stay mapped, at their addresses, until [`unlock`](ReaderSlot::unlock) has returned or the
+    /// calling thread has ended: a thread's locks form a list by address.
     #[inline(always)]
     pub unsafe fn read_until(self, deadline: Deadline) -> Result<&'a ReaderSlot, Refusal> {
         // Apart from the slow path's result, which comes by memory: this one stays in a register.
@@ -164,8 +168,8 @@ impl<'a> RawRwLock<'a> {
     /// Whether a slot that was just claimed may be kept.
     #[inline(always)]
     fn is_kept(self) -> bool {
-        // Pairs with the fence in `write_until`: either this thread sees the writer lock taken, or the writer sees the slot
-        // taken. What the last writer wrote is visible if it is free: see `is_free`.
+        // Pairs with the fence in `write_until`: either this thread sees the writer lock taken, or the writer
+        // sees the slot taken. What the last writer wrote is visible if it is free: see `is_free`.
         fence_after_rmw();
         self.writer.is_free()
     }
@@ -288,12 +292,13 @@ impl<'a> RawRwLock<'a> {
         self.slots.iter().find(mine)
     }
 
-    /// Takes the lock to write, waiting for it until the deadline. Unlocking [`writer`](RawRwLock::writer) ends it.
+    /// Takes the lock to write, waiting for it until the deadline. Unlocking [`writer`](RawRwLock::writer)
+    /// ends it.
     ///
     /// # Errors
     ///
-    /// Any [`Refusal`] but `WouldBlock`. A thread that holds the lock already, to write or to read, is told so if it would
-    /// wait for ever; with a deadline it waits.
+    /// Any [`Refusal`] but `WouldBlock`. A thread that holds the lock already, to write or to read, is told
+    /// so if it would wait for ever; with a deadline it waits.
     ///
     /// # Safety
     ///
@@ -316,7 +321,8 @@ impl<'a> RawRwLock<'a> {
         }
     }
 
-    /// As the holder of the writer lock: waits until all slots from this one on are free. Unlocks if it gives up.
+    /// As the holder of the writer lock: waits until all slots from this one on are free. Unlocks if it gives
+    /// up.
     ///
     /// # Safety
     ///

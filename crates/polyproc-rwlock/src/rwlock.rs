@@ -15,14 +15,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How many reads can be under way at once, if [`RwLock::with_readers`] does not say otherwise. With as many, the lock of
-/// a number fits into one page.
+/// How many reads can be under way at once, if [`RwLock::with_readers`] does not say otherwise. With as many,
+/// the lock of a number fits into one page.
 pub const READERS: u32 = 60;
 
 /// Data that many threads of all processes read at a time, or one writes.
 ///
-/// A handle: clones are the same lock, and a clone given to another process is too. See the [crate](crate) for what
-/// blocks, what a death does, and what it costs.
+/// A handle: clones are the same lock, and a clone given to another process is too. See the [crate](crate)
+/// for what blocks, what a death does, and what it costs.
 ///
 /// # Example
 ///
@@ -45,9 +45,9 @@ pub struct RwLock<T> {
     data: NonNull<T>,
 }
 
-// SAFETY: the lock orders all access to the data, from threads as from processes; the pointers are into the mapping that
-// `mapped` keeps.
-// Guards give out `&T` to several threads at a time, also from a clone in each of them, or `&mut T` to one.
+// SAFETY: the lock orders all access to the data, from threads as from processes; the pointers are into the
+// mapping that `mapped` keeps. Guards give out `&T` to several threads at a time, also from a clone in each
+// of them, or `&mut T` to one.
 unsafe impl<T: Send + Sync> Send for RwLock<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync> Sync for RwLock<T> {}
@@ -67,16 +67,16 @@ impl Drop for Mapped {
     fn drop(&mut self) {
         // SAFETY: mapped as long as the object is there; the slots were checked to be some when attached.
         let slots = unsafe { self.slots.as_ref() };
-        // No guard is left, but one may have been forgotten: its slot is a node in its thread's robust list, and must stay
-        // where it is, for the life of the process.
+        // No guard is left, but one may have been forgotten: its slot is a node in its thread's robust list,
+        // and must stay where it is, for the life of the process.
         if slots.iter().any(ReaderSlot::is_of_this_process) {
             core::mem::forget(self.object.clone());
         }
     }
 }
 
-/// What a lock with so many reader slots is, for whoever attaches to one, and where its data and its slots lie. The writer
-/// lock is at the beginning, and small data in the same cache line.
+/// What a lock with so many reader slots is, for whoever attaches to one, and where its data and its slots
+/// lie. The writer lock is at the beginning, and small data in the same cache line.
 fn shape<T: Pod>(readers: u64) -> Option<(Shape, usize, usize)> {
     let count = usize::try_from(readers).ok().filter(|count| *count != 0)?;
     let (payload, data) = Layout::new::<RawMutex>().extend(Layout::new::<T>()).ok()?;
@@ -166,7 +166,8 @@ impl<T> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// The lock is held, but a writer before died or panicked in the middle of its work; the error has the guard.
+    /// The lock is held, but a writer before died or panicked in the middle of its work; the error has the
+    /// guard.
     ///
     /// # Panics
     ///
@@ -175,7 +176,8 @@ impl<T> RwLock<T> {
     #[track_caller]
     pub fn read(&self) -> Result<RwLockReadGuard<'_, T>, PoisonError<RwLockReadGuard<'_, T>>> {
         let raw = self.raw();
-        // SAFETY: the guard borrows the handle, which keeps the lock mapped; if it is forgotten, `Mapped` does.
+        // SAFETY: the guard borrows the handle, which keeps the lock mapped; if it is forgotten, `Mapped`
+        // does.
         match unsafe { raw.read_until(Deadline::NEVER) } {
             // SAFETY: got just now.
             Ok(slot) => unsafe { RwLockReadGuard::new(self.data, slot, raw) },
@@ -187,9 +189,9 @@ impl<T> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if a writer, perhaps the calling thread, has it or waits for it, if there is no place for one more
-    /// reader, or if another reader is just about to come in after a writer; `Poisoned` with the guard as for
-    /// [`read`](RwLock::read); `TooManyLocks`.
+    /// `WouldBlock` if a writer, perhaps the calling thread, has it or waits for it, if there is no place for
+    /// one more reader, or if another reader is just about to come in after a writer; `Poisoned` with the
+    /// guard as for [`read`](RwLock::read); `TooManyLocks`.
     #[inline]
     pub fn try_read(&self) -> Result<RwLockReadGuard<'_, T>, TryLockError<RwLockReadGuard<'_, T>>> {
         let raw = self.raw();
@@ -203,8 +205,8 @@ impl<T> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// `TimedOut` if it could not be had until then, for the reasons of [`try_read`](RwLock::try_read); `Poisoned` with the
-    /// guard as for [`read`](RwLock::read); `TooManyLocks`.
+    /// `TimedOut` if it could not be had until then, for the reasons of [`try_read`](RwLock::try_read);
+    /// `Poisoned` with the guard as for [`read`](RwLock::read); `TooManyLocks`.
     #[inline]
     pub fn read_timeout(
         &self,
@@ -242,7 +244,8 @@ impl<T> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// The lock is held, but a writer before died or panicked in the middle of its work; the error has the guard.
+    /// The lock is held, but a writer before died or panicked in the middle of its work; the error has the
+    /// guard.
     ///
     /// # Panics
     ///
@@ -251,7 +254,8 @@ impl<T> RwLock<T> {
     #[track_caller]
     pub fn write(&self) -> Result<RwLockWriteGuard<'_, T>, PoisonError<RwLockWriteGuard<'_, T>>> {
         let raw = self.raw();
-        // SAFETY: the guard borrows the handle, which keeps the lock mapped; if it is forgotten, its region does.
+        // SAFETY: the guard borrows the handle, which keeps the lock mapped; if it is forgotten, its region
+        // does.
         match unsafe { raw.write_until(Deadline::NEVER) } {
             // SAFETY: locked just now.
             Ok(()) => unsafe { RwLockWriteGuard::new(self.data, raw) },
@@ -263,8 +267,8 @@ impl<T> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if anybody has it, perhaps the calling thread, or is just about to take it; `Poisoned` with the guard as
-    /// for [`write`](RwLock::write); `TooManyLocks`.
+    /// `WouldBlock` if anybody has it, perhaps the calling thread, or is just about to take it; `Poisoned`
+    /// with the guard as for [`write`](RwLock::write); `TooManyLocks`.
     #[inline]
     pub fn try_write(&self) -> Result<RwLockWriteGuard<'_, T>, TryLockError<RwLockWriteGuard<'_, T>>> {
         let raw = self.raw();
@@ -278,7 +282,8 @@ impl<T> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// `TimedOut` if somebody still has it then; `Poisoned` with the guard as for [`write`](RwLock::write); `TooManyLocks`.
+    /// `TimedOut` if somebody still has it then; `Poisoned` with the guard as for [`write`](RwLock::write);
+    /// `TooManyLocks`.
     #[inline]
     pub fn write_timeout(
         &self,
@@ -344,8 +349,8 @@ impl<T> RwLock<T> {
 
     #[inline(always)]
     fn raw(&self) -> RawRwLock<'_> {
-        // SAFETY: points into the mapping that `mapped` keeps, to a lock that was checked to be one when attached; it is
-        // made of atomics only.
+        // SAFETY: points into the mapping that `mapped` keeps, to a lock that was checked to be one when
+        // attached; it is made of atomics only.
         let writer = unsafe { self.writer.as_ref() };
         // SAFETY: as above.
         let slots = unsafe { self.slots.as_ref() };

@@ -34,8 +34,8 @@ pub(crate) const EMPTY: u32 = 1 << 28;
 /// The word of a cell whose permit was forgotten. No thread has such an id.
 pub(crate) const GONE: u32 = 1 << 29;
 
-/// What a semaphore has in shared memory beside its cells. All zero has no supply and no room: the permits are those in
-/// the cells.
+/// What a semaphore has in shared memory beside its cells. All zero has no supply and no room: the permits
+/// are those in the cells.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Head {

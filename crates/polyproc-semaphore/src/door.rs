@@ -8,8 +8,8 @@
 //! | asleep, told | told, next number | who has news; it wakes one at the gate after that |
 //! | told | quiet, same number | the same, if it woke nobody and nobody has come |
 //!
-//! News is: a release of a cell with `WAITERS`, more permits (`release`), the end of a turn at the gate while a permit is
-//! there, and a permit left by one who has waited and got another.
+//! News is: a release of a cell with `WAITERS`, more permits (`release`), the end of a turn at the gate while
+//! a permit is there, and a permit left by one who has waited and got another.
 
 use polyproc_sys::atomic::{Ordering, fence};
 use polyproc_sys::futex::{Futex, Waiter};
@@ -43,8 +43,8 @@ impl Door {
         self.0.load(Ordering::Relaxed) & STATE == NOBODY
     }
 
-    /// Says that the caller is about to sleep. What it sees of the semaphore from here on is news to it; what it returns is
-    /// to be slept on.
+    /// Says that the caller is about to sleep. What it sees of the semaphore from here on is news to it; what
+    /// it returns is to be slept on.
     pub(crate) fn announce(&self) -> Waiter<'_> {
         let mut now = self.0.load(Ordering::Relaxed);
         // Several who go to sleep together share a number: they do not keep each other awake.
@@ -55,13 +55,14 @@ impl Door {
                 Err(other) => now = other,
             }
         }
-        // Pairs with the fences of `tell` and of whoever takes a permit: either they see the door, or the caller's look at
-        // the permits, which comes now, sees what they did.
+        // Pairs with the fences of `tell` and of whoever takes a permit: either they see the door, or the
+        // caller's look at the permits, which comes now, sees what they did.
         fence(Ordering::SeqCst);
         (&self.0, now)
     }
 
-    /// There is news: wakes up to `count` of those who sleep, if any do, and has all of those look again who are about to.
+    /// There is news: wakes up to `count` of those who sleep, if any do, and has all of those look again who
+    /// are about to.
     pub(crate) fn tell(&self, gate: &Futex, count: u32) {
         // Pairs with the fence of `announce`.
         fence(Ordering::SeqCst);
@@ -70,8 +71,8 @@ impl Door {
             if now & STATE == NOBODY {
                 return;
             }
-            // First the number, then the wake: else one who is not asleep yet learns of nothing, and sleeps on if the one
-            // who was woken dies.
+            // First the number, then the wake: else one who is not asleep yet learns of nothing, and sleeps
+            // on if the one who was woken dies.
             let told = numbered(now, TOLD);
             match self.0.compare_exchange(now, told, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => break told,
@@ -79,8 +80,8 @@ impl Door {
             }
         };
         if gate.wake(count) == 0 {
-            // Nobody slept then, and nobody has come since if the door is as it was. Relaxed: nothing rides on it; who
-            // comes next sees it or changes it.
+            // Nobody slept then, and nobody has come since if the door is as it was. Relaxed: nothing rides
+            // on it; who comes next sees it or changes it.
             let _ = self.0.compare_exchange(told, told & !STATE, Ordering::Relaxed, Ordering::Relaxed);
         }
     }

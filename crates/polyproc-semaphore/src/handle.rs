@@ -104,8 +104,8 @@ impl Handle {
 
     #[inline(always)]
     pub(crate) fn raw(&self) -> RawSemaphore<'_> {
-        // SAFETY: points into the mapping that `object` keeps, to a head that was checked to be one when attached; it is made
-        // of atomics only.
+        // SAFETY: points into the mapping that `object` keeps, to a head that was checked to be one when
+        // attached; it is made of atomics only.
         let head = unsafe { self.head.as_ref() };
         // SAFETY: as for the head; there are as many cells as the object has elements.
         let cells = unsafe { core::slice::from_raw_parts(self.cells.as_ptr(), self.object.count() as usize) };
@@ -117,8 +117,8 @@ impl Handle {
         let raw = self.raw();
         // Relaxed, also below: a hint.
         let hint = self.hint.load(Ordering::Relaxed);
-        // SAFETY: the permit borrows the handle, whose object keeps the semaphore mapped; a handle whose permit was
-        // forgotten by `mem::forget` keeps it mapped for good, see `drop`.
+        // SAFETY: the permit borrows the handle, whose object keeps the semaphore mapped; a handle whose
+        // permit was forgotten by `mem::forget` keeps it mapped for good, see `drop`.
         let index = unsafe { raw.acquire_until(hint, deadline) }?;
         if index != hint {
             self.hint.store(index, Ordering::Relaxed);
@@ -143,8 +143,8 @@ impl Clone for Handle {
 }
 
 impl Drop for Handle {
-    /// Somebody may have called `mem::forget` with a permit: its thread's robust list leads through the cell, which has to
-    /// stay where it is.
+    /// Somebody may have called `mem::forget` with a permit: its thread's robust list leads through the cell,
+    /// which has to stay where it is.
     fn drop(&mut self) {
         let (raw, process) = (self.raw(), std::process::id());
         if raw.cells[..raw.known()].iter().any(|cell| cell.is_lent_by(process, self.number)) {

@@ -7,8 +7,8 @@ use polyproc_sys::thread;
 
 /// A permit, held. Dropped, it goes back; and so it does when its thread dies, however that dies.
 ///
-/// It stays with the thread that acquired it. In a child made by `fork` it is inert: it does not give back what the parent
-/// holds. One that is leaked with `mem::forget` is held until its thread ends.
+/// It stays with the thread that acquired it. In a child made by `fork` it is inert: it does not give back
+/// what the parent holds. One that is leaked with `mem::forget` is held until its thread ends.
 #[must_use = "the permit goes back as soon as it is dropped"]
 pub struct Permit<'a> {
     raw: RawSemaphore<'a>,
@@ -32,8 +32,8 @@ impl<'a> Permit<'a> {
 
     /// Does away with the permit: it does not go back. Never blocks.
     ///
-    /// The semaphore has one permit less from now on, until somebody calls `release`. In two steps, this hands a permit to
-    /// another process: one forgets it, and the other releases one in its place.
+    /// The semaphore has one permit less from now on, until somebody calls `release`. In two steps, this
+    /// hands a permit to another process: one forgets it, and the other releases one in its place.
     ///
     /// A death in the middle of it: the permit has been forgotten, or it goes back.
     ///
@@ -52,7 +52,8 @@ impl<'a> Permit<'a> {
     pub fn forget(self) {
         let permit = core::mem::ManuallyDrop::new(self);
         if !permit.is_inherited() {
-            // SAFETY: acquired when the permit was made, by this thread since it is not `Send`, in this process.
+            // SAFETY: acquired when the permit was made, by this thread since it is not `Send`, in this
+            // process.
             unsafe { permit.raw.forget(permit.index) };
         }
     }

@@ -8,40 +8,44 @@
 //! | [`door`](crate::door) | whether somebody may be asleep |
 //! | [`supply`](crate::supply) | permits that are in no cell, and how they come into one |
 //!
-//! Taking and giving back are one step each, and there is no instruction at which a permit is in two places or in none.
+//! Taking and giving back are one step each, and there is no instruction at which a permit is in two places
+//! or in none.
 //!
-//! Who waits sleeps on the *gate*, the *door* and the known cells together. The gate is where one is woken; the door says
-//! whether anybody may be asleep, and its number changes with all news.
+//! Who waits sleeps on the *gate*, the *door* and the known cells together. The gate is where one is woken;
+//! the door says whether anybody may be asleep, and its number changes with all news.
 //!
 //! # Why nobody sleeps for ever
 //!
-//! While one sleeps, the door is not quiet, and all held cells have `WAITERS`: a sleeper announces itself at the door
-//! first, and marks then; a holder takes its cell first, and looks at the door then; and of two such, one sees the other.
-//! So each release tells. Whoever was about to sleep finds the number changed; if nobody was, somebody is woken, takes a
-//! permit, and passes the news on if there is another. What if a thread dies around that?
+//! While one sleeps, the door is not quiet, and all held cells have `WAITERS`: a sleeper announces itself at
+//! the door first, and marks then; a holder takes its cell first, and looks at the door then; and of two
+//! such, one sees the other. So each release tells. Whoever was about to sleep finds the number changed; if
+//! nobody was, somebody is woken, takes a permit, and passes the news on if there is another. What if a
+//! thread dies around that?
 //!
-//! - **A holder**: the kernel puts `OWNER_DIED` in its place and wakes one who sleeps on the cell, since it has `WAITERS`.
-//! - **Between release and wake**: the cell is pending, and `FREE`, so that the kernel wakes one who sleeps on it. If it is
-//!   taken again by then, its next end tells.
-//! - **Woken, and not yet at a cell**: the gate is pending, and zero, so that the kernel wakes another there. If a
-//!   thread has the gate, it tells when it leaves.
+//! - **A holder**: the kernel puts `OWNER_DIED` in its place and wakes one who sleeps on the cell, since it
+//!   has `WAITERS`.
+//! - **Between release and wake**: the cell is pending, and `FREE`, so that the kernel wakes one who sleeps
+//!   on it. If it is taken again by then, its next end tells.
+//! - **Woken, and not yet at a cell**: the gate is pending, and zero, so that the kernel wakes another there.
+//!   If a thread has the gate, it tells when it leaves.
 //! - **At a cell, and not yet its holder**: as between release and wake. And who has waited takes a cell with
 //!   `WAITERS` in the same step.
-//! - **Woken for two**: a sleeper hangs on many words, and two wakes of different words may both hit it. It passes on.
+//! - **Woken for two**: a sleeper hangs on many words, and two wakes of different words may both hit it. It
+//!   passes on.
 //!
-//! A killed sleeper, or one whose time is over, leaves the door as it was: that costs the next release one wake in vain,
-//! which puts it right.
+//! A killed sleeper, or one whose time is over, leaves the door as it was: that costs the next release one
+//! wake in vain, which puts it right.
 //!
-//! The kernel takes 128 words to sleep on. Where more cells than that are known, a sleeper looks at all of them every
-//! millisecond; and so it does on kernels before 5.16, which take one word; and while there are permits and every cell is
-//! taken, because who forgets a permit then and dies tells nobody.
+//! The kernel takes 128 words to sleep on. Where more cells than that are known, a sleeper looks at all of
+//! them every millisecond; and so it does on kernels before 5.16, which take one word; and while there are
+//! permits and every cell is taken, because who forgets a permit then and dies tells nobody.
 //!
 //! What can strand others, until their backstop ([`polyproc_sys::deadline::BACKSTOP`]) ends, is two deaths:
 //!
-//! - of the thread that a wake was spent on, or that should have woken, and of the one that took the same cell meanwhile,
-//!   between its compare-and-swap and its look at the door, some three instructions later;
-//! - on kernels that pass a swallowed wake on only if the word is exactly zero: of the thread at the gate, and of the one
-//!   that the kernel woke for it.
+//! - of the thread that a wake was spent on, or that should have woken, and of the one that took the same
+//!   cell meanwhile, between its compare-and-swap and its look at the door, some three instructions later;
+//! - on kernels that pass a swallowed wake on only if the word is exactly zero: of the thread at the gate,
+//!   and of the one that the kernel woke for it.
 
 use crate::cell::{Cell, EMPTY, FREE, GONE, Head};
 use crate::supply::Supply;
@@ -62,7 +66,8 @@ pub enum Refusal {
 
 /// A semaphore in shared memory: its head and its cells. A permit is the index of a cell.
 ///
-/// This is the protocol alone: no handle, no guard. [`Semaphore`](crate::Semaphore) is what most programs want.
+/// This is the protocol alone: no handle, no guard. [`Semaphore`](crate::Semaphore) is what most programs
+/// want.
 ///
 /// # Example
 ///
@@ -125,8 +130,8 @@ impl<'a> RawSemaphore<'a> {
             .store(Supply::new(most - permits, permits - filled as u32).bits(), Ordering::Release);
     }
 
-    /// Acquires a permit, waiting for it until the deadline, and returns the index of its cell. Looks at the cell `start`
-    /// first.
+    /// Acquires a permit, waiting for it until the deadline, and returns the index of its cell. Looks at the
+    /// cell `start` first.
     ///
     /// # Errors
     ///
@@ -134,8 +139,8 @@ impl<'a> RawSemaphore<'a> {
     ///
     /// # Safety
     ///
-    /// Head and cells stay mapped, at their addresses, until the permit is put back or forgotten, or the calling thread has
-    /// ended: a thread's permits form a list by address.
+    /// Head and cells stay mapped, at their addresses, until the permit is put back or forgotten, or the
+    /// calling thread has ended: a thread's permits form a list by address.
     #[inline(always)]
     pub unsafe fn acquire_until(self, start: u32, deadline: Deadline) -> Result<u32, Refusal> {
         let current = thread::current();
@@ -143,7 +148,8 @@ impl<'a> RawSemaphore<'a> {
             && let Some(cell) = self.cells.get(start as usize)
         {
             current.begin(&cell.word, &cell.node);
-            // SeqCst: acquires what the last holder released with `swap`, and is ordered before the look at the door.
+            // SeqCst: acquires what the last holder released with `swap`, and is ordered before the look at
+            // the door.
             let free = cell.word.compare_exchange(FREE, current.tid(), Ordering::SeqCst, Ordering::Relaxed);
             if free.is_ok() {
                 self.look_at_door(cell);
@@ -272,8 +278,8 @@ impl<'a> RawSemaphore<'a> {
     /// Right after a cell was taken: does anybody sleep who is to hear of its end?
     #[inline(always)]
     fn look_at_door(self, cell: &Cell) {
-        // Pairs with the fence of `Door::announce`: either the sleeper sees this thread's id in the cell, or this thread
-        // sees the door.
+        // Pairs with the fence of `Door::announce`: either the sleeper sees this thread's id in the cell, or
+        // this thread sees the door.
         fence_after_rmw();
         if !self.head.door.is_quiet() {
             cell.mark();

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 /// A number of permits that the threads of all processes acquire and give back.
 ///
-/// A handle: clones are the same semaphore, and a clone given to another process is too. See the [crate](crate) for what
-/// blocks, what a death does, and what it costs.
+/// A handle: clones are the same semaphore, and a clone given to another process is too. See the
+/// [crate](crate) for what blocks, what a death does, and what it costs.
 ///
 /// The number may grow beyond the initial one: see [`release`](Semaphore::release).
 ///
@@ -39,9 +39,9 @@ pub struct Semaphore {
 
 /// A [`Semaphore`] that never has more permits than it began with: one too many released is an error.
 ///
-/// A permit that is dropped is never too many. [`release`](BoundedSemaphore::release) can only make up for permits that
-/// were [forgotten](Permit::forget), and that is counted exactly: of two processes that release the last one at the
-/// same moment, one succeeds and the other gets the error.
+/// A permit that is dropped is never too many. [`release`](BoundedSemaphore::release) can only make up for
+/// permits that were [forgotten](Permit::forget), and that is counted exactly: of two processes that release
+/// the last one at the same moment, one succeeds and the other gets the error.
 ///
 /// # Example
 ///
@@ -82,21 +82,21 @@ macro_rules! operations {
         impl $name {
             /// A semaphore with so many permits, in memory of its own.
             ///
-            /// At most 60 permits can be held at a time, or as many as there are, if that is more, up to 4,096; for
-            /// another number see [`with_capacity`](Self::with_capacity).
+            /// At most 60 permits can be held at a time, or as many as there are, if that is more, up to
+            /// 4,096; for another number see [`with_capacity`](Self::with_capacity).
             ///
             /// # Errors
             ///
-            /// `InvalidInput` for more than 2³¹ - 1 permits; out of memory or of file descriptors; or a system whose
-            /// robust lists are not glibc's.
+            /// `InvalidInput` for more than 2³¹ - 1 permits; out of memory or of file descriptors; or a
+            /// system whose robust lists are not glibc's.
             pub fn new(permits: u32) -> io::Result<$name> {
                 $name::create(None, permits, permits.clamp(CELLS_OF_A_PAGE, MOST_CELLS))
             }
 
             /// A semaphore with so many permits, in an arena.
             ///
-            /// At most 4 permits can be held at a time, or as many as there are, if that is more, up to 4,096; for another
-            /// number see [`with_capacity_in`](Self::with_capacity_in).
+            /// At most 4 permits can be held at a time, or as many as there are, if that is more, up to
+            /// 4,096; for another number see [`with_capacity_in`](Self::with_capacity_in).
             ///
             /// # Errors
             ///
@@ -105,7 +105,8 @@ macro_rules! operations {
                 $name::create(Some(arena), permits, permits.clamp(CELLS_IN_ARENA, MOST_CELLS))
             }
 
-            /// A semaphore with so many permits, of which at most `holders` can be held at a time, in memory of its own.
+            /// A semaphore with so many permits, of which at most `holders` can be held at a time, in memory
+            /// of its own.
             ///
             /// Who would be one more waits, as if there were no permit. Each takes 64 bytes of shared memory.
             ///
@@ -116,7 +117,8 @@ macro_rules! operations {
                 $name::create(None, permits, holders)
             }
 
-            /// A semaphore with so many permits, of which at most `holders` can be held at a time, in an arena.
+            /// A semaphore with so many permits, of which at most `holders` can be held at a time, in an
+            /// arena.
             ///
             /// # Errors
             ///
@@ -150,8 +152,9 @@ macro_rules! operations {
             ///
             /// # Errors
             ///
-            /// `WouldBlock` if there is none; also if one that was released with [`release`](Self::release) is there, but
-            /// a process that was about to make it ready stands still for a millisecond. `TooManyLocks`.
+            /// `WouldBlock` if there is none; also if one that was released with [`release`](Self::release)
+            /// is there, but a process that was about to make it ready stands still for a millisecond.
+            /// `TooManyLocks`.
             #[inline]
             pub fn try_acquire(&self) -> Result<Permit<'_>, TryAcquireError> {
                 Ok(self.handle.acquire(Deadline::PAST)?)
@@ -209,8 +212,9 @@ operations!(BoundedSemaphore);
 impl Semaphore {
     /// Adds so many permits, which nobody has to have held, and wakes as many who wait. Never sleeps.
     ///
-    /// Either all or none: a process that is killed in the middle of it has released them, and they are used, or it has not.
-    /// This is Python's `release`, and `sem_post`. A permit that was acquired here goes back by itself.
+    /// Either all or none: a process that is killed in the middle of it has released them, and they are used,
+    /// or it has not. This is Python's `release`, and `sem_post`. A permit that was acquired here goes back
+    /// by itself.
     ///
     /// Not for signal handlers.
     ///
@@ -238,14 +242,15 @@ impl Semaphore {
 impl BoundedSemaphore {
     /// Adds so many permits, in the place of [forgotten](Permit::forget) ones, and wakes as many who wait.
     ///
-    /// Either all or none: a process that is killed in the middle of it has released them, and they are used, or it has not.
-    /// It may have to wait some hundred instructions for another thread that does the same.
+    /// Either all or none: a process that is killed in the middle of it has released them, and they are used,
+    /// or it has not. It may have to wait some hundred instructions for another thread that does the same.
     ///
     /// Not for signal handlers.
     ///
     /// # Errors
     ///
-    /// Fewer have been forgotten. This is exact, whatever other processes do at the same time. Nothing is released.
+    /// Fewer have been forgotten. This is exact, whatever other processes do at the same time. Nothing is
+    /// released.
     pub fn release(&self, count: u32) -> Result<(), ReleaseError> {
         self.handle.raw().release(count)
     }

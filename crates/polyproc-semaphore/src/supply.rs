@@ -1,16 +1,18 @@
 //! Permits that nobody owns: their number, and how they come into cells.
 //!
-//! Permits that nobody has held yet, in excess of the cells or released by `release`, are a number: `supply` has it, and
-//! the number of those that may still be released, in one word. So a `release` is one compare-and-swap of all or nothing.
+//! Permits that nobody has held yet, in excess of the cells or released by `release`, are a number: `supply`
+//! has it, and the number of those that may still be released, in one word. So a `release` is one
+//! compare-and-swap of all or nothing.
 //!
-//! A permit comes from there into a cell by a *move*, and so does the room that a forgotten permit leaves come back.
-//! One thread at a time moves: the one that holds the gate, which is a robust lock too. It writes what it is about to do
-//! into the `journal`, changes `supply`, whose parity says that it has, changes the cell, and empties the journal. Who
-//! takes the gate from a dead thread finishes the move if the parity says that it counts, and drops it if not.
-//! No move leads from `GONE` to `FREE`, in one: others could take the permit and forget it before the journal is empty.
+//! A permit comes from there into a cell by a *move*, and so does the room that a forgotten permit leaves
+//! come back. One thread at a time moves: the one that holds the gate, which is a robust lock too. It writes
+//! what it is about to do into the `journal`, changes `supply`, whose parity says that it has, changes the
+//! cell, and empties the journal. Who takes the gate from a dead thread finishes the move if the parity says
+//! that it counts, and drops it if not. No move leads from `GONE` to `FREE`, in one: others could take the
+//! permit and forget it before the journal is empty.
 //!
-//! `unused` is how many of the last cells have never had a permit. Nobody looks at those, or sleeps on them; so
-//! before one gets its first permit, all who sleep are woken to look again.
+//! `unused` is how many of the last cells have never had a permit. Nobody looks at those, or sleeps on them;
+//! so before one gets its first permit, all who sleep are woken to look again.
 //!
 //! | journal | parity of `supply` | cell | a death leaves |
 //! |---|---|---|---|
@@ -26,10 +28,12 @@ use polyproc_sys::backoff::Backoff;
 use polyproc_sys::futex::{OWNER, OWNER_DIED, WAITERS};
 use polyproc_sys::thread::{self, Current};
 
-/// The most permits that a semaphore can have, those included that are held: 2³¹ - 1, as for POSIX semaphores.
+/// The most permits that a semaphore can have, those included that are held: 2³¹ - 1, as for POSIX
+/// semaphores.
 pub const MAX_PERMITS: u32 = i32::MAX as u32;
 
-/// The word `supply`: how many more permits may be released, how many lie in no cell, and a bit that each move flips.
+/// The word `supply`: how many more permits may be released, how many lie in no cell, and a bit that each
+/// move flips.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Supply(u64);
 
@@ -76,8 +80,8 @@ impl Supply {
 
 /// What can be done with a cell that has no permit. With the gate held only.
 ///
-/// No move leads from `GONE` to `FREE`: others may take the permit and forget it while the journal still has the move, and
-/// who finishes that for a dead thread would take the second `GONE` for the first.
+/// No move leads from `GONE` to `FREE`: others may take the permit and forget it while the journal still has
+/// the move, and who finishes that for a dead thread would take the second `GONE` for the first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Move {
     /// A permit comes into an empty cell.
@@ -96,7 +100,8 @@ impl Move {
     }
 }
 
-/// The word `journal`: which move is under way, into which cell, and the parity of `supply` when it has begun to count.
+/// The word `journal`: which move is under way, into which cell, and the parity of `supply` when it has begun
+/// to count.
 #[derive(Clone, Copy)]
 struct Entry {
     kind: Move,
@@ -155,7 +160,8 @@ impl fmt::Display for ReleaseError {
 impl std::error::Error for ReleaseError {}
 
 impl RawSemaphore<'_> {
-    /// Adds permits that nobody has held, and wakes as many who wait. All of them, or none if they are too many.
+    /// Adds permits that nobody has held, and wakes as many who wait. All of them, or none if they are too
+    /// many.
     ///
     /// Not for signal handlers.
     ///
@@ -206,8 +212,8 @@ impl RawSemaphore<'_> {
             if self.collect() {
                 continue;
             }
-            // No cell was `GONE` when `supply` was read: with the gate held, none ceases to be. So this was all the room that
-            // there was in that moment.
+            // No cell was `GONE` when `supply` was read: with the gate held, none ceases to be. So this was
+            // all the room that there was in that moment.
             let Some(more) = supply.released(count) else {
                 break Err(ReleaseError { requested: count, room: supply.room() });
             };
@@ -234,8 +240,8 @@ impl RawSemaphore<'_> {
         found
     }
 
-    /// Brings a permit into a cell, if there is one without, and a cell for it; and sees to what a dead thread left at the
-    /// gate.
+    /// Brings a permit into a cell, if there is one without, and a cell for it; and sees to what a dead
+    /// thread left at the gate.
     pub(crate) fn refill(self, current: Current) -> Refilled {
         let died = self.head.gate.load(Ordering::Relaxed) & OWNER_DIED != 0;
         if !died && !self.can_refill() {
@@ -272,8 +278,8 @@ impl RawSemaphore<'_> {
             let index = self.known();
             let unused = (self.cells.len() - index - 1) as u32;
             self.head.unused.store(unused, Ordering::Relaxed);
-            // Those who sleep do not know this cell, and would not hear of its holder's death. From here on, who looks at
-            // the door first knows it.
+            // Those who sleep do not know this cell, and would not hear of its holder's death. From here on,
+            // who looks at the door first knows it.
             self.head.door.tell(&self.head.gate, u32::MAX);
             self.make(Move::Fill, index);
         }
@@ -289,8 +295,8 @@ impl RawSemaphore<'_> {
     fn make(self, kind: Move, index: usize) {
         let mut supply = self.supply();
         let entry = Entry { kind, parity: !supply.parity(), index: index as u32 };
-        // Relaxed, here and below: these are for who holds the gate next. That this thread may die in between is a matter
-        // of the compiler only.
+        // Relaxed, here and below: these are for who holds the gate next. That this thread may die in between
+        // is a matter of the compiler only.
         self.head.journal.store(entry.to_bits(), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         // Others release meanwhile.
@@ -304,8 +310,9 @@ impl RawSemaphore<'_> {
     /// With the gate held: a move that `supply` has counted comes to its end.
     fn finish(self, entry: Entry) {
         if let Some(cell) = self.cells.get(entry.index as usize) {
-            // SeqCst: passes on what the release of this permit acquired, and the forgetting of the one before. It fails if
-            // the dead thread has done it already: only who holds the gate changes a cell without a permit.
+            // SeqCst: passes on what the release of this permit acquired, and the forgetting of the one
+            // before. It fails if the dead thread has done it already: only who holds the gate changes a cell
+            // without a permit.
             let (from, to) = (entry.kind.from(), entry.kind.to());
             let _ = cell.word.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed);
         }
@@ -344,7 +351,8 @@ impl RawSemaphore<'_> {
         self.head.door.tell(&self.head.gate, u32::MAX);
     }
 
-    /// Gives the gate back, and wakes one if there is something to have: who came to the gate meanwhile went to sleep.
+    /// Gives the gate back, and wakes one if there is something to have: who came to the gate meanwhile went
+    /// to sleep.
     fn unlock(self) {
         self.head.gate.swap(0, Ordering::SeqCst);
         self.pass_on();
@@ -366,7 +374,8 @@ impl RawSemaphore<'_> {
             || self.can_refill()
     }
 
-    /// How many permits there are that nobody holds. By the time the caller looks at the answer, it may be another.
+    /// How many permits there are that nobody holds. By the time the caller looks at the answer, it may be
+    /// another.
     pub fn available(self) -> u32 {
         loop {
             let supply = self.supply();

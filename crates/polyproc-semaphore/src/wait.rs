@@ -28,7 +28,8 @@ enum Rest {
 }
 
 impl RawSemaphore<'_> {
-    /// Takes a permit, sooner or later, and returns its index; not linked yet. `None` when the deadline has passed.
+    /// Takes a permit, sooner or later, and returns its index; not linked yet. `None` when the deadline has
+    /// passed.
     pub(crate) fn wait_for_one(self, current: Current, start: usize, deadline: Deadline) -> Option<usize> {
         let mut backoff = Backoff::new();
         let mut expired = deadline == Deadline::PAST;
@@ -46,7 +47,8 @@ impl RawSemaphore<'_> {
             if refilled == Refilled::Yes {
                 continue;
             }
-            // Somebody at the gate is gone in a moment; who does not want to wait waits that long, if not for ever.
+            // Somebody at the gate is gone in a moment; who does not want to wait waits that long, if not for
+            // ever.
             if expired && !(refilled == Refilled::Busy && backoff.pause()) {
                 return None;
             }
@@ -68,13 +70,15 @@ impl RawSemaphore<'_> {
         (start..known).chain(0..start).find(|index| self.take(current, &self.cells[*index]))
     }
 
-    /// Takes the permit out of a cell, if one lies there. Pending then is the cell; if not, the gate, as before.
+    /// Takes the permit out of a cell, if one lies there. Pending then is the cell; if not, the gate, as
+    /// before.
     fn take(self, current: Current, cell: &Cell) -> bool {
         loop {
             let word = cell.word.load(Ordering::Relaxed);
             if word & OWNER_DIED != 0 {
-                // `FREE` first: if this thread died with a word pending that is neither that nor its own, a wake that was
-                // spent on it would be lost. SeqCst: acquires what the dead released, for who takes it next.
+                // `FREE` first: if this thread died with a word pending that is neither that nor its own, a
+                // wake that was spent on it would be lost. SeqCst: acquires what the dead released, for who
+                // takes it next.
                 let _ = cell.word.compare_exchange(word, FREE, Ordering::SeqCst, Ordering::Relaxed);
                 continue;
             }
@@ -108,8 +112,8 @@ impl RawSemaphore<'_> {
                 count += 1;
             }
         }
-        // A dead thread at the gate is for who is awake, and so is a permit in no cell; but if somebody is moving it just
-        // now, that one tells.
+        // A dead thread at the gate is for who is awake, and so is a permit in no cell; but if somebody is
+        // moving it just now, that one tells.
         if gate & OWNER_DIED != 0 || (gate == 0 && self.can_refill()) {
             return Rest::News;
         }

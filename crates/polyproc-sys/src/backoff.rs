@@ -1,9 +1,9 @@
 //! How long to spin before sleeping.
 //!
-//! A sleeping thread costs some 20 µs to wake on another CPU; a cache line passes in a tenth of one. So whoever finds a
-//! lock taken spins first, but leaves the holder alone meanwhile: each look at the lock takes its cache line away from
-//! the one CPU that could release it. The pauses double from look to look, and in the longer ones the thread offers its
-//! CPU to others, because the holder may be waiting for just that.
+//! A sleeping thread costs some 20 µs to wake on another CPU; a cache line passes in a tenth of one. So
+//! whoever finds a lock taken spins first, but leaves the holder alone meanwhile: each look at the lock takes
+//! its cache line away from the one CPU that could release it. The pauses double from look to look, and in
+//! the longer ones the thread offers its CPU to others, because the holder may be waiting for just that.
 
 use crate::atomic::{AtomicU32, Ordering};
 use core::hint::spin_loop;
@@ -17,14 +17,15 @@ pub struct Backoff {
     yielding: Option<Instant>,
 }
 
-/// Up to this step, a pause is `2^step` spin hints; beyond, it is a yield of the CPU, then two, then four, and so on.
+/// Up to this step, a pause is `2^step` spin hints; beyond, it is a yield of the CPU, then two, then four,
+/// and so on.
 const SPINS: u32 = 3;
-/// Beyond this step there are no more pauses: time to sleep. By then they have taken some 20 µs, as long as a sleep and a wake
-/// would. Who sleeps sooner costs the holder of a lock more than it gains: the holder wakes it, has taken the lock again
-/// long before it is awake, and is soon to wake it once more.
+/// Beyond this step there are no more pauses: time to sleep. By then they have taken some 20 µs, as long as a
+/// sleep and a wake would. Who sleeps sooner costs the holder of a lock more than it gains: the holder wakes
+/// it, has taken the lock again long before it is awake, and is soon to wake it once more.
 const STEPS: u32 = 9;
-/// Nor if the yields have taken longer than this: then more threads want the CPU than there are CPUs, each yield costs
-/// the others' turns, and a sleeper is woken before its turn would come again.
+/// Nor if the yields have taken longer than this: then more threads want the CPU than there are CPUs, each
+/// yield costs the others' turns, and a sleeper is woken before its turn would come again.
 const YIELDING: Duration = Duration::from_millis(1);
 
 impl Backoff {
@@ -73,10 +74,11 @@ impl Default for Backoff {
 
 /// How long it pays to look for news before sleeping, learnt from how the last waits ended.
 ///
-/// For waits on something that another process does in its own time: an event that it sets, a message that it sends. If
-/// both sides run, the news is there in less than the microseconds that a sleep and a wake cost; if not, to look for it
-/// takes the CPU from who would bring it. Each wait that looked in vain halves the next look, eight in a row end
-/// it, and every 1,024th tries again. A hint, shared by whoever waits on the same object; all zero is full of hope.
+/// For waits on something that another process does in its own time: an event that it sets, a message that it
+/// sends. If both sides run, the news is there in less than the microseconds that a sleep and a wake cost; if
+/// not, to look for it takes the CPU from who would bring it. Each wait that looked in vain halves the next
+/// look, eight in a row end it, and every 1,024th tries again. A hint, shared by whoever waits on the same
+/// object; all zero is full of hope.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct Patience(AtomicU32);
@@ -101,9 +103,9 @@ impl Patience {
         Some(self.look_sparsely(0, 1, ready)?.0)
     }
 
-    /// [`look`](Patience::look), with `first` pauses before the first question, and twice as many before each next one, up to
-    /// `most`. Each question may take a cache line away from who works on the answer. Returns how many questions it
-    /// took, too.
+    /// [`look`](Patience::look), with `first` pauses before the first question, and twice as many before each
+    /// next one, up to `most`. Each question may take a cache line away from who works on the answer. Returns
+    /// how many questions it took, too.
     #[inline]
     pub fn look_sparsely<T>(
         &self,

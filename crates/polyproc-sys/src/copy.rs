@@ -1,14 +1,16 @@
 //! Copies of long messages, as fast as whatever lies between two CPUs.
 //!
-//! `memcpy` is not: from some length on (2 KiB with glibc 2.36 on AMD's processors) it uses the string instruction, `rep movsb`,
-//! which has two slow cases there. If the destination lies less than 32 bytes behind the source, as their lower twelve bits
-//! have it, it copies byte by byte, and takes seventeen times as long; messages behind a header are a few bytes off, so one
-//! of the two copies on their way often is such a case. And it reads past the caches when it likes: what another CPU has
-//! just written then takes two to three times as long, or not, for whole runs. Plain loads and stores know nothing of either.
+//! `memcpy` is not: from some length on (2 KiB with glibc 2.36 on AMD's processors) it uses the string
+//! instruction, `rep movsb`, which has two slow cases there. If the destination lies less than 32 bytes
+//! behind the source, as their lower twelve bits have it, it copies byte by byte, and takes seventeen times
+//! as long; messages behind a header are a few bytes off, so one of the two copies on their way often is such
+//! a case. And it reads past the caches when it likes: what another CPU has just written then takes two to
+//! three times as long, or not, for whole runs. Plain loads and stores know nothing of either.
 //!
-//! They are in assembly, so that they may go to and from memory that another process writes meanwhile: what is copied is
-//! then any mixture of bytes, and nothing else is wrong. On processors other than x86_64, the standard library's copy takes their place, which
-//! has no such licence: whoever does not trust the other process has something else there.
+//! They are in assembly, so that they may go to and from memory that another process writes meanwhile: what
+//! is copied is then any mixture of bytes, and nothing else is wrong. On processors other than x86_64, the
+//! standard library's copy takes their place, which has no such licence: whoever does not trust the other
+//! process has something else there.
 
 use core::ptr;
 
@@ -23,8 +25,8 @@ const HUGE: usize = 4 << 20;
 ///
 /// # Safety
 ///
-/// So many bytes are readable at `from` and writable at `to`, and nobody else uses them meanwhile but, on x86_64 and from
-/// [`LONG`] on, other processes.
+/// So many bytes are readable at `from` and writable at `to`, and nobody else uses them meanwhile but, on
+/// x86_64 and from [`LONG`] on, other processes.
 #[inline]
 pub unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
     #[cfg(target_arch = "x86_64")]
@@ -40,7 +42,8 @@ pub unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
     unsafe { ptr::copy_nonoverlapping(from, to, length) };
 }
 
-/// [`copy`] to memory from which another process is going to get it: a huge one past the caches, which it would only flush.
+/// [`copy`] to memory from which another process is going to get it: a huge one past the caches, which it
+/// would only flush.
 ///
 /// # Safety
 ///
@@ -116,7 +119,8 @@ mod wide {
         }
         // SAFETY: the caller's; so many are done.
         unsafe { rest(from, to, done, length) };
-        // By itself the compiler does not: it knows of the lower halves of what is lost in assembly, and no more.
+        // By itself the compiler does not: it knows of the lower halves of what is lost in assembly, and no
+        // more.
         _mm256_zeroupper();
     }
 
@@ -151,12 +155,13 @@ mod wide {
             }
             done += 64;
         }
-        // Such stores wait for no later one: without this, they could be seen after the store that publishes the message.
-        // SAFETY: touches no memory.
+        // Such stores wait for no later one: without this, they could be seen after the store that publishes
+        // the message. SAFETY: touches no memory.
         unsafe { asm!("sfence", options(nostack, preserves_flags)) };
         // SAFETY: the caller's; so many are done.
         unsafe { rest(from, to, done, length) };
-        // By itself the compiler does not: it knows of the lower halves of what is lost in assembly, and no more.
+        // By itself the compiler does not: it knows of the lower halves of what is lost in assembly, and no
+        // more.
         _mm256_zeroupper();
     }
 

@@ -9,8 +9,8 @@ pub const BACKSTOP: Duration = Duration::from_millis(250);
 
 /// A point on the system's monotonic clock, or never.
 ///
-/// Timeouts become deadlines once, where they enter; all loops below work with the deadline, so that an interrupted or
-/// spurious wake never prolongs a wait. The wall clock plays no part.
+/// Timeouts become deadlines once, where they enter; all loops below work with the deadline, so that an
+/// interrupted or spurious wake never prolongs a wait. The wall clock plays no part.
 ///
 /// # Example
 ///

@@ -1,8 +1,8 @@
 //! [`Mutex`]: a lock that a forked child never inherits locked.
 //!
-//! A child has the one thread that forked. A lock that another thread held in this moment stays locked in the child for
-//! ever, with what it guards half changed. So whoever forks waits until nobody holds one of these, and who wants one
-//! meanwhile waits for the fork.
+//! A child has the one thread that forked. A lock that another thread held in this moment stays locked in the
+//! child for ever, with what it guards half changed. So whoever forks waits until nobody holds one of these,
+//! and who wants one meanwhile waits for the fork.
 //!
 //! That is a `pthread_atfork` handler's work: `fork` calls it, `_Fork` and a bare `clone` do not.
 
@@ -14,10 +14,11 @@ use std::sync::{MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 /// Read by who holds a [`Mutex`], written by who forks.
 static CALM: RwLock<()> = RwLock::new(());
 
-/// A lock among the threads of one process, free in every child that is forked. A panic while it is held does not poison it.
+/// A lock among the threads of one process, free in every child that is forked. A panic while it is held does
+/// not poison it.
 ///
-/// Blocks while another thread holds it, or forks. Whoever holds one must neither take another one nor fork: that can
-/// wait for ever. The thread that forks may take it in fork handlers of its own.
+/// Blocks while another thread holds it, or forks. Whoever holds one must neither take another one nor fork:
+/// that can wait for ever. The thread that forks may take it in fork handlers of its own.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(std::sync::Mutex<T>);
 
@@ -72,8 +73,9 @@ fn not_blocked<G>(tried: Result<G, TryLockError<G>>) -> Option<G> {
 
 /// Sees to it that whoever forks has the calm.
 fn register() {
-    // Whether the fork handlers are registered: 0 or 1. No `Once`: a fork while another thread is inside would leave it
-    // unfinished in the child for ever. Two threads may register them both, so the handlers count themselves.
+    // Whether the fork handlers are registered: 0 or 1. No `Once`: a fork while another thread is inside
+    // would leave it unfinished in the child for ever. Two threads may register them both, so the handlers
+    // count themselves.
     static AT_FORK: AtomicU32 = AtomicU32::new(0);
     // Acquire: pairs with the Release below.
     if AT_FORK.load(Ordering::Acquire) == 0 {

@@ -1,7 +1,7 @@
 //! Futexes: sleep on a 32-bit word in shared memory, and wake who sleeps there, in whatever process.
 //!
-//! All of them are *shared* futexes. The private ones that `std` and most libraries use are found by the address in one
-//! process, and never wake another.
+//! All of them are *shared* futexes. The private ones that `std` and most libraries use are found by the
+//! address in one process, and never wake another.
 //!
 //! See futex(2).
 
@@ -101,7 +101,8 @@ impl Futex {
         self.0.fetch_and(bits, ordering)
     }
 
-    /// Sleeps until a [`wake`](Futex::wake), a signal or the deadline, unless the word differs from `expected`.
+    /// Sleeps until a [`wake`](Futex::wake), a signal or the deadline, unless the word differs from
+    /// `expected`.
     pub fn wait(&self, expected: u32, deadline: Deadline) -> Wait {
         if deadline == Deadline::PAST {
             return if self.load(Ordering::Relaxed) == expected { Wait::TimedOut } else { Wait::Changed };
@@ -109,8 +110,8 @@ impl Futex {
         let timeout = deadline.timespec();
         let timeout = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
         // FUTEX_WAIT_BITSET takes an absolute time on the monotonic clock; plain FUTEX_WAIT a relative one.
-        // SAFETY: the word is valid for the duration of the call, the timeout is null or a live timespec, and the second
-        // address is not used by this operation.
+        // SAFETY: the word is valid for the duration of the call, the timeout is null or a live timespec, and
+        // the second address is not used by this operation.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_futex,
@@ -139,22 +140,25 @@ impl Futex {
         self.wake(u32::MAX)
     }
 
-    /// Sets a bit of the word and wakes everybody who sleeps on it. One system call does both, so no death comes between:
-    /// either nothing happened, or all of it. Whoever sees the bit acquires what the caller did before.
+    /// Sets a bit of the word and wakes everybody who sleeps on it. One system call does both, so no death
+    /// comes between: either nothing happened, or all of it. Whoever sees the bit acquires what the caller
+    /// did before.
     ///
-    /// Async-signal-safe. `false`, and nothing was done, where a sandbox forbids the operation (FUTEX_WAKE_OP).
+    /// Async-signal-safe. `false`, and nothing was done, where a sandbox forbids the operation
+    /// (FUTEX_WAKE_OP).
     #[must_use = "where it is forbidden, there has to be another way"]
     pub fn set_bit_and_wake_all(&self, bit: u32) -> bool {
         debug_assert!(bit.is_power_of_two());
         let set = libc::FUTEX_OP_OR | libc::FUTEX_OP_OPARG_SHIFT;
-        // The comparison decides about sleepers of a second word, which is the same word here: there are none left.
+        // The comparison decides about sleepers of a second word, which is the same word here: there are none
+        // left.
         let operation = libc::FUTEX_OP(set, bit.trailing_zeros() as i32, libc::FUTEX_OP_CMP_EQ, 0);
         // SAFETY: errno is the thread's own.
         let errno = unsafe { libc::__errno_location() };
         // SAFETY: the pointer is valid as long as the thread.
         let before = unsafe { *errno };
-        // The kernel changes the word with an atomic instruction that is a barrier, as FUTEX_WAKE_OP has to be one.
-        // SAFETY: both words are this one, which is valid and writable for the duration of the call.
+        // The kernel changes the word with an atomic instruction that is a barrier, as FUTEX_WAKE_OP has to
+        // be one. SAFETY: both words are this one, which is valid and writable for the duration of the call.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_futex,
@@ -180,7 +184,8 @@ fn failed_wait() -> Wait {
         Some(libc::EAGAIN) => Wait::Changed,
         Some(libc::ETIMEDOUT) => Wait::TimedOut,
         Some(libc::EINTR) => Wait::Interrupted,
-        // A word that is not mapped, not aligned, or no futex at all: a bug of the caller's, who would spin for ever.
+        // A word that is not mapped, not aligned, or no futex at all: a bug of the caller's, who would spin
+        // for ever.
         error => panic!("futex wait failed with errno {error:?}"),
     }
 }
@@ -203,11 +208,13 @@ pub fn without_waitv(without: bool) {
     WAITV_MISSING.store(without.into(), Ordering::Relaxed);
 }
 
-/// Sleeps until one of the words is woken, a signal or the deadline, unless one differs from its expected value.
+/// Sleeps until one of the words is woken, a signal or the deadline, unless one differs from its expected
+/// value.
 ///
-/// One system call, for up to [`WAIT_ANY_MAX`] words. Of more words, a wake of the first 128 ends the sleep at once, and
-/// the others are looked at every millisecond; so put those first that matter most. Kernels before 5.16, and
-/// sandboxes that forbid futex_waitv(2), sleep on one word only: there, that holds for all words but the first.
+/// One system call, for up to [`WAIT_ANY_MAX`] words. Of more words, a wake of the first 128 ends the sleep
+/// at once, and the others are looked at every millisecond; so put those first that matter most. Kernels
+/// before 5.16, and sandboxes that forbid futex_waitv(2), sleep on one word only: there, that holds for all
+/// words but the first.
 ///
 /// # Panics
 ///
@@ -251,8 +258,8 @@ pub fn wait_any_and_last(words: &[Waiter<'_>], deadline: Deadline) -> (Wait, boo
     }
 }
 
-/// futex_waitv(2), and the index of the last word that was woken; `None` where the kernel does not have it, or
-/// a sandbox forbids it.
+/// futex_waitv(2), and the index of the last word that was woken; `None` where the kernel does not have it,
+/// or a sandbox forbids it.
 fn waitv(words: &[Waiter<'_>], deadline: Deadline) -> Option<(Wait, usize)> {
     /// `struct futex_waitv`.
     #[derive(Clone, Copy)]
@@ -277,8 +284,8 @@ fn waitv(words: &[Waiter<'_>], deadline: Deadline) -> Option<(Wait, usize)> {
     }
     let timeout = deadline.timespec();
     let timeout = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
-    // SAFETY: the entries are initialised up to the given count, their words are valid for the duration of the call, and
-    // the timeout is null or a live timespec.
+    // SAFETY: the entries are initialised up to the given count, their words are valid for the duration of
+    // the call, and the timeout is null or a live timespec.
     let result = unsafe {
         libc::syscall(
             libc::SYS_futex_waitv,
@@ -311,8 +318,8 @@ pub fn count_backstop_rescue() {
 
 /// How many waits of this process went on only because their [backstop](crate::deadline::BACKSTOP) ended.
 ///
-/// The protocols promise that none does. A test that kills processes and sees a number other than zero has found a
-/// lost wake-up, or a lock that happened to be released in the instant in which the backstop ended.
+/// The protocols promise that none does. A test that kills processes and sees a number other than zero has
+/// found a lost wake-up, or a lock that happened to be released in the instant in which the backstop ended.
 pub fn backstop_rescues() -> u64 {
     RESCUES.load(Ordering::Relaxed)
 }

@@ -1,6 +1,6 @@
-//! What polyproc's primitives need from the system, and nothing else: futexes that work between processes, the
-//! thread's robust list, monotonic deadlines, back-off, the thread's identity, locks that no forked child inherits locked, and
-//! long copies.
+//! What polyproc's primitives need from the system, and nothing else: futexes that work between processes,
+//! the thread's robust list, monotonic deadlines, back-off, the thread's identity, locks that no forked child
+//! inherits locked, and long copies.
 //!
 //! This is the bottom of polyproc. Users of a primitive never meet it; it is public for
 //! those who build a primitive of their own on the same ground.
@@ -20,9 +20,10 @@
 //!
 //! # Models
 //!
-//! Built with `--cfg polyproc_loom` (or `--cfg polyproc_shuttle`) the same names are the model checker's: atomics,
-//! futexes with the kernel's rules, a robust list that a simulated kernel walks when a simulated thread vanishes.
-//! A core that imports its atomics, futexes and robust list from here runs in both worlds unchanged.
+//! Built with `--cfg polyproc_loom` (or `--cfg polyproc_shuttle`) the same names are the model checker's:
+//! atomics, futexes with the kernel's rules, a robust list that a simulated kernel walks when a simulated
+//! thread vanishes. A core that imports its atomics, futexes and robust list from here runs in both worlds
+//! unchanged.
 //!
 //! # Example
 //!

@@ -1,16 +1,17 @@
 //! A barrier that only the rare side pays for.
 //!
-//! Two threads that each say something and then look at what the other says need a full barrier in between, *both* of them,
-//! or both may miss the other. Where one of them does it for every message, that would cost more than the message. So
-//! the frequent side only holds back the compiler ([`light`]), and the rare side has the kernel run a barrier on every CPU
-//! that runs a registered process (membarrier(2), [`heavy`]): after it, whatever the frequent side did before is seen
-//! here, and whatever it does later sees what was done here.
+//! Two threads that each say something and then look at what the other says need a full barrier in between,
+//! *both* of them, or both may miss the other. Where one of them does it for every message, that would cost
+//! more than the message. So the frequent side only holds back the compiler ([`light`]), and the rare side
+//! has the kernel run a barrier on every CPU that runs a registered process (membarrier(2), [`heavy`]): after
+//! it, whatever the frequent side did before is seen here, and whatever it does later sees what was done
+//! here.
 //!
-//! So the rare side's cost grows with the CPUs that run registered processes at that moment, whatever those have to do with it: each is
-//! interrupted. One such CPU adds some three microseconds here.
+//! So the rare side's cost grows with the CPUs that run registered processes at that moment, whatever those
+//! have to do with it: each is interrupted. One such CPU adds some three microseconds here.
 //!
-//! That holds for processes that are registered ([`is_registered`]). One that is not makes a real barrier itself. A rare side
-//! that cannot have the kernel's help (Linux before 4.16, a sandbox) is told so.
+//! That holds for processes that are registered ([`is_registered`]). One that is not makes a real barrier
+//! itself. A rare side that cannot have the kernel's help (Linux before 4.16, a sandbox) is told so.
 
 use crate::atomic::{AtomicU32, Ordering, compiler_fence, fence};
 use crate::thread;

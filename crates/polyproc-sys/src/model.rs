@@ -1,12 +1,14 @@
 //! The same names under a model checker: threads that can vanish, and a kernel that cleans up after them.
 //!
-//! A simulated thread is one thread of one process of its own. Before each access to shared memory and each system call
-//! it passes a [`step`]; a *mortal* thread vanishes at the step that its test chose, in the middle of whatever it does,
-//! without running another line. Then the simulated kernel does what the real one does: it walks the thread's robust
-//! list and its pending slot, by the rules of kernels from 5.4 on, which are the strictest: a thread that vanishes with
-//! a lock pending has its swallowed wake passed on only if the word is exactly zero.
+//! A simulated thread is one thread of one process of its own. Before each access to shared memory and each
+//! system call it passes a [`step`]; a *mortal* thread vanishes at the step that its test chose, in the
+//! middle of whatever it does, without running another line. Then the simulated kernel does what the real one
+//! does: it walks the thread's robust list and its pending slot, by the rules of kernels from 5.4 on, which
+//! are the strictest: a thread that vanishes with a lock pending has its swallowed wake passed on only if the
+//! word is exactly zero.
 //!
-//! Timers run out at once: a wait with a deadline registers, looks at its word, and times out. There is no backstop.
+//! Timers run out at once: a wait with a deadline registers, looks at its word, and times out. There is no
+//! backstop.
 //!
 //! | a simulated thread | its tid | its fuel | its list and its pending slot |
 //! |---|---|---|---|
@@ -66,7 +68,8 @@ pub enum End {
     Vanished,
 }
 
-/// Runs `f` as the thread `tid`, that vanishes before its step number `mortal`, and has the kernel clean up after it.
+/// Runs `f` as the thread `tid`, that vanishes before its step number `mortal`, and has the kernel clean up
+/// after it.
 ///
 /// The locks that `f` uses must outlive this call.
 pub fn run(tid: u32, mortal: Option<u32>, f: impl FnOnce()) -> End {
@@ -86,13 +89,14 @@ pub fn run(tid: u32, mortal: Option<u32>, f: impl FnOnce()) -> End {
     end
 }
 
-/// How a crate's models are explored. loom tries every interleaving up to a number of preemptions; shuttle tries so many
-/// that it draws by lot.
+/// How a crate's models are explored. loom tries every interleaving up to a number of preemptions; shuttle
+/// tries so many that it draws by lot.
 #[derive(Clone, Copy, Debug)]
 pub struct Explorer {
     /// Schedules in which shuttle draws each switch.
     pub random: usize,
-    /// Schedules with few switches at places that it draws, so that others are asleep when the one that matters comes.
+    /// Schedules with few switches at places that it draws, so that others are asleep when the one that
+    /// matters comes.
     pub rare: usize,
 }
 
@@ -117,8 +121,8 @@ impl Explorer {
         }
     }
 
-    /// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until it no longer
-    /// gets that far. Returns at how many steps it could vanish.
+    /// Explores `scenario` with a mortal thread that vanishes before step 0, before step 1, and so on, until
+    /// it no longer gets that far. Returns at how many steps it could vanish.
     pub fn vanish_at_every_step(
         self,
         preemptions: usize,
@@ -156,7 +160,8 @@ pub fn in_sandbox(sandbox: bool) {
 /// Not the checker's, as above.
 static LAST_FIRST: Mutex<bool> = Mutex::new(false);
 
-/// Whether who came last to a futex is woken first, as the kernel does if that thread has the higher priority.
+/// Whether who came last to a futex is woken first, as the kernel does if that thread has the higher
+/// priority.
 pub fn wake_the_last_first(last_first: bool) {
     *LAST_FIRST.lock().unwrap() = last_first;
 }

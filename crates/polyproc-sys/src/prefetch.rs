@@ -1,8 +1,9 @@
 //! Hints that a cache line is going to be used: it is on its way while something else is done.
 //!
-//! They have no effect but on time: no address is wrong, nothing is read or written that anybody could see, and no order of the
-//! memory model is touched. But a line that another CPU works with is taken away from it, as by a real access: a hint that
-//! comes too early makes both wait. On processors other than x86_64 they do nothing.
+//! They have no effect but on time: no address is wrong, nothing is read or written that anybody could see,
+//! and no order of the memory model is touched. But a line that another CPU works with is taken away from it,
+//! as by a real access: a hint that comes too early makes both wait. On processors other than x86_64 they do
+//! nothing.
 
 /// The line with this address is going to be read.
 #[inline(always)]

@@ -1,9 +1,10 @@
 //! The thread's robust list: the locks that the kernel releases when the thread dies.
 //!
-//! glibc registers one such list with the kernel for every thread and keeps its robust `pthread_mutex_t`s in it. Ours
-//! go into the same list, in the same layout, so that both kinds can be held together and in any order. The list is
-//! walked by the kernel when the thread is gone, however it went: each lock word in it that bears the thread's id gets
-//! `OWNER_DIED` in its place, and if the word had `WAITERS`, one sleeper is woken.
+//! glibc registers one such list with the kernel for every thread and keeps its robust `pthread_mutex_t`s in
+//! it. Ours go into the same list, in the same layout, so that both kinds can be held together and in any
+//! order. The list is walked by the kernel when the thread is gone, however it went: each lock word in it
+//! that bears the thread's id gets `OWNER_DIED` in its place, and if the word had `WAITERS`, one sleeper is
+//! woken.
 //!
 //! | bytes of a lock | what | who reads it |
 //! |---|---|---|
@@ -13,15 +14,16 @@
 //! | 32 to 39 | `next` of the list, what a list pointer points to | the holder's thread, and the kernel |
 //!
 //! [`Node`] is bytes 24 to 39, and a lock asserts at compile time that it puts its word and its node there
-//! ([`NODE_OFFSET`]). The list's head lies in glibc's record of the thread. The `prev` of the newest entry is the head,
-//! without being stored: it is written when a newer entry comes before it.
+//! ([`NODE_OFFSET`]). The list's head lies in glibc's record of the thread. The `prev` of the newest entry is
+//! the head, without being stored: it is written when a newer entry comes before it.
 //!
-//! Between the instruction that takes a lock and its entry in the list lies a gap, and another between removal and
-//! release. For those the head has one slot, *pending*: the lock that an operation is under way on.
-//! [`begin`](Current::begin) fills it before the word is touched, [`end`](Current::end) empties it after the wake. At
-//! the thread's death the kernel treats a pending lock like one in the list, and one more case: if the word shows no
-//! owner, the thread may have swallowed a wake-up, so the kernel wakes one sleeper in its place. A lock
-//! in the list may stay pending until it is released, which saves two stores: the kernel looks at it once.
+//! Between the instruction that takes a lock and its entry in the list lies a gap, and another between
+//! removal and release. For those the head has one slot, *pending*: the lock that an operation is under way
+//! on. [`begin`](Current::begin) fills it before the word is touched, [`end`](Current::end) empties it after
+//! the wake. At the thread's death the kernel treats a pending lock like one in the list, and one more case:
+//! if the word shows no owner, the thread may have swallowed a wake-up, so the kernel wakes one sleeper in
+//! its place. A lock in the list may stay pending until it is released, which saves two stores: the kernel
+//! looks at it once.
 
 use crate::atomic::{AtomicU64, Ordering, compiler_fence};
 use crate::futex::Futex;
@@ -100,8 +102,8 @@ const _: () = {
 ///
 /// # Errors
 ///
-/// `Unsupported`, with what was found, if not: under a C library that lays its locks out otherwise, or where the system
-/// call is forbidden.
+/// `Unsupported`, with what was found, if not: under a C library that lays its locks out otherwise, or where
+/// the system call is forbidden.
 pub fn check() -> io::Result<()> {
     head().map(|_| ())
 }
@@ -110,7 +112,8 @@ pub fn check() -> io::Result<()> {
 pub(crate) fn head() -> io::Result<*mut Head> {
     let mut head: *mut Head = core::ptr::null_mut();
     let mut size = 0usize;
-    // SAFETY: thread 0 is the caller; both pointers are to locals of the types that get_robust_list(2) writes.
+    // SAFETY: thread 0 is the caller; both pointers are to locals of the types that get_robust_list(2)
+    // writes.
     let result = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut size) };
     let unsupported = |found: String| {
         let message = format!("the locks need the robust list that glibc keeps for each thread, but {found}");
@@ -122,8 +125,8 @@ pub(crate) fn head() -> io::Result<*mut Head> {
     if head.is_null() || size != size_of::<Head>() {
         return unsupported("this thread has none".to_owned());
     }
-    // SAFETY: the kernel returned the head that libc registered for this thread; it lives as long as the thread, and
-    // its offset is never written after the registration.
+    // SAFETY: the kernel returned the head that libc registered for this thread; it lives as long as the
+    // thread, and its offset is never written after the registration.
     let offset = unsafe { (*head).futex_offset };
     if offset != FUTEX_OFFSET {
         return unsupported(format!("its locks lie at {offset} bytes from their links, not {FUTEX_OFFSET}"));
@@ -134,17 +137,20 @@ pub(crate) fn head() -> io::Result<*mut Head> {
 impl Current {
     #[inline(always)]
     pub(crate) fn head<'a>(self) -> &'a Head {
-        // SAFETY: `register` stored the head that the kernel knows for this thread; it lives as long as the thread, all
-        // that changes in it is accessed atomically here, and nobody else writes it while this thread runs our code.
+        // SAFETY: `register` stored the head that the kernel knows for this thread; it lives as long as the
+        // thread, all that changes in it is accessed atomically here, and nobody else writes it while this
+        // thread runs our code.
         unsafe { &*self.record().head.get() }
     }
 
-    /// Announces an operation on the lock with these links: whatever happens from here to [`end`](Current::end), the
-    /// kernel sorts it out if the thread dies. The word is the lock's own; the kernel finds it by the node.
+    /// Announces an operation on the lock with these links: whatever happens from here to
+    /// [`end`](Current::end), the kernel sorts it out if the thread dies. The word is the lock's own; the
+    /// kernel finds it by the node.
     #[inline(always)]
     pub fn begin(self, _word: &Futex, node: &Node) {
         self.head().pending.store(node.address(), Ordering::Relaxed);
-        // The kernel reads what this thread has stored at the instruction it died: only the compiler may reorder.
+        // The kernel reads what this thread has stored at the instruction it died: only the compiler may
+        // reorder.
         compiler_fence(Ordering::SeqCst);
     }
 
@@ -155,12 +161,13 @@ impl Current {
         self.head().pending.store(0, Ordering::Relaxed);
     }
 
-    /// [`begin`](Current::begin), for an operation that may come in the middle of another of the same thread: that of a
-    /// signal handler, or one for which a held lock shall stay announced. [`end_inside`](Current::end_inside) puts
-    /// back what was there. `None` if the place is taken by an operation that needs it itself.
+    /// [`begin`](Current::begin), for an operation that may come in the middle of another of the same thread:
+    /// that of a signal handler, or one for which a held lock shall stay announced.
+    /// [`end_inside`](Current::end_inside) puts back what was there. `None` if the place is taken by an
+    /// operation that needs it itself.
     ///
-    /// A lock that is held may lose its place for a while: it is in the list too. One that is about to be taken or
-    /// released may not.
+    /// A lock that is held may lose its place for a while: it is in the list too. One that is about to be
+    /// taken or released may not.
     #[inline]
     pub fn begin_inside(self, word: &Futex, node: &Node) -> Option<Outer> {
         let outer = self.head().pending.load(Ordering::Relaxed);
@@ -207,7 +214,8 @@ impl Current {
     #[inline(always)]
     pub unsafe fn link_only(self, _word: &Futex, node: &Node) {
         let head = self.head();
-        // Mostly it is still there from the last time. The atomic instruction of the unlock waits for every store.
+        // Mostly it is still there from the last time. The atomic instruction of the unlock waits for every
+        // store.
         if node.next.load(Ordering::Relaxed) != head.address() {
             node.next.store(head.address(), Ordering::Relaxed);
         }
@@ -232,8 +240,8 @@ impl Current {
     ///
     /// # Safety
     ///
-    /// The node belongs to a lock whose word bears this thread's id; it is in no list; it stays mapped at this address
-    /// until [`unlink`](Current::unlink) or the thread's end.
+    /// The node belongs to a lock whose word bears this thread's id; it is in no list; it stays mapped at
+    /// this address until [`unlink`](Current::unlink) or the thread's end.
     pub unsafe fn link(self, _word: &Futex, node: &Node) {
         let head = self.head();
         let first = head.list.load(Ordering::Relaxed);
@@ -252,7 +260,8 @@ impl Current {
     ///
     /// # Safety
     ///
-    /// The node was entered by [`link`](Current::link) on this thread, in this process, and not taken out since.
+    /// The node was entered by [`link`](Current::link) on this thread, in this process, and not taken out
+    /// since.
     pub unsafe fn unlink(self, _word: &Futex, node: &Node) {
         let head = self.head();
         let next = node.next.load(Ordering::Relaxed);
@@ -272,8 +281,8 @@ impl Current {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// Whether this thread holds the lock with these links. Walks the list: unlike the id in the lock word, which a
-    /// thread of another PID namespace can share, the answer is always right.
+    /// Whether this thread holds the lock with these links. Walks the list: unlike the id in the lock word,
+    /// which a thread of another PID namespace can share, the answer is always right.
     pub fn holds(self, _word: &Futex, node: &Node) -> bool {
         self.entries().any(|entry| entry == node.address())
     }
@@ -305,8 +314,8 @@ impl Current {
 unsafe fn prev_slot<'a>(pointer: u64) -> &'a AtomicU64 {
     let address = (pointer & !PRIORITY_INHERITANCE) - 8;
     let slot = core::ptr::with_exposed_provenance_mut::<u64>(address as usize);
-    // SAFETY: entries, glibc's and ours, have their `prev` right before their `next`. While linked they stay mapped, and
-    // only this thread touches them.
+    // SAFETY: entries, glibc's and ours, have their `prev` right before their `next`. While linked they stay
+    // mapped, and only this thread touches them.
     unsafe { AtomicU64::from_ptr(slot) }
 }
 
@@ -319,8 +328,8 @@ unsafe fn prev_slot<'a>(pointer: u64) -> &'a AtomicU64 {
 unsafe fn next_slot<'a>(pointer: u64) -> &'a AtomicU64 {
     let address = pointer & !PRIORITY_INHERITANCE;
     let slot = core::ptr::with_exposed_provenance_mut::<u64>(address as usize);
-    // SAFETY: a list pointer points to the `next` of an entry, or to the head's first pointer. While linked they stay
-    // mapped, and only this thread touches them.
+    // SAFETY: a list pointer points to the `next` of an entry, or to the head's first pointer. While linked
+    // they stay mapped, and only this thread touches them.
     unsafe { AtomicU64::from_ptr(slot) }
 }
 

@@ -1,7 +1,8 @@
-//! Who the calling thread is: its ids, a number that no other thread of any process shares, and its robust list.
+//! Who the calling thread is: its ids, a number that no other thread of any process shares, and its robust
+//! list.
 //!
-//! All of it is found once a thread and kept in a thread-local. A `fork` empties the record of the thread that survives
-//! in the child, so that the child is somebody else and owns nothing.
+//! All of it is found once a thread and kept in a thread-local. A `fork` empties the record of the thread
+//! that survives in the child, so that the child is somebody else and owns nothing.
 
 use crate::atomic::{AtomicU32, Ordering};
 use crate::robust::{self, Head};
@@ -49,7 +50,8 @@ pub fn current() -> Current {
     current
 }
 
-/// The calling thread, which has called [`current`] before, in this process: without the question whether it has.
+/// The calling thread, which has called [`current`] before, in this process: without the question whether it
+/// has.
 ///
 /// # Safety
 ///
@@ -71,12 +73,12 @@ pub fn token() -> u64 {
     RECORD.with(|record| record.token.get())
 }
 
-/// Rises with every fork on the way to this process, by more than one if threads raced to register the handler. It tells
-/// a guard that it was inherited.
+/// Rises with every fork on the way to this process, by more than one if threads raced to register the
+/// handler. It tells a guard that it was inherited.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// A number that differs between a parent and its forked child, once any thread has called [`current`]. It rises with
-/// every fork.
+/// A number that differs between a parent and its forked child, once any thread has called [`current`]. It
+/// rises with every fork.
 #[inline(always)]
 pub fn forks() -> u32 {
     // Relaxed: changes only where there is one thread.
@@ -86,8 +88,8 @@ pub fn forks() -> u32 {
 impl Current {
     #[inline(always)]
     pub(crate) fn record<'a>(self) -> &'a Record {
-        // SAFETY: the record is a thread-local without a destructor, so it lives as long as its thread, and `Current`
-        // never leaves that thread.
+        // SAFETY: the record is a thread-local without a destructor, so it lives as long as its thread, and
+        // `Current` never leaves that thread.
         unsafe { &*self.record }
     }
 
@@ -114,11 +116,12 @@ impl Current {
 #[cold]
 #[inline(never)]
 fn register(current: Current) {
-    // Whether the fork handler is registered: 0 or 1. No `Once`: a fork while another thread is inside would leave it
-    // unfinished in the child for ever. Two threads may register it both, which does no harm.
+    // Whether the fork handler is registered: 0 or 1. No `Once`: a fork while another thread is inside would
+    // leave it unfinished in the child for ever. Two threads may register it both, which does no harm.
     static AT_FORK: AtomicU32 = AtomicU32::new(0);
     if AT_FORK.load(Ordering::Acquire) == 0 {
-        // SAFETY: the handler is async-signal-safe: it stores to an atomic and to a thread-local without a destructor.
+        // SAFETY: the handler is async-signal-safe: it stores to an atomic and to a thread-local without a
+        // destructor.
         let result = unsafe { libc::pthread_atfork(None, None, Some(forget_the_parent)) };
         assert_eq!(result, 0, "no memory to register a fork handler");
         AT_FORK.store(1, Ordering::Release);

@@ -20,12 +20,13 @@ use std::time::{Duration, Instant};
 /// A handle: clones are the same array, and a clone given to another process is too. `T` is plain old data
 /// ([`bytemuck::Pod`]): a number, or a struct of your own that derives it.
 ///
-/// Each operation is one critical section. Of [`set`](Array::set) and [`update`](Array::update), which replace one
-/// element, a process that is killed in the middle leaves the element as it was before or as it is after.
-/// [`write`](Array::write) and a guard ([`lock`](Array::lock)) work in place: a death in the middle of those poisons.
+/// Each operation is one critical section. Of [`set`](Array::set) and [`update`](Array::update), which
+/// replace one element, a process that is killed in the middle leaves the element as it was before or as it
+/// is after. [`write`](Array::write) and a guard ([`lock`](Array::lock)) work in place: a death in the middle
+/// of those poisons.
 ///
-/// All of them wait for whoever holds the lock: if parts of the elements were lent to others when the holder died, for those
-/// who are at work on them, too. See the [crate](crate) for costs.
+/// All of them wait for whoever holds the lock: if parts of the elements were lent to others when the holder
+/// died, for those who are at work on them, too. See the [crate](crate) for costs.
 ///
 /// # Examples
 ///
@@ -126,9 +127,9 @@ impl<T: Pod> Array<T> {
 
     /// Changes one element in one critical section, and returns what `f` returns.
     ///
-    /// `f` works on a copy, which replaces the element when it returns. If it panics, or the process is killed in the
-    /// middle of it, the element stays as it was, and nothing is poisoned. In a child that `f` forks, the call changes
-    /// nothing: the lock is the parent's.
+    /// `f` works on a copy, which replaces the element when it returns. If it panics, or the process is
+    /// killed in the middle of it, the element stays as it was, and nothing is poisoned. In a child that `f`
+    /// forks, the call changes nothing: the lock is the parent's.
     ///
     /// # Errors
     ///
@@ -196,8 +197,8 @@ impl<T: Pod> Array<T> {
         Ok(())
     }
 
-    /// Replaces a range of elements by a slice of the same length. A process that is killed in the middle of it poisons
-    /// the array.
+    /// Replaces a range of elements by a slice of the same length. A process that is killed in the middle of
+    /// it poisons the array.
     ///
     /// # Errors
     ///
@@ -254,7 +255,8 @@ impl<T: Pod> Array<T> {
     ///
     /// # Errors
     ///
-    /// The lock is held, but who held it before died or panicked in the middle of its work; the error has the guard.
+    /// The lock is held, but who held it before died or panicked in the middle of its work; the error has the
+    /// guard.
     ///
     /// # Panics
     ///
@@ -262,8 +264,8 @@ impl<T: Pod> Array<T> {
     #[inline]
     #[track_caller]
     pub fn lock(&self) -> Result<ArrayGuard<'_, T>, PoisonError<ArrayGuard<'_, T>>> {
-        // SAFETY: the guard borrows the handle, whose object keeps the lock mapped; a region stays mapped while a lock in
-        // it is held by a guard that was forgotten.
+        // SAFETY: the guard borrows the handle, whose object keeps the lock mapped; a region stays mapped
+        // while a lock in it is held by a guard that was forgotten.
         let hold = unsafe { Hold::lock(self.table.raw()) };
         self.table.await_return(Deadline::NEVER);
         ArrayGuard::new(self, hold)
@@ -408,8 +410,8 @@ impl<'de, T: Pod> Deserialize<'de> for Array<T> {
 
 /// The lock, held. The elements, in place, until it is dropped.
 ///
-/// Dropped while panicking, it poisons the array. In a child made by `fork` it is inert: it does not unlock what the
-/// parent holds.
+/// Dropped while panicking, it poisons the array. In a child made by `fork` it is inert: it does not unlock
+/// what the parent holds.
 ///
 /// It stays with its thread:
 ///
@@ -441,8 +443,8 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
 }
 
 impl<T> ArrayGuard<'_, T> {
-    /// The elements, for others to work on as long as this guard is borrowed. For polyproc's own pool, which keeps the
-    /// [`Loan`](crate::Loan)'s promise: see there.
+    /// The elements, for others to work on as long as this guard is borrowed. For polyproc's own pool, which
+    /// keeps the [`Loan`](crate::Loan)'s promise: see there.
     #[doc(hidden)]
     pub fn lend(&mut self) -> Lending<'_, T> {
         Lending::new(self)

@@ -26,8 +26,8 @@ const _: () = assert!(size_of::<c_long>() == 8 && size_of::<c_ulong>() == 8);
 /// | `f` | `float` | `f32` | 4 |
 /// | `d` | `double` | `f64` | 8 |
 ///
-/// `l` and `L` are as wide as C's `long` on the platform: 64 bits on all that polyproc runs on. `q` and `Q`, C's `long
-/// long`, are accepted as other names of the 64-bit types.
+/// `l` and `L` are as wide as C's `long` on the platform: 64 bits on all that polyproc runs on. `q` and `Q`,
+/// C's `long long`, are accepted as other names of the 64-bit types.
 ///
 /// # Examples
 ///

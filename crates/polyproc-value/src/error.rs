@@ -7,8 +7,8 @@ use std::error::Error;
 
 /// The data may be half changed: a process died or panicked while it held a guard.
 ///
-/// Nothing was read or written. Look at the data through `lock()`, whose error has the guard, repair it, and call
-/// `clear_poison()`.
+/// Nothing was read or written. Look at the data through `lock()`, whose error has the guard, repair it, and
+/// call `clear_poison()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Poisoned {
     cause: PoisonCause,

@@ -7,7 +7,8 @@ use polyproc_sys::atomic::{Ordering, compiler_fence};
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::thread;
 
-/// The lock, held. Dropped, it is released: unless a `fork` lies between, which leaves the lock to the parent.
+/// The lock, held. Dropped, it is released: unless a `fork` lies between, which leaves the lock to the
+/// parent.
 ///
 /// It says nothing about the data: whoever changes that other than by one store calls [`RawMutex::enter`].
 pub(crate) struct Hold<'a> {
@@ -94,7 +95,8 @@ impl<'a> Hold<'a> {
     #[inline(always)]
     pub(crate) fn commit(self, store: impl FnOnce()) {
         if self.is_own() {
-            // What counts is the order in which this thread executes: all that prepared the commit, the commit, the rest.
+            // What counts is the order in which this thread executes: all that prepared the commit, the
+            // commit, the rest.
             compiler_fence(Ordering::SeqCst);
             store();
             compiler_fence(Ordering::SeqCst);

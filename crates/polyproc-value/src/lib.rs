@@ -1,10 +1,11 @@
 //! Numbers, arrays, and any other plain data in shared memory: behind a lock, or atomic.
 //!
-//! - [`Value<T>`] and [`Array<T>`] have a lock of their own, and every operation on them is one critical section:
-//!   [`Value::update`] adds to a counter without losing any of it.
+//! - [`Value<T>`] and [`Array<T>`] have a lock of their own, and every operation on them is one critical
+//!   section: [`Value::update`] adds to a counter without losing any of it.
 //! - [`RawValue<T>`] and [`RawArray<T>`] have none: every access is atomic.
-//! - [`AnyValue`] and [`AnyArray`] are for types that are known at run time only, by the [`TypeCode`]s of C's types:
-//!   `b B h H i I l L f d`. At compile time, [`value!`], [`array!`], [`raw_value!`] and [`raw_array!`] take them.
+//! - [`AnyValue`] and [`AnyArray`] are for types that are known at run time only, by the [`TypeCode`]s of C's
+//!   types: `b B h H i I l L f d`. At compile time, [`value!`], [`array!`], [`raw_value!`] and [`raw_array!`]
+//!   take them.
 //!
 //! All are handles: clones are the same object, and so is what another process gets that was given one.
 //!
@@ -35,10 +36,11 @@
 //!
 //! # What blocks
 //!
-//! Every operation of a locked object waits for the lock, except those whose names begin with `try_`, and `lock_timeout`
-//! and `lock_until`, which give up. `len`, `is_locked` and the like take no lock. Raw objects never wait. The lock is that
-//! of `polyproc_mutex`: not fair, not re-entrant. A thread that uses an object in its own `update` or under its own guard
-//! would wait for itself; it panics instead, with a message that says so.
+//! Every operation of a locked object waits for the lock, except those whose names begin with `try_`, and
+//! `lock_timeout` and `lock_until`, which give up. `len`, `is_locked` and the like take no lock. Raw objects
+//! never wait. The lock is that of `polyproc_mutex`: not fair, not re-entrant. A thread that uses an object
+//! in its own `update` or under its own guard would wait for itself; it panics instead, with a message that
+//! says so.
 //!
 //! # What a death does
 //!
@@ -50,19 +52,21 @@
 //! | between `lock()` and the end of its guard | as the dead left it | free, poisoned |
 //! | anything of `RawValue`, `RawArray` | as it was, or as it is after | none |
 //!
-//! Free means at once: the kernel releases what a dead thread held. The exception is an array that its dead holder had lent to
-//! the workers of a pool (`for_each_chunk`): it is free when the last of them is gone, too. While an object is poisoned, `get`, `set`, `update`
-//! and their kin fail with [`Poisoned`], which says who died, and `lock()` returns the guard in its error: repair the data,
-//! and call `clear_poison()`. A panic under a guard poisons as a death does. A panic in the closure of `update` changes
-//! nothing and poisons nothing.
+//! Free means at once: the kernel releases what a dead thread held. The exception is an array that its dead
+//! holder had lent to the workers of a pool (`for_each_chunk`): it is free when the last of them is gone,
+//! too. While an object is poisoned, `get`, `set`, `update` and their kin fail with [`Poisoned`], which says
+//! who died, and `lock()` returns the guard in its error: repair the data, and call `clear_poison()`. A panic
+//! under a guard poisons as a death does. A panic in the closure of `update` changes nothing and poisons
+//! nothing.
 //!
-//! `update` and `set` manage that with one store. A type of 1, 2, 4 or 8 bytes is changed in a register and stored at
-//! once. Any other type has a second place in shared memory: the new value is copied there, and one store says that it
-//! is the one that counts.
+//! `update` and `set` manage that with one store. A type of 1, 2, 4 or 8 bytes is changed in a register and
+//! stored at once. Any other type has a second place in shared memory: the new value is copied there, and one
+//! store says that it is the one that counts.
 //!
 //! # What it costs
 //!
-//! An uncontended operation is one lock and unlock, a few nanoseconds, and the copying of the value. In memory:
+//! An uncontended operation is one lock and unlock, a few nanoseconds, and the copying of the value. In
+//! memory:
 //!
 //! | | a `T` of 1, 2, 4 or 8 bytes | any other |
 //! |---|---|---|
@@ -70,14 +74,15 @@
 //! | `Array<T>` | 48 bytes, and the elements | 56 bytes, and the elements and one more |
 //! | `RawValue<T>`, `RawArray<T>` | the numbers | |
 //!
-//! An object of its own takes whole pages and one file descriptor. Thousands of them belong into one [`Arena`], where a
-//! number takes 128 bytes, header included.
+//! An object of its own takes whole pages and one file descriptor. Thousands of them belong into one
+//! [`Arena`], where a number takes 128 bytes, header included.
 //!
 //! # Limits
 //!
-//! `T` is plain old data ([`bytemuck::Pod`]). Every process that a handle was given to can write to the memory, and is
-//! trusted to keep to the rules. None of this is for signal handlers, except the raw types. `fork` gives the child no
-//! locks: what it inherits of guards, and of an `update` that is under way, is inert.
+//! `T` is plain old data ([`bytemuck::Pod`]). Every process that a handle was given to can write to the
+//! memory, and is trusted to keep to the rules. None of this is for signal handlers, except the raw types.
+//! `fork` gives the child no locks: what it inherits of guards, and of an `update` that is under way, is
+//! inert.
 
 #![deny(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! [`Loan`]: an array whose lock one process holds, and in whose parts others work meanwhile.
 //!
-//! Who works in a part *claims* the array for that time, which the kernel remembers until the claim is given back or its
-//! process is gone. The array's `loan` word is a number and a state:
+//! Who works in a part *claims* the array for that time, which the kernel remembers until the claim is given
+//! back or its process is gone. The array's `loan` word is a number and a state:
 //!
 //! | state | who works | who changes it |
 //! |---|---|---|
@@ -9,9 +9,9 @@
 //! | `LENT` | whoever has a loan of this number | the holder of the lock, when it has what it lent back, or the next holder if that one has died: `REVOKED` |
 //! | `REVOKED` | who had begun before | the same, when nobody claims the array any more: `FREE` |
 //!
-//! A worker claims first and then looks at the word; who revokes writes the word first and then looks for claims. So of the
-//! two at least one sees the other: either the worker does not begin, or it is waited for. Wherever anybody is killed,
-//! the next holder of the lock finds the word as it is, and goes on from there.
+//! A worker claims first and then looks at the word; who revokes writes the word first and then looks for
+//! claims. So of the two at least one sees the other: either the worker does not begin, or it is waited for.
+//! Wherever anybody is killed, the next holder of the lock finds the word as it is, and goes on from there.
 
 use crate::array::ArrayGuard;
 use crate::span::span;
@@ -46,8 +46,8 @@ impl<T> Table<T> {
         self.loan().load(Ordering::Relaxed) & STATE != FREE
     }
 
-    /// As one who has just taken the lock: waits until nobody works any more on what a dead holder has lent. `false` if
-    /// somebody still does at the deadline.
+    /// As one who has just taken the lock: waits until nobody works any more on what a dead holder has lent.
+    /// `false` if somebody still does at the deadline.
     #[inline(always)]
     pub(crate) fn await_return(&self, deadline: Deadline) -> bool {
         !self.is_lent() || self.end_loan(deadline)
@@ -61,8 +61,8 @@ impl<T> Table<T> {
         word
     }
 
-    /// As the holder of the lock: ends a loan, its own or that of a dead holder, and waits until nobody works any more.
-    /// `false` if somebody still does at the deadline.
+    /// As the holder of the lock: ends a loan, its own or that of a dead holder, and waits until nobody works
+    /// any more. `false` if somebody still does at the deadline.
     #[cold]
     pub(crate) fn end_loan(&self, deadline: Deadline) -> bool {
         let number = self.loan().load(Ordering::Relaxed) & !STATE;
@@ -83,7 +83,8 @@ impl<T> Table<T> {
     }
 }
 
-/// Elements of an array, lent by whoever holds its guard, until this is dropped: which waits until nobody works on them.
+/// Elements of an array, lent by whoever holds its guard, until this is dropped: which waits until nobody
+/// works on them.
 #[doc(hidden)]
 pub struct Lending<'a, T> {
     guard: &'a ArrayGuard<'a, T>,
@@ -119,10 +120,10 @@ impl<T> fmt::Debug for Lending<'_, T> {
 
 /// Elements of an array that whoever holds its guard has lent.
 ///
-/// For polyproc's own pool, which promises what no type can, across processes: that no two work on overlapping ranges at a
-/// time. That nobody works on any when the array is somebody else's again, the loan sees to itself: also if the process that
-/// lends is killed. Then whoever takes the lock next waits until those who are at work have returned or are dead, and
-/// those who come later are refused.
+/// For polyproc's own pool, which promises what no type can, across processes: that no two work on
+/// overlapping ranges at a time. That nobody works on any when the array is somebody else's again, the loan
+/// sees to itself: also if the process that lends is killed. Then whoever takes the lock next waits until
+/// those who are at work have returned or are dead, and those who come later are refused.
 pub struct Loan<T> {
     table: Table<T>,
     number: u64,
@@ -147,8 +148,8 @@ impl<T: Pod> Loan<T> {
         if self.number & STATE != LENT || self.table.loan().load(Ordering::Relaxed) != self.number {
             return Err(io::Error::other("the loan is over"));
         }
-        // SAFETY: the lock is held by whoever lends, or nobody has taken it since, and whoever does waits for this claim;
-        // and the one user of this type gives a range to one worker at a time.
+        // SAFETY: the lock is held by whoever lends, or nobody has taken it since, and whoever does waits for
+        // this claim; and the one user of this type gives a range to one worker at a time.
         let elements = unsafe { self.table.part_mut(range) };
         let result = f(elements);
         drop(claim);

@@ -1,11 +1,12 @@
 //! Types by their code, at compile time.
 
-/// A [`Value`](crate::Value) of the type that a code names: `value!('i', 0)` is `Value::<i32>::new(0)`, and `value!('i')`
-/// too. For a code that is known at run time only, see [`AnyValue`](crate::AnyValue).
+/// A [`Value`](crate::Value) of the type that a code names: `value!('i', 0)` is `Value::<i32>::new(0)`, and
+/// `value!('i')` too. For a code that is known at run time only, see [`AnyValue`](crate::AnyValue).
 ///
 /// # Errors
 ///
-/// As [`Value::new`](crate::Value::new). An unknown code, or a literal outside of the code's range, does not compile.
+/// As [`Value::new`](crate::Value::new). An unknown code, or a literal outside of the code's range, does not
+/// compile.
 ///
 /// # Examples
 ///
@@ -39,12 +40,14 @@ macro_rules! value {
     };
 }
 
-/// An [`Array`](crate::Array) of the type that a code names: `array!('i', [1, 2, 3])`, of a list, a slice, a `Vec` or a range; or
-/// `array!('i'; 3)`, or `array!('i', 3)`, of so many zeros. For a code that is known at run time only, see [`AnyArray`](crate::AnyArray).
+/// An [`Array`](crate::Array) of the type that a code names: `array!('i', [1, 2, 3])`, of a list, a slice, a
+/// `Vec` or a range; or `array!('i'; 3)`, or `array!('i', 3)`, of so many zeros. For a code that is known at
+/// run time only, see [`AnyArray`](crate::AnyArray).
 ///
 /// # Errors
 ///
-/// As [`Array::new`](crate::Array::new). An unknown code, or a literal outside of the code's range, does not compile.
+/// As [`Array::new`](crate::Array::new). An unknown code, or a literal outside of the code's range, does not
+/// compile.
 ///
 /// # Examples
 ///
@@ -105,7 +108,8 @@ macro_rules! raw_value {
     };
 }
 
-/// A [`RawArray`](crate::RawArray) of the type that a code names: `raw_array!('i', [1, 2, 3])`, or `raw_array!('i'; 3)`.
+/// A [`RawArray`](crate::RawArray) of the type that a code names: `raw_array!('i', [1, 2, 3])`, or
+/// `raw_array!('i'; 3)`.
 ///
 /// # Errors
 ///

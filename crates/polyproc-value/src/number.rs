@@ -7,11 +7,11 @@ use core::fmt;
 use std::error::Error;
 use std::io;
 
-/// A number for [`AnyValue`](crate::AnyValue) and [`AnyArray`](crate::AnyArray), or from them: wide enough for all types
-/// that have a code.
+/// A number for [`AnyValue`](crate::AnyValue) and [`AnyArray`](crate::AnyArray), or from them: wide enough
+/// for all types that have a code.
 ///
-/// Made from any of Rust's numbers, `u128` excepted. Comparisons go by the number, exactly: the integer 2 equals the float
-/// 2.0, and no rounding makes others equal.
+/// Made from any of Rust's numbers, `u128` excepted. Comparisons go by the number, exactly: the integer 2
+/// equals the float 2.0, and no rounding makes others equal.
 ///
 /// # Examples
 ///

@@ -10,12 +10,12 @@ use polyproc_memory::{Arena, CreateError, Kind, Object, Shape};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 
-/// An array of numbers that all processes share without a lock: each operation is one atomic access to one element,
-/// sequentially consistent. Its length is fixed when it is made; 0 is legal.
+/// An array of numbers that all processes share without a lock: each operation is one atomic access to one
+/// element, sequentially consistent. Its length is fixed when it is made; 0 is legal.
 ///
-/// A handle: clones are the same array, and a clone given to another process is too. Nothing here waits, and a process
-/// that is killed leaves each element as it was before or as it is after. What concerns more than one element is not
-/// atomic as a whole. For the rest see [`RawValue`](crate::RawValue).
+/// A handle: clones are the same array, and a clone given to another process is too. Nothing here waits, and
+/// a process that is killed leaves each element as it was before or as it is after. What concerns more than
+/// one element is not atomic as a whole. For the rest see [`RawValue`](crate::RawValue).
 ///
 /// # Examples
 ///
@@ -122,9 +122,9 @@ impl<T: Scalar> RawArray<T> {
         Ok(())
     }
 
-    /// Replaces elements from `start` on, each by itself and one after the other: who sees a later one sees the earlier
-    /// ones too, and what this thread stored before. It costs what plain stores cost; unlike the other operations it can
-    /// be overtaken by a later `load` of another element.
+    /// Replaces elements from `start` on, each by itself and one after the other: who sees a later one sees
+    /// the earlier ones too, and what this thread stored before. It costs what plain stores cost; unlike the
+    /// other operations it can be overtaken by a later `load` of another element.
     ///
     /// # Errors
     ///
@@ -191,7 +191,8 @@ impl<T: Scalar> RawArray<T> {
         Ok(T::fetch_sub(self.cell(index)?, operand))
     }
 
-    /// Replaces an element by the larger of the two, and returns what it was. A NaN loses against any other float.
+    /// Replaces an element by the larger of the two, and returns what it was. A NaN loses against any other
+    /// float.
     ///
     /// # Errors
     ///
@@ -201,7 +202,8 @@ impl<T: Scalar> RawArray<T> {
         Ok(T::fetch_max(self.cell(index)?, operand))
     }
 
-    /// Replaces an element by the smaller of the two, and returns what it was. A NaN loses against any other float.
+    /// Replaces an element by the smaller of the two, and returns what it was. A NaN loses against any other
+    /// float.
     ///
     /// # Errors
     ///
@@ -211,8 +213,8 @@ impl<T: Scalar> RawArray<T> {
         Ok(T::fetch_min(self.cell(index)?, operand))
     }
 
-    /// Replaces an element by what `f` makes of it. `f` is called again if another came between. `Ok(Ok(…))` has what
-    /// the element was; `Ok(Err(…))` what it is, because `f` returned `None`.
+    /// Replaces an element by what `f` makes of it. `f` is called again if another came between. `Ok(Ok(…))`
+    /// has what the element was; `Ok(Err(…))` what it is, because `f` returned `None`.
     ///
     /// # Errors
     ///
@@ -229,8 +231,8 @@ impl<T: Scalar> RawArray<T> {
     #[inline(always)]
     fn cells(&self) -> &[T::Cell] {
         let cells = self.object.payload().cast::<T::Cell>();
-        // SAFETY: the payload is mapped while the handle lives, aligned to 64, and was checked to have the size of so
-        // many T, which is the atomics'; all accesses to it are atomic.
+        // SAFETY: the payload is mapped while the handle lives, aligned to 64, and was checked to have the
+        // size of so many T, which is the atomics'; all accesses to it are atomic.
         unsafe { slice::from_raw_parts(cells.as_ptr(), self.len) }
     }
 

@@ -8,13 +8,15 @@ use polyproc_memory::{Arena, Kind, Object, Shape};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 
-/// A number that all processes share without a lock: each operation is one atomic access, sequentially consistent.
+/// A number that all processes share without a lock: each operation is one atomic access, sequentially
+/// consistent.
 ///
-/// A handle: clones are the same number, and a clone given to another process is too. Nothing here waits, and a process
-/// that is killed leaves the number as it was before or as it is after. For the types with a code only. Integers wrap.
+/// A handle: clones are the same number, and a clone given to another process is too. Nothing here waits, and
+/// a process that is killed leaves the number as it was before or as it is after. For the types with a code
+/// only. Integers wrap.
 ///
-/// Operations of floats other than load, store and swap are repeated until nobody comes between; `compare_exchange` of
-/// floats compares bits, so that `0.0` is not `-0.0`, and a NaN equals itself.
+/// Operations of floats other than load, store and swap are repeated until nobody comes between;
+/// `compare_exchange` of floats compares bits, so that `0.0` is not `-0.0`, and a NaN equals itself.
 ///
 /// # Examples
 ///
@@ -113,20 +115,22 @@ impl<T: Scalar> RawValue<T> {
         T::fetch_sub(self.cell(), operand)
     }
 
-    /// Replaces the number by the larger of the two, and returns what it was. A NaN loses against any other float.
+    /// Replaces the number by the larger of the two, and returns what it was. A NaN loses against any other
+    /// float.
     #[inline]
     pub fn fetch_max(&self, operand: T) -> T {
         T::fetch_max(self.cell(), operand)
     }
 
-    /// Replaces the number by the smaller of the two, and returns what it was. A NaN loses against any other float.
+    /// Replaces the number by the smaller of the two, and returns what it was. A NaN loses against any other
+    /// float.
     #[inline]
     pub fn fetch_min(&self, operand: T) -> T {
         T::fetch_min(self.cell(), operand)
     }
 
-    /// Replaces the number by what `f` makes of it, and returns what it was. `f` is called again if another came
-    /// between.
+    /// Replaces the number by what `f` makes of it, and returns what it was. `f` is called again if another
+    /// came between.
     ///
     /// # Errors
     ///
@@ -150,8 +154,8 @@ impl<T: Scalar> RawValue<T> {
     #[inline(always)]
     fn cell(&self) -> &T::Cell {
         let cell = self.object.payload().cast::<T::Cell>();
-        // SAFETY: the payload is mapped while the handle lives, aligned to 64, and was checked to have the size of a T,
-        // which is the atomic's; all accesses to it are atomic.
+        // SAFETY: the payload is mapped while the handle lives, aligned to 64, and was checked to have the
+        // size of a T, which is the atomic's; all accesses to it are atomic.
         unsafe { cell.as_ref() }
     }
 }

@@ -10,7 +10,8 @@ use polyproc_sys::atomic::{
 
 /// A number that has a type code: `i8`, `u8`, `i16`, `u16`, `i32`, `u32`, `i64`, `u64`, `f32` or `f64`.
 ///
-/// What [`RawValue`](crate::RawValue) and [`RawArray`](crate::RawArray) are made of. Nobody else can implement it.
+/// What [`RawValue`](crate::RawValue) and [`RawArray`](crate::RawArray) are made of. Nobody else can
+/// implement it.
 pub trait Scalar: Atomic + Pod + PartialOrd + Default + Debug + Display + Send + Sync + Into<Number> {
     /// Its code.
     const CODE: TypeCode;

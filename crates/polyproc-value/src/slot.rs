@@ -1,7 +1,8 @@
 //! How a value is replaced so that a death at any instruction leaves the old one or the new one.
 //!
-//! A type of 1, 2, 4 or 8 bytes is *single*: it is aligned to its size, and one store replaces it. Any other is written
-//! to a second place first, and then one store says so; `Value` and `Array` differ in what that store is.
+//! A type of 1, 2, 4 or 8 bytes is *single*: it is aligned to its size, and one store replaces it. Any other
+//! is written to a second place first, and then one store says so; `Value` and `Array` differ in what that
+//! store is.
 
 use bytemuck::Pod;
 use core::alloc::Layout;
@@ -30,12 +31,12 @@ pub(crate) const fn layout<T>() -> Layout {
 ///
 /// # Safety
 ///
-/// `place` is valid for writes, aligned to the size of `T`, which is single, and nobody else accesses it meanwhile
-/// other than atomically.
+/// `place` is valid for writes, aligned to the size of `T`, which is single, and nobody else accesses it
+/// meanwhile other than atomically.
 #[inline(always)]
 pub(crate) unsafe fn store<T: Pod>(place: *mut T, value: T) {
-    // Relaxed: the lock orders it for others, and the compiler fences of `Hold::commit` for a death. Atomic so that it
-    // is one store.
+    // Relaxed: the lock orders it for others, and the compiler fences of `Hold::commit` for a death. Atomic
+    // so that it is one store.
     match size_of::<T>() {
         1 => {
             // SAFETY: the caller's.

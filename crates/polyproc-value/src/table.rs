@@ -6,9 +6,9 @@
 //! | 40 to 47 | `loan` (`u64`): see [`loan`](crate::loan) | the same |
 //! | then | elements | `redo` (`u64`), the scratch element, elements |
 //!
-//! `redo` is 0, or one more than the index of the element that the scratch element is to replace. Storing it commits
-//! the replacement; then the element is copied, and `redo` is cleared. Whoever takes the lock and finds it set, because
-//! the one before died in between, copies again.
+//! `redo` is 0, or one more than the index of the element that the scratch element is to replace. Storing it
+//! commits the replacement; then the element is copied, and `redo` is cleared. Whoever takes the lock and
+//! finds it set, because the one before died in between, copies again.
 
 use crate::code::header_code;
 use crate::hold::Hold;
@@ -32,8 +32,8 @@ pub(crate) struct Table<T> {
     len: usize,
 }
 
-// SAFETY: the lock orders all access to the elements, from threads as from processes; the pointers are into the mapping
-// that `object` keeps.
+// SAFETY: the lock orders all access to the elements, from threads as from processes; the pointers are into
+// the mapping that `object` keeps.
 unsafe impl<T: Send> Send for Table<T> {}
 // SAFETY: as above. A guard gives out `&mut [T]` to one thread at a time.
 unsafe impl<T: Send> Sync for Table<T> {}
@@ -107,7 +107,8 @@ impl<T: Pod> Table<T> {
     ///
     /// # Safety
     ///
-    /// It is this table's lock that is held, the index is less than the length, and there is no reference to elements.
+    /// It is this table's lock that is held, the index is less than the length, and there is no reference to
+    /// elements.
     #[inline(always)]
     pub(crate) unsafe fn replace(&self, hold: Hold<'_>, index: usize, element: T) {
         if slot::is_single::<T>() {
@@ -136,8 +137,8 @@ impl<T: Pod> Table<T> {
     pub(crate) unsafe fn update<R>(&self, hold: Hold<'_>, index: usize, f: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: there is an element of this index.
         let place = unsafe { self.elements.add(index) };
-        // SAFETY: mapped and aligned; the lock is held. A copy of this process's own, so that what a child forked by `f`
-        // does to it stays there.
+        // SAFETY: mapped and aligned; the lock is held. A copy of this process's own, so that what a child
+        // forked by `f` does to it stays there.
         let mut element = unsafe { place.read() };
         let result = f(&mut element);
         // SAFETY: the caller's.
@@ -201,8 +202,8 @@ impl<T: Pod> Table<T> {
 impl<T> Table<T> {
     #[inline(always)]
     pub(crate) fn raw(&self) -> &RawMutex {
-        // SAFETY: points into the mapping that `object` keeps, to a lock that was checked to be one when attached; it is
-        // made of atomics only.
+        // SAFETY: points into the mapping that `object` keeps, to a lock that was checked to be one when
+        // attached; it is made of atomics only.
         unsafe { self.raw.as_ref() }
     }
 
@@ -231,7 +232,8 @@ impl<T> Table<T> {
     /// The lock is held as long as the reference lives, and nobody changes them.
     #[inline(always)]
     pub(crate) unsafe fn elements(&self) -> &[T] {
-        // SAFETY: mapped while the handle lives, aligned, and `len` of them, of any bit pattern; the rest is the caller's.
+        // SAFETY: mapped while the handle lives, aligned, and `len` of them, of any bit pattern; the rest is
+        // the caller's.
         unsafe { slice::from_raw_parts(self.elements.as_ptr(), self.len) }
     }
 

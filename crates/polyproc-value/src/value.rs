@@ -24,9 +24,10 @@ use std::time::{Duration, Instant};
 /// A handle: clones are the same value, and a clone given to another process is too. `T` is plain old data
 /// ([`bytemuck::Pod`]): a number, an array of numbers, a struct of your own that derives it.
 ///
-/// [`get`](Value::get), [`set`](Value::set) and [`update`](Value::update) are one critical section each. A process that
-/// is killed in one of them, at any instruction, leaves the value as it was before or as it is after, and the lock free.
-/// For more than that there is [`lock`](Value::lock), whose guard works in place: a death while it is held poisons.
+/// [`get`](Value::get), [`set`](Value::set) and [`update`](Value::update) are one critical section each. A
+/// process that is killed in one of them, at any instruction, leaves the value as it was before or as it is
+/// after, and the lock free. For more than that there is [`lock`](Value::lock), whose guard works in place: a
+/// death while it is held poisons.
 ///
 /// All four wait for whoever holds the lock. See the [crate](crate) for costs.
 ///
@@ -54,8 +55,8 @@ pub struct Value<T> {
     slots: NonNull<T>,
 }
 
-// SAFETY: the lock orders all access to the data, from threads as from processes; the pointers are into the mapping that
-// `object` keeps.
+// SAFETY: the lock orders all access to the data, from threads as from processes; the pointers are into the
+// mapping that `object` keeps.
 unsafe impl<T: Send> Send for Value<T> {}
 // SAFETY: as above. A guard gives out `&mut T` to one thread at a time.
 unsafe impl<T: Send> Sync for Value<T> {}
@@ -135,7 +136,8 @@ impl<T: Pod> Value<T> {
     #[track_caller]
     pub fn get(&self) -> Result<T, Poisoned> {
         let hold = self.hold()?;
-        // SAFETY: the current slot is mapped while the handle lives, and nobody writes to it while the lock is held.
+        // SAFETY: the current slot is mapped while the handle lives, and nobody writes to it while the lock
+        // is held.
         let value = unsafe { self.current().read() };
         drop(hold);
         Ok(value)
@@ -159,7 +161,8 @@ impl<T: Pod> Value<T> {
             hold.commit(|| unsafe { slot::store(self.slots.as_ptr(), value) });
         } else {
             let next = self.next_index();
-            // SAFETY: the slot is mapped and aligned; it is not the current one, and the lock is held: nobody looks.
+            // SAFETY: the slot is mapped and aligned; it is not the current one, and the lock is held: nobody
+            // looks.
             unsafe { self.slot(next).write(value) };
             hold.commit(|| self.index().store(next, Ordering::Relaxed));
         }
@@ -168,9 +171,9 @@ impl<T: Pod> Value<T> {
 
     /// Changes the value in one critical section, and returns what `f` returns.
     ///
-    /// `f` works on a copy, which replaces the value when it returns. If it panics, or the process is killed in the
-    /// middle of it, the value stays as it was, and nothing is poisoned. In a child that `f` forks, the call changes
-    /// nothing: the lock is the parent's.
+    /// `f` works on a copy, which replaces the value when it returns. If it panics, or the process is killed
+    /// in the middle of it, the value stays as it was, and nothing is poisoned. In a child that `f` forks,
+    /// the call changes nothing: the lock is the parent's.
     ///
     /// # Errors
     ///
@@ -178,8 +181,8 @@ impl<T: Pod> Value<T> {
     ///
     /// # Panics
     ///
-    /// As [`get`](Value::get), so in particular if `f` uses the same value again: then the outer call changes nothing,
-    /// unless `f` catches the panic.
+    /// As [`get`](Value::get), so in particular if `f` uses the same value again: then the outer call changes
+    /// nothing, unless `f` catches the panic.
     ///
     /// # Examples
     ///
@@ -195,7 +198,8 @@ impl<T: Pod> Value<T> {
     #[track_caller]
     pub fn update<R>(&self, f: impl FnOnce(&mut T) -> R) -> Result<R, Poisoned> {
         let hold = self.hold()?;
-        // SAFETY: as in `get`. A copy of this process's own, so that what a child forked by `f` does to it stays there.
+        // SAFETY: as in `get`. A copy of this process's own, so that what a child forked by `f` does to it
+        // stays there.
         let mut value = unsafe { self.current().read() };
         let result = f(&mut value);
         if slot::is_single::<T>() {
@@ -233,7 +237,8 @@ impl<T> Value<T> {
     ///
     /// # Errors
     ///
-    /// The lock is held, but who held it before died or panicked in the middle of its work; the error has the guard.
+    /// The lock is held, but who held it before died or panicked in the middle of its work; the error has the
+    /// guard.
     ///
     /// # Panics
     ///
@@ -241,8 +246,8 @@ impl<T> Value<T> {
     #[inline(always)]
     #[track_caller]
     pub fn lock(&self) -> Result<ValueGuard<'_, T>, PoisonError<ValueGuard<'_, T>>> {
-        // SAFETY: the guard borrows the handle, whose object keeps the lock mapped; a region stays mapped while a lock in
-        // it is held by a guard that was forgotten.
+        // SAFETY: the guard borrows the handle, whose object keeps the lock mapped; a region stays mapped
+        // while a lock in it is held by a guard that was forgotten.
         ValueGuard::new(self, unsafe { Hold::lock(self.raw()) })
     }
 
@@ -323,8 +328,8 @@ impl<T> Value<T> {
 
     #[inline(always)]
     fn raw(&self) -> &RawMutex {
-        // SAFETY: points into the mapping that `object` keeps, to a lock that was checked to be one when attached; it is
-        // made of atomics only.
+        // SAFETY: points into the mapping that `object` keeps, to a lock that was checked to be one when
+        // attached; it is made of atomics only.
         unsafe { self.raw.as_ref() }
     }
 
@@ -393,8 +398,8 @@ impl<'de, T: Pod> Deserialize<'de> for Value<T> {
 
 /// The lock, held. The value, in place, until it is dropped.
 ///
-/// Dropped while panicking, it poisons the value. In a child made by `fork` it is inert: it does not unlock what the
-/// parent holds.
+/// Dropped while panicking, it poisons the value. In a child made by `fork` it is inert: it does not unlock
+/// what the parent holds.
 ///
 /// It stays with its thread:
 ///

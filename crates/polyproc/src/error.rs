@@ -8,8 +8,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Any error of any of the crates, for `?` in programs that use several.
 ///
-/// It prints what the error inside prints. An error that carries a guard, such as [`PoisonError`](crate::PoisonError),
-/// leaves the guard behind, which unlocks.
+/// It prints what the error inside prints. An error that carries a guard, such as
+/// [`PoisonError`](crate::PoisonError), leaves the guard behind, which unlocks.
 ///
 /// # Example
 ///

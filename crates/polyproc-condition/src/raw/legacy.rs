@@ -1,11 +1,13 @@
-//! What the dead have left, and who is awake sees to: before it comes into sight, and each time before it sleeps.
+//! What the dead have left, and who is awake sees to: before it comes into sight, and each time before it
+//! sleeps.
 //!
 //! | what is found | what is done |
 //! |---|---|
 //! | a slot `OWNER_DIED` + `WAITERS`: its waiter died with a notification | the slot is taken as it is, the oldest is notified, the slot is freed |
 //! | `rung` behind `all`: the notifier died in `notify_all` | everybody is woken |
 //!
-//! Who dies at it leaves the same, or has done it: a slot that it owns is again one of a waiter that died with a notification.
+//! Who dies at it leaves the same, or has done it: a slot that it owns is again one of a waiter that died
+//! with a notification.
 
 use super::RawCondition;
 use super::place::{LEGACY, Slot};
@@ -32,7 +34,8 @@ impl RawCondition<'_> {
     /// Passes on the notification that a dead waiter left in its slot. Leaves the gate pending.
     #[cold]
     fn pass_on(self, current: Current, slot: &Slot) {
-        // For the instruction between the next two, in which a death would go unseen: somebody else knows as well.
+        // For the instruction between the next two, in which a death would go unseen: somebody else knows as
+        // well.
         self.queue.gate.wake(1);
         current.begin(&slot.word, &slot.node);
         let own = current.tid() | WAITERS;

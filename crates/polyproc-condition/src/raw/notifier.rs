@@ -6,7 +6,8 @@
 //! | has committed, `WAITERS` in the oldest slot's word, and not rung | that bell | the kernel rings it |
 //! | has committed, one more in `all`, and not woken everybody | the gate | the kernel wakes one there, which wakes everybody |
 //!
-//! Oldest first, so that all who wait hear of the death of one that was notified before them: see [`raw`](super).
+//! Oldest first, so that all who wait hear of the death of one that was notified before them: see
+//! [`raw`](super).
 
 use super::RawCondition;
 use super::place::{Slot, USED, USED_BITS};
@@ -15,7 +16,8 @@ use polyproc_sys::futex::WAITERS;
 use polyproc_sys::thread::{self, Current};
 
 impl<'a> RawCondition<'a> {
-    /// Notifies those `count` that have waited longest, or as many as wait. Returns how many it notified. Never blocks.
+    /// Notifies those `count` that have waited longest, or as many as wait. Returns how many it notified.
+    /// Never blocks.
     ///
     /// Who begins to wait after the call has begun is not among them.
     pub fn notify(self, count: u32) -> u32 {
@@ -25,7 +27,8 @@ impl<'a> RawCondition<'a> {
             return 0;
         }
         let current = thread::current();
-        // Who is notified and waits again meanwhile is not one of those who waited: else this might never end.
+        // Who is notified and waits again meanwhile is not one of those who waited: else this might never
+        // end.
         let last = places >> USED_BITS;
         (0..count).take_while(|_| self.notify_oldest(current, last)).count() as u32
     }

@@ -1,7 +1,7 @@
 //! What a condition has in shared memory: its queue, and a slot for each waiter.
 //!
-//! A waiter takes a *slot* before it releases its lock, and has it in its thread's robust list until it has the lock
-//! back. So the kernel knows at any time what a dying waiter had in its hands.
+//! A waiter takes a *slot* before it releases its lock, and has it in its thread's robust list until it has
+//! the lock back. So the kernel knows at any time what a dying waiter had in its hands.
 //!
 //! | word of a slot | meaning | a death makes it |
 //! |---|---|---|
@@ -21,9 +21,9 @@
 //! | tid + `WAITERS` | `FREE` | its waiter, with the lock | swap |
 //! | `OWNER_DIED` + `WAITERS` | tid + `WAITERS`, then `FREE` | another waiter, which notifies the oldest in between | compare-and-swap, swap |
 //!
-//! The `WAITERS` bit *is* the notification, and it is the very bit that has the kernel wake somebody when the slot's
-//! waiter dies. `notify` sets it in the oldest slot that waits. `notify_all` sets none: it adds one to the word `all`, in
-//! one step, and whoever began to wait at another value has been notified.
+//! The `WAITERS` bit *is* the notification, and it is the very bit that has the kernel wake somebody when the
+//! slot's waiter dies. `notify` sets it in the oldest slot that waits. `notify_all` sets none: it adds one to
+//! the word `all`, in one step, and whoever began to wait at another value has been notified.
 
 use core::fmt;
 use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -138,8 +138,8 @@ impl Slot {
     pub(super) fn waits(&self, all: u32) -> Option<(u32, u64)> {
         // Acquire: pairs with who takes the slot, which is after the age of the one before it was cleared.
         let word = self.word.load(Ordering::Acquire);
-        // Acquire: pairs with the Release in `appear` of [`waiter`](super::waiter); what stands before it there is of the same waiter.
-        // That is why `since` may be Relaxed.
+        // Acquire: pairs with the Release in `appear` of [`waiter`](super::waiter); what stands before it
+        // there is of the same waiter. That is why `since` may be Relaxed.
         let age = self.age.load(Ordering::Acquire);
         let waits = word & OWNER == word && word != FREE && age != AGELESS;
         (waits && self.since.load(Ordering::Relaxed) == all).then_some((word, age))

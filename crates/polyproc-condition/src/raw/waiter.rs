@@ -10,14 +10,16 @@
 //!
 //! # What it sleeps on
 //!
-//! - its own *bell*, always 0, on which it is the only sleeper, and its own word, so that it does not fall asleep notified;
+//! - its own *bell*, always 0, on which it is the only sleeper, and its own word, so that it does not fall
+//!   asleep notified;
 //! - `all`;
 //! - the word of every other slot that is taken: there the kernel wakes one if a notified waiter dies;
 //! - the *gate*, always 0.
 //!
 //! While it sleeps, and until it has looked after the dead, the gate is what the waiter has pending
-//! ([`Current::begin`]). If it dies with a wake-up in its hands, the kernel therefore wakes another at the gate. Whoever is
-//! woken, by whatever, looks for slots of dead waiters with a notification and passes them on.
+//! ([`Current::begin`]). If it dies with a wake-up in its hands, the kernel therefore wakes another at the
+//! gate. Whoever is woken, by whatever, looks for slots of dead waiters with a notification and passes them
+//! on.
 
 use super::place::{AGELESS, FREE, LEGACY, SILENT, Slot, USED, USED_BITS};
 use super::{Ended, RawCondition, SLICE};
@@ -48,8 +50,9 @@ impl<'a> RawCondition<'a> {
         // Relaxed, both: the Release of the age below publishes them.
         slot.pid.store(current.pid(), Ordering::Relaxed);
         slot.since.store(all, Ordering::Relaxed);
-        // SeqCst: after the slot was taken, before it is in sight. Pairs with the load in `look_for_oldest`, whose attempt to note
-        // fewer fails then, and with the Acquire in `used`. Relaxed: what is read first, the compare-and-swap checks.
+        // SeqCst: after the slot was taken, before it is in sight. Pairs with the load in `look_for_oldest`,
+        // whose attempt to note fewer fails then, and with the Acquire in `used`. Relaxed: what is read
+        // first, the compare-and-swap checks.
         let mut places = self.queue.places.load(Ordering::Relaxed);
         loop {
             let used = (places & USED).max(index as u64 + 1);
@@ -79,13 +82,14 @@ impl<'a> RawCondition<'a> {
             current.begin(&slot.word, &slot.node);
             // The age of the dead is still there. A slot that seems to be notified is let alone by notifiers.
             let taken = if word == FREE { current.tid() } else { current.tid() | WAITERS };
-            // SeqCst: pairs with the swap in `vacate`, so that this is after all that the one before it did in the slot; and before
-            // the change of `places` in `appear`.
+            // SeqCst: pairs with the swap in `vacate`, so that this is after all that the one before it did
+            // in the slot; and before the change of `places` in `appear`.
             if slot.word.compare_exchange(word, taken, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
                 // SAFETY: taken just now; the caller keeps it mapped.
                 unsafe { current.link(&slot.word, &slot.node) };
                 if word != FREE {
-                    // SeqCst, both: who reads this word, by the Acquire in `waits`, does not read the age of the dead after it.
+                    // SeqCst, both: who reads this word, by the Acquire in `waits`, does not read the age of
+                    // the dead after it.
                     slot.age.store(AGELESS, Ordering::SeqCst);
                     slot.word.store(current.tid(), Ordering::SeqCst);
                 }
@@ -142,8 +146,8 @@ impl<'a> RawCondition<'a> {
         let mut count = 4;
         let mut deadline = deadline.or_backstop();
         let mut crowded = false;
-        // Pairs with the fence in `oldest`: either the notifier sees that this thread waits, or this thread sees every
-        // slot that the notifier saw.
+        // Pairs with the fence in `oldest`: either the notifier sees that this thread waits, or this thread
+        // sees every slot that the notifier saw.
         fence(Ordering::SeqCst);
         for slot in self.used().iter().filter(|slot| !core::ptr::eq(*slot, own)) {
             // Acquire: pairs with the compare-and-swap of who takes the slot. The fence decides what is seen.
@@ -178,8 +182,9 @@ impl<'a> RawCondition<'a> {
         current.begin(&own.word, &own.node);
         // SAFETY: `claim` entered it.
         unsafe { current.unlink(&own.word, &own.node) };
-        // SeqCst, both: whoever reads the free word, by the Acquire in `waits` or when it takes the slot, does not read this age after
-        // it. If the word is another, it is the compare-and-swap in `notify_oldest` that came before.
+        // SeqCst, both: whoever reads the free word, by the Acquire in `waits` or when it takes the slot,
+        // does not read this age after it. If the word is another, it is the compare-and-swap in
+        // `notify_oldest` that came before.
         own.age.store(AGELESS, Ordering::SeqCst);
         let free = own.word.compare_exchange(current.tid(), FREE, Ordering::SeqCst, Ordering::Relaxed);
         if free.is_err() {
@@ -189,7 +194,8 @@ impl<'a> RawCondition<'a> {
             return Awake::WithSlot;
         }
         current.end();
-        // Whoever saw it wait has committed before it was free. SeqCst: after that, and pairs with the commit of `notify_all`.
+        // Whoever saw it wait has committed before it was free. SeqCst: after that, and pairs with the commit
+        // of `notify_all`.
         let notified = self.queue.all.load(Ordering::SeqCst) != all;
         Awake::Without(if notified { Ended::Notified } else { Ended::TimedOut })
     }

@@ -4,15 +4,16 @@ use bytemuck::Pod;
 use core::mem::MaybeUninit;
 use polyproc_sys::copy;
 
-/// Copies a message to its place, and returns it. `None`, and nothing was done, if there are not as many bytes as it has.
+/// Copies a message to its place, and returns it. `None`, and nothing was done, if there are not as many
+/// bytes as it has.
 #[inline(always)]
 pub(super) fn copy_to<'a, T: Pod>(bytes: &[u8], place: &'a mut MaybeUninit<T>) -> Option<&'a mut T> {
     if bytes.len() != size_of::<T>() {
         return None;
     }
-    // Not the standard library's copy, which has slow cases from a few KiB on.
-    // SAFETY: so many bytes are readable, and writable at the place, which is borrowed: the two do not overlap, and nobody else
-    // uses either.
+    // Not the standard library's copy, which has slow cases from a few KiB on. SAFETY: so many bytes are
+    // readable, and writable at the place, which is borrowed: the two do not overlap, and nobody else uses
+    // either.
     unsafe { copy::copy(bytes.as_ptr(), place.as_mut_ptr().cast(), bytes.len()) };
     // SAFETY: all of it was written, and any bytes are a `Pod`.
     Some(unsafe { place.assume_init_mut() })

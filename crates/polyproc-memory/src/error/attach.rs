@@ -8,7 +8,8 @@ use std::io;
 
 /// Why a received descriptor is not a region of ours, or a place in it not the expected object.
 ///
-/// Nothing was mapped and nothing in it was used. Converts to [`io::Error`], as `InvalidData` with this as its source.
+/// Nothing was mapped and nothing in it was used. Converts to [`io::Error`], as `InvalidData` with this as
+/// its source.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AttachError {

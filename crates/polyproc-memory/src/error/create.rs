@@ -92,7 +92,8 @@ pub enum CreateError {
 }
 
 impl CreateError {
-    /// `Descriptors` if that is what the system has said of something that no arena has; any other error as it is.
+    /// `Descriptors` if that is what the system has said of something that no arena has; any other error as
+    /// it is.
     #[doc(hidden)]
     pub fn of_call(source: io::Error) -> io::Error {
         match source.raw_os_error() {
@@ -152,8 +153,8 @@ impl CreateError {
     }
 }
 
-/// What the system has said; of descriptors, whose are at an end, and how many these are. Of shared memory, what it is
-/// without advice that whoever made something out of it cannot follow.
+/// What the system has said; of descriptors, whose are at an end, and how many these are. Of shared memory,
+/// what it is without advice that whoever made something out of it cannot follow.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Said<'a>(pub &'a io::Error);

@@ -1,5 +1,5 @@
-//! The census: how many threads sleep on the lock, or are about to. It tells a holder of sleepers that no mark in the word
-//! tells of, because who should have marked it has died.
+//! The census: how many threads sleep on the lock, or are about to. It tells a holder of sleepers that no
+//! mark in the word tells of, because who should have marked it has died.
 //!
 //! | census | means | to | by |
 //! |---|---|---|---|
@@ -7,9 +7,10 @@
 //! | number, n | n sleep, or were killed asleep | n + 1; n - 1 | the same; who wakes one, or one that wakes by itself |
 //! | number, n | n were counted, and 16 wakes in a row found nobody | number + 1, 0 | the holder, which then wakes everybody |
 //!
-//! A waiter counts itself before it sleeps. The thread that wakes it takes it off, one that wakes for another reason
-//! takes itself off. A killed waiter stays counted: then `WAITERS` is set although nobody sleeps, which costs each
-//! unlock a system call and loses nothing. It heals by the last row: the living count themselves again.
+//! A waiter counts itself before it sleeps. The thread that wakes it takes it off, one that wakes for another
+//! reason takes itself off. A killed waiter stays counted: then `WAITERS` is set although nobody sleeps,
+//! which costs each unlock a system call and loses nothing. It heals by the last row: the living count
+//! themselves again.
 
 use super::RawMutex;
 #[cfg(any(polyproc_loom, polyproc_shuttle))]
@@ -33,8 +34,8 @@ impl RawMutex {
     /// Right after the word was taken: do others sleep that it says nothing of?
     #[inline(always)]
     pub(super) fn look_at_census(&self) {
-        // Pairs with the barrier between a waiter's entry in the census and its comparison of the word: either it sees
-        // this thread's id there, or this thread sees its entry.
+        // Pairs with the barrier between a waiter's entry in the census and its comparison of the word:
+        // either it sees this thread's id there, or this thread sees its entry.
         fence_after_rmw();
         if self.has_waiters() {
             self.mark();
@@ -86,7 +87,8 @@ impl RawMutex {
         }
     }
 
-    /// As the holder, with the mark set: forgets who is counted and wakes whoever lives, to count themselves again.
+    /// As the holder, with the mark set: forgets who is counted and wakes whoever lives, to count themselves
+    /// again.
     fn begin_census(&self) {
         self.useless.store(0, Ordering::Relaxed);
         let census = self.census.load(Ordering::Relaxed);

@@ -5,7 +5,8 @@
 //! | 0 | has not begun to change the data, or is done | the next holder finds nothing to complain of |
 //! | its process | is at it | the next holder poisons the lock, with this process as the cause |
 //!
-//! It is set after the lock was taken and cleared before it is released. Poison stays until somebody clears it.
+//! It is set after the lock was taken and cleared before it is released. Poison stays until somebody clears
+//! it.
 
 use super::RawMutex;
 use crate::poison::PoisonCause;
@@ -18,7 +19,8 @@ const DIED: u32 = 1;
 const PANICKED: u32 = 2;
 
 impl RawMutex {
-    /// The process in the critical section, between [`enter`](RawMutex::enter) and [`leave`](RawMutex::leave).
+    /// The process in the critical section, between [`enter`](RawMutex::enter) and
+    /// [`leave`](RawMutex::leave).
     pub fn holder(&self) -> Option<u32> {
         Some(self.holder.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
     }
@@ -62,7 +64,8 @@ impl RawMutex {
             PoisonCause::OwnerDied { .. } => DIED,
             PoisonCause::Panicked { .. } => PANICKED,
         };
-        // The kind last: whoever sees it sees whose it is, unless this process dies in between, and then it is told anew.
+        // The kind last: whoever sees it sees whose it is, unless this process dies in between, and then it
+        // is told anew.
         self.poisoner.store(cause.pid(), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         self.poison.store(kind, Ordering::Relaxed);
@@ -73,8 +76,8 @@ impl RawMutex {
         self.poison.store(UNPOISONED, Ordering::Relaxed);
     }
 
-    /// As the new holder of a dead thread's lock: poisons it if that thread was inside. May be repeated if this thread
-    /// dies in it too.
+    /// As the new holder of a dead thread's lock: poisons it if that thread was inside. May be repeated if
+    /// this thread dies in it too.
     #[cold]
     pub(super) fn take_over(&self) {
         if let Some(pid) = self.holder() {

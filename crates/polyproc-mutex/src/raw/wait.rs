@@ -1,5 +1,5 @@
-//! How a thread comes by a lock that somebody holds: it looks, it pauses, it sleeps. And how others sleep beside the lock,
-//! who want to hear of its holders and not to have it.
+//! How a thread comes by a lock that somebody holds: it looks, it pauses, it sleeps. And how others sleep
+//! beside the lock, who want to hear of its holders and not to have it.
 //!
 //! | a thread | sees the word | is in the census | who takes it off |
 //! |---|---|---|---|
@@ -7,8 +7,8 @@
 //! | sleeps | tid + `WAITERS`, which the kernel compares once more | yes | who wakes it |
 //! | goes on, not having been woken | anything | still | itself |
 //!
-//! All the while the lock is pending, unless the word bears this thread's own id: if it dies with a wake-up in its hands,
-//! the kernel passes that on. What [`raw`](super) says of deaths rests on this.
+//! All the while the lock is pending, unless the word bears this thread's own id: if it dies with a wake-up
+//! in its hands, the kernel passes that on. What [`raw`](super) says of deaths rests on this.
 
 use super::{RawMutex, Refusal};
 use polyproc_sys::atomic::Ordering;
@@ -29,8 +29,8 @@ impl RawMutex {
             let word = self.word.load(Ordering::Relaxed);
             let mine = word & OWNER == current.tid();
             if mine {
-                // By the id alone. If it is another thread's, of another PID namespace, then the kernel would take its
-                // lock for this thread's, and release it, if this thread died with the lock pending.
+                // By the id alone. If it is another thread's, of another PID namespace, then the kernel would
+                // take its lock for this thread's, and release it, if this thread died with the lock pending.
                 current.end();
             } else {
                 // While asleep too: see `raw` on who dies with a wake in its hands.
@@ -74,8 +74,8 @@ impl RawMutex {
 
     /// Sleeps while `word`, which shows an owner, stays as it is.
     fn sleep(&self, word: u32, deadline: Deadline) -> Wait {
-        // SeqCst: before the comparison, see `look_at_census`. The count must stand before the mark: a holder that sees the
-        // mark and wakes takes one off.
+        // SeqCst: before the comparison, see `look_at_census`. The count must stand before the mark: a holder
+        // that sees the mark and wakes takes one off.
         let census = self.census.fetch_add(1, Ordering::SeqCst);
         let marked = word | WAITERS;
         let wait = if word == marked
@@ -91,12 +91,12 @@ impl RawMutex {
         wait
     }
 
-    /// Sleeps until a holder has released the lock, dies with it, or one of `others` is woken, unless there is `news`
-    /// already: for those who are not after the lock but after what its holders do. If nobody holds the lock, only
-    /// `others` wake.
+    /// Sleeps until a holder has released the lock, dies with it, or one of `others` is woken, unless there
+    /// is `news` already: for those who are not after the lock but after what its holders do. If nobody holds
+    /// the lock, only `others` wake.
     ///
-    /// Whoever takes the lock after this thread has looked, and so does not see that it sleeps, has to be told of it by
-    /// one of `others`.
+    /// Whoever takes the lock after this thread has looked, and so does not see that it sleeps, has to be
+    /// told of it by one of `others`.
     #[doc(hidden)]
     pub fn listen(&self, others: &[Waiter<'_>], deadline: Deadline, news: impl FnOnce() -> bool) -> Wait {
         let deadline = deadline.or_backstop();
@@ -132,8 +132,8 @@ impl RawMutex {
         wait
     }
 
-    /// As one who was woken here and does not want the lock: the wake may have been meant for one who does. The census
-    /// cannot be relied upon for it: a new one may have begun since that one was counted.
+    /// As one who was woken here and does not want the lock: the wake may have been meant for one who does.
+    /// The census cannot be relied upon for it: a new one may have begun since that one was counted.
     fn pass_on(&self) {
         loop {
             let word = self.word.load(Ordering::SeqCst);

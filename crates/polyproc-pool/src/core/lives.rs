@@ -59,8 +59,8 @@ impl Core {
         self.workers.push(worker);
     }
 
-    /// No worker could be started: the system is asked again, less and less often. What waits meanwhile is told if that
-    /// takes long and there is no worker at all; what comes later may find some.
+    /// No worker could be started: the system is asked again, less and less often. What waits meanwhile is
+    /// told if that takes long and there is no worker at all; what comes later may find some.
     pub(crate) fn regret(&mut self, error: PoolError) {
         self.refusals = self.refusals.saturating_add(1);
         let respite = RESPITE.0 * (1 << (self.refusals - 1).min(10));
@@ -269,7 +269,8 @@ impl Core {
                 if position.is_none() && now >= end {
                     // It is stopped, perhaps. Others can have what it has, unless it has begun just now.
                     revoked.extend(worker.revoke());
-                    // If it has, it is soon at it, or was stopped at the very moment: then nobody has called the function.
+                    // If it has, it is soon at it, or was stopped at the very moment: then nobody has called
+                    // the function.
                     if worker.jobs.is_empty() || end.checked_add(most).is_some_and(|end| now >= end) {
                         worker.kill();
                         continue;
@@ -286,7 +287,8 @@ impl Core {
                         continue;
                     }
                 }
-                // What changes meanwhile is found by looking, often enough that the limit is overrun by a tenth at most.
+                // What changes meanwhile is found by looking, often enough that the limit is overrun by a
+                // tenth at most.
                 let is_last = worker.jobs.len() == 1 && worker.jobs[0].items.count == 1 && position.is_some();
                 let soon = now.checked_add((limit / 10).max(PATIENCE)).unwrap_or(end);
                 let look = match () {

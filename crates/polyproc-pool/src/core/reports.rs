@@ -53,7 +53,8 @@ impl Core {
                     if !worker.process.is_alive() || worker.stage == Stage::Stopping {
                         return;
                     }
-                    // It is about to end, or has closed what it should not have, or spoken nonsense: it is of no more use.
+                    // It is about to end, or has closed what it should not have, or spoken nonsense: it is of
+                    // no more use.
                     let _ = worker.process.kill();
                     return;
                 }

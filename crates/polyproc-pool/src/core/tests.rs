@@ -1,4 +1,5 @@
-//! What can be seen from outside of a pool only by chance: here a worker's work stands still where it is looked at.
+//! What can be seen from outside of a pool only by chance: here a worker's work stands still where it is
+//! looked at.
 
 use super::*;
 use crate::crew::Stage;
@@ -198,7 +199,8 @@ fn the_system_is_asked_again_only_for_a_worker_that_is_wanted() {
     assert_eq!((scene.core.watch(), scene.core.missing()), (respite, 1));
 }
 
-/// As if it had been stopped in the middle of its first word: the gate says that it has begun, and nothing says what it is at.
+/// As if it had been stopped in the middle of its first word: the gate says that it has begun, and nothing
+/// says what it is at.
 #[test]
 fn a_worker_that_stands_still_where_it_begins_a_task_is_replaced() {
     let _watchdog = watchdog();

@@ -1,6 +1,8 @@
-//! A process by its descriptor: signals for it, and its end. See pidfd_open(2), pidfd_send_signal(2), waitid(2).
+//! A process by its descriptor: signals for it, and its end. See pidfd_open(2), pidfd_send_signal(2),
+//! waitid(2).
 //!
-//! By its descriptor, because an id is another process's as soon as somebody has waited for the one that had it.
+//! By its descriptor, because an id is another process's as soon as somebody has waited for the one that had
+//! it.
 
 use super::{checked, retry};
 use core::ptr;
@@ -34,9 +36,9 @@ pub(crate) fn reap(process: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
 
 /// Kills a child that was just made, and waits for it.
 ///
-/// Not where the program ignores `SIGCHLD`: the kernel then takes children off its list by itself, and the id may be
-/// somebody else's by now. The same could happen where another thread waits for any child there is, which nobody can
-/// see from here.
+/// Not where the program ignores `SIGCHLD`: the kernel then takes children off its list by itself, and the id
+/// may be somebody else's by now. The same could happen where another thread waits for any child there is,
+/// which nobody can see from here.
 pub(crate) fn kill_by_id(pid: libc::pid_t) {
     if ignores_children() {
         return;

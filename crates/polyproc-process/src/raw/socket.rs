@@ -1,4 +1,5 @@
-//! The control socket: packets with descriptors off it, and how a child knows it. See unix(7), recvmsg(2), fstat(2).
+//! The control socket: packets with descriptors off it, and how a child knows it. See unix(7), recvmsg(2),
+//! fstat(2).
 
 use super::{checked, retry};
 use core::ptr;
@@ -26,8 +27,9 @@ struct Ancillary([u8; ANCILLARY]);
 const _: () =
     assert!(unsafe { libc::CMSG_SPACE((DESCRIPTORS_MAX * size_of::<RawFd>()) as u32) } as usize <= ANCILLARY);
 
-/// The next packet of a `SOCK_SEQPACKET` socket, of any length; `None` at the end. With `MSG_DONTWAIT` in `flags`,
-/// `WouldBlock` if none is there. Its descriptors are closed on exec. `EMFILE` if there was no room for all of them.
+/// The next packet of a `SOCK_SEQPACKET` socket, of any length; `None` at the end. With `MSG_DONTWAIT` in
+/// `flags`, `WouldBlock` if none is there. Its descriptors are closed on exec. `EMFILE` if there was no room
+/// for all of them.
 pub(crate) fn receive(socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<Option<Packet>> {
     let peek = libc::MSG_PEEK | libc::MSG_TRUNC;
     let length = retry(|| {
@@ -47,7 +49,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<
     header.msg_control = ancillary.0.as_mut_ptr().cast();
     header.msg_controllen = ancillary.0.len();
     let received = retry(|| {
-        // SAFETY: the header points to a buffer and to room for control messages, both of the lengths that it gives.
+        // SAFETY: the header points to a buffer and to room for control messages, both of the lengths that it
+        // gives.
         let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags | libc::MSG_CMSG_CLOEXEC) };
         checked(count as libc::c_long)
     })? as usize;
@@ -67,7 +70,8 @@ fn take_descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
     // SAFETY: the header was filled in by recvmsg, and its control messages are alive.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !message.is_null() {
-        // SAFETY: not null, so the macros have found a whole header within the control messages, which are aligned.
+        // SAFETY: not null, so the macros have found a whole header within the control messages, which are
+        // aligned.
         let this = unsafe { ptr::read(message) };
         if (this.cmsg_level, this.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
             // SAFETY: as above.
@@ -107,15 +111,15 @@ pub(crate) fn identify(number: RawFd) -> Option<Identity> {
         .then_some(Identity { device: stat.st_dev, inode: stat.st_ino })
 }
 
-/// Takes charge of the socket that the start of this process left open for it, if it is this one, and lets no other
-/// program inherit it. To be called once.
+/// Takes charge of the socket that the start of this process left open for it, if it is this one, and lets no
+/// other program inherit it. To be called once.
 pub(crate) fn adopt(number: RawFd, identity: Identity) -> Option<OwnedFd> {
     if identify(number) != Some(identity) {
         return None;
     }
     // SAFETY: sets the flags of a number that is open.
     unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
-    // SAFETY: the descriptor is open. It was opened by the parent for this purpose alone, and nobody who did not look
-    // for it as the caller does, once, knows of it.
+    // SAFETY: the descriptor is open. It was opened by the parent for this purpose alone, and nobody who did
+    // not look for it as the caller does, once, knows of it.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }

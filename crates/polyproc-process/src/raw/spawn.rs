@@ -30,8 +30,9 @@ pub(crate) enum Stream {
     To(OwnedFd),
 }
 
-/// Starts this program again, with these arguments and environment, these standard streams and this control socket, and
-/// with no other descriptor. Returns the child's id; until it is waited for, no other process can get it.
+/// Starts this program again, with these arguments and environment, these standard streams and this control
+/// socket, and with no other descriptor. Returns the child's id; until it is waited for, no other process can
+/// get it.
 ///
 /// The control socket's number is [`CONTROL`] + 1 at least.
 pub(crate) fn start_again(
@@ -56,8 +57,8 @@ pub(crate) fn start_again(
     let attributes = Attributes::new()?;
     let (arguments, environment) = (pointers(arguments), pointers(environment));
     let mut pid = 0;
-    // SAFETY: the path is a C string, the actions and attributes are initialised, and both lists end with a null
-    // pointer and point to C strings that outlive the call.
+    // SAFETY: the path is a C string, the actions and attributes are initialised, and both lists end with a
+    // null pointer and point to C strings that outlive the call.
     let error = unsafe {
         libc::posix_spawn(
             &mut pid,

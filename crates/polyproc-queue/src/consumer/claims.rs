@@ -1,4 +1,5 @@
-//! Claims, as the holder of the consumers' lock sees them: what is taken stays in the queue until it is acknowledged.
+//! Claims, as the holder of the consumers' lock sees them: what is taken stays in the queue until it is
+//! acknowledged.
 
 use super::{Consumer, Front};
 use crate::layout::{ClaimSlot, HEADER};
@@ -59,8 +60,8 @@ impl Consumer<'_> {
         self.announce(1);
     }
 
-    /// Finishes what dead threads have left of their claims, and of what they had taken. What is taken by this one, and not
-    /// committed, is still there.
+    /// Finishes what dead threads have left of their claims, and of what they had taken. What is taken by
+    /// this one, and not committed, is still there.
     #[cold]
     pub(crate) fn settle(&mut self) {
         let header = self.header;
@@ -102,8 +103,8 @@ impl Consumer<'_> {
         header.consumers.claims.store(count, Ordering::Relaxed);
     }
 
-    /// Takes the message in front, and keeps it in the queue's memory until it is acknowledged. `None` if there are too
-    /// many claims.
+    /// Takes the message in front, and keeps it in the queue's memory until it is acknowledged. `None` if
+    /// there are too many claims.
     pub(crate) fn claim(&mut self, front: &Front) -> Option<usize> {
         let current = thread::current();
         self.announce_claims();
@@ -115,7 +116,8 @@ impl Consumer<'_> {
         let slot = &self.header.claims[claim];
         slot.position.store(front.position, Ordering::Relaxed);
         slot.segment.store(front.segment, Ordering::Relaxed);
-        // Nothing is changed in the ring: what would be the header is the end of another message, which may be claimed, too.
+        // Nothing is changed in the ring: what would be the header is the end of another message, which may
+        // be claimed, too.
         let length = if front.has_header { 0 } else { front.length as u32 };
         slot.length.store(length, Ordering::Relaxed);
         let claims = &self.header.consumers.claims;
@@ -151,7 +153,8 @@ impl Consumer<'_> {
     ///
     /// The calling thread has claimed it, in this process, and not acknowledged it yet.
     pub(crate) unsafe fn acknowledge(&mut self, claim: usize) {
-        // Who waits at a closed queue waits for the claims: with the last of them, there is nothing left to come.
+        // Who waits at a closed queue waits for the claims: with the last of them, there is nothing left to
+        // come.
         let wake = self.queue.is_closed();
         // SAFETY: the caller's.
         unsafe { self.header.claims[claim].robust.give_back(thread::current(), wake) };

@@ -22,8 +22,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
         self.get_deadline(Deadline::NEVER)
     }
 
-    /// Gets the next message, if there is one. Waits for nothing but another process that is getting one just now, and
-    /// for that a millisecond at most.
+    /// Gets the next message, if there is one. Waits for nothing but another process that is getting one just
+    /// now, and for that a millisecond at most.
     ///
     /// # Errors
     ///
@@ -63,7 +63,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
 
     /// Gets the next message into `place`, which is initialised if this is `Ok`.
     ///
-    /// Not a part of the caller: there, the compiler would see how an error is made, and move the message in pieces.
+    /// Not a part of the caller: there, the compiler would see how an error is made, and move the message in
+    /// pieces.
     #[inline(never)]
     fn get_to(&self, deadline: Deadline, place: &mut MaybeUninit<T>) -> Result<(), GetError> {
         match self.raw.owned_front() {
@@ -107,8 +108,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
         Ok(())
     }
 
-    /// Gets the next message's bytes, as they travel, into `buffer`, whose memory is used again: what was in it is gone.
-    /// Waits as [`get`](Queue::get) does. Returns how many they are.
+    /// Gets the next message's bytes, as they travel, into `buffer`, whose memory is used again: what was in
+    /// it is gone. Waits as [`get`](Queue::get) does. Returns how many they are.
     ///
     /// # Errors
     ///
@@ -126,8 +127,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
         Ok(buffer.len())
     }
 
-    /// The messages, as they come, until the queue is closed and drained. Waits for each. An error is one item, and the
-    /// iteration goes on.
+    /// The messages, as they come, until the queue is closed and drained. Waits for each. An error is one
+    /// item, and the iteration goes on.
     pub fn iter(&self) -> Iter<'_, T, C> {
         Iter { queue: self }
     }
@@ -144,9 +145,10 @@ fn read_to<T, C: Codec<T>>(bytes: &[u8], place: &mut MaybeUninit<T>) -> Result<(
 
 /// Where a message is, before the caller has it.
 ///
-/// From here to there the compiler moves it: with `memcpy` if it is large, and that is slow where a copy lands 1 to 31 bytes
-/// behind its source, as the lower twelve bits have it (see [`copy`](polyproc_sys::copy)). Two places of 4 KiB that lie side by side
-/// on the stack often are such a case, and with something between them they are not: 0.15 µs, and not 1.5.
+/// From here to there the compiler moves it: with `memcpy` if it is large, and that is slow where a copy
+/// lands 1 to 31 bytes behind its source, as the lower twelve bits have it (see
+/// [`copy`](polyproc_sys::copy)). Two places of 4 KiB that lie side by side on the stack often are such a
+/// case, and with something between them they are not: 0.15 µs, and not 1.5.
 #[repr(C)]
 struct Got<T> {
     place: MaybeUninit<T>,

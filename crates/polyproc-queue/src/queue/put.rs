@@ -21,8 +21,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
         self.put_deadline(message, Deadline::NEVER)
     }
 
-    /// Puts a message if there is room. Waits for nothing but another process that is putting one just now, and for that
-    /// a millisecond at most.
+    /// Puts a message if there is room. Waits for nothing but another process that is putting one just now,
+    /// and for that a millisecond at most.
     ///
     /// # Errors
     ///

@@ -71,8 +71,8 @@ impl ReaderSlot {
     ///
     /// # Safety
     ///
-    /// The calling thread has got the slot from [`read_until`](crate::RawRwLock::read_until), in this process, and not ended
-    /// that read yet.
+    /// The calling thread has got the slot from [`read_until`](crate::RawRwLock::read_until), in this
+    /// process, and not ended that read yet.
     #[inline(always)]
     pub unsafe fn unlock(&self) {
         // SAFETY: it has claimed the slot, which registered it.
@@ -109,7 +109,8 @@ impl ReaderSlot {
     /// The end of a read.
     #[inline(always)]
     fn release(&self, current: Current) {
-        // Release: pairs with the writer's look at the slots, so that what was read is not what the writer then writes.
+        // Release: pairs with the writer's look at the slots, so that what was read is not what the writer
+        // then writes.
         let word = self.word.swap(FREE, Ordering::Release);
         if word & WAITERS != 0 {
             return self.wake(current);
@@ -125,8 +126,8 @@ impl ReaderSlot {
         current.end();
     }
 
-    /// Gives a slot back that was claimed but not kept. Wakes in any case: see [`raw`](super) on who dies between
-    /// release and wake.
+    /// Gives a slot back that was claimed but not kept. Wakes in any case: see [`raw`](super) on who dies
+    /// between release and wake.
     #[cold]
     pub(super) fn give_back(&self, current: Current) {
         // Relaxed: nothing was read.
@@ -141,7 +142,8 @@ impl ReaderSlot {
             return false;
         }
         current.begin(&self.word, &self.node);
-        // SeqCst: before the look at the writer lock. A mark on a dead reader's word need not be kept: the kernel wakes.
+        // SeqCst: before the look at the writer lock. A mark on a dead reader's word need not be kept: the
+        // kernel wakes.
         if self.word.compare_exchange(word, current.tid(), Ordering::SeqCst, Ordering::Relaxed).is_err() {
             current.end();
             return false;
@@ -180,12 +182,13 @@ impl ReaderSlot {
     /// It stays mapped until it is released.
     pub(super) unsafe fn keep(&self, current: Current) {
         self.sign();
-        // SAFETY: the word bears this thread's id, because only the thread that a slot belongs to enters it in its list, and
-        // it was claimed just now; the caller keeps it mapped.
+        // SAFETY: the word bears this thread's id, because only the thread that a slot belongs to enters it
+        // in its list, and it was claimed just now; the caller keeps it mapped.
         unsafe { current.link(&self.word, &self.node) };
     }
 
-    /// As the holder of the writer lock: makes who frees the slot wake. Returns the word, `None` if it was freed before.
+    /// As the holder of the writer lock: makes who frees the slot wake. Returns the word, `None` if it was
+    /// freed before.
     pub(super) fn mark(&self) -> Option<u32> {
         let mut word = self.word.load(Ordering::Relaxed);
         while word & OWNER != 0 {

@@ -1,5 +1,5 @@
-//! The kernel's barriers. A compiler's barrier on one side and the kernel's on all CPUs on the other order what a fence on
-//! each side orders.
+//! The kernel's barriers. A compiler's barrier on one side and the kernel's on all CPUs on the other order
+//! what a fence on each side orders.
 
 use super::atomic::fence;
 use core::sync::atomic::Ordering;

@@ -1,7 +1,7 @@
 //! [`Number`]: what a lock is there for.
 
-/// A number that nothing guards but what a model is about. If two threads are at it without an order between them, loom says
-/// so, and under shuttle an increment is lost.
+/// A number that nothing guards but what a model is about. If two threads are at it without an order between
+/// them, loom says so, and under shuttle an increment is lost.
 #[derive(Debug, Default)]
 pub struct Number {
     #[cfg(polyproc_loom)]

@@ -22,8 +22,9 @@ from_typed! { AnyArray, Inner, Array }
 
 /// An [`Array`] whose type is known at run time only, by its [`TypeCode`].
 ///
-/// In memory it is the [`Array`] of that type, with all that is said there about waiting and dying; [`typed`] gives it
-/// out. A number that does not fit the code is an error, and nothing wraps. Floats are rounded to `f32` by code `f`.
+/// In memory it is the [`Array`] of that type, with all that is said there about waiting and dying; [`typed`]
+/// gives it out. A number that does not fit the code is an error, and nothing wraps. Floats are rounded to
+/// `f32` by code `f`.
 ///
 /// [`typed`]: AnyArray::typed
 ///
@@ -187,7 +188,8 @@ impl AnyArray {
         with_typed!(Inner, &self.0, array => Ok(array.read(range)?.into_iter().map(Number::from).collect()))
     }
 
-    /// Replaces a range of elements by as many numbers. A process that is killed in the middle of it poisons the array.
+    /// Replaces a range of elements by as many numbers. A process that is killed in the middle of it poisons
+    /// the array.
     ///
     /// # Errors
     ///
@@ -245,8 +247,8 @@ impl fmt::Debug for AnyArray {
     }
 }
 
-/// As the code and the array. Inside a hand-over only: as an argument for another process, or in a message that can
-/// carry descriptors.
+/// As the code and the array. Inside a hand-over only: as an argument for another process, or in a message
+/// that can carry descriptors.
 impl Serialize for AnyArray {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         with_typed!(Inner, &self.0, array => (self.code(), array).serialize(serializer))

@@ -20,8 +20,9 @@ from_typed! { AnyValue, Inner, Value }
 
 /// A [`Value`] whose type is known at run time only, by its [`TypeCode`].
 ///
-/// In memory it is the [`Value`] of that type, with all that is said there about waiting and dying; [`typed`] gives it
-/// out. A number that does not fit the code is an error, and nothing wraps. Floats are rounded to `f32` by code `f`.
+/// In memory it is the [`Value`] of that type, with all that is said there about waiting and dying; [`typed`]
+/// gives it out. A number that does not fit the code is an error, and nothing wraps. Floats are rounded to
+/// `f32` by code `f`.
 ///
 /// [`typed`]: AnyValue::typed
 ///
@@ -163,8 +164,8 @@ impl fmt::Debug for AnyValue {
     }
 }
 
-/// As the code and the value. Inside a hand-over only: as an argument for another process, or in a message that can
-/// carry descriptors.
+/// As the code and the value. Inside a hand-over only: as an argument for another process, or in a message
+/// that can carry descriptors.
 impl Serialize for AnyValue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         with_typed!(Inner, &self.0, value => (self.code(), value).serialize(serializer))
