@@ -20,8 +20,8 @@ type Action = Arc<dyn Fn() + Send + Sync>;
 
 /// A place where a number of parties, threads of any processes, wait for each other, again and again.
 ///
-/// A handle: clones are the same barrier, and a clone given to another process is too. See the [crate](crate)
-/// for what blocks, what a death does, and what it costs.
+/// This is a handle: clones are the same barrier, and so is a clone that is given to another process. See the
+/// [crate](crate) for what blocks, what a death does, and what it costs.
 ///
 /// # Example
 ///
@@ -66,12 +66,13 @@ fn shape(parties: u64) -> Option<Shape> {
 }
 
 impl Barrier {
-    /// A barrier for so many parties, in memory of its own.
+    /// Makes a barrier for this many parties, in memory of its own.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for no parties, or more than [`MAX_PARTIES`]. Out of memory or of file descriptors; or
-    /// a system whose robust lists are not glibc's.
+    /// `InvalidInput` for no parties, or more than [`MAX_PARTIES`]. [`CreateError`](crate::CreateError) in an
+    /// [`io::Error`] if no memory, address space or file descriptor is left; `Unsupported` where the threads'
+    /// robust lists are not glibc's (another C library, some sandboxes).
     ///
     /// # Example
     ///
@@ -86,11 +87,12 @@ impl Barrier {
         Barrier::create(None, parties, None)
     }
 
-    /// A barrier for so many parties, in an arena.
+    /// Makes a barrier for this many parties, in an arena.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` as for [`new`](Barrier::new); the arena is full.
+    /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`]; `InvalidInput` and
+    /// `Unsupported` as for [`new`](Barrier::new).
     pub fn new_in(arena: &Arena, parties: usize) -> io::Result<Barrier> {
         Barrier::create(Some(arena), parties, None)
     }
@@ -189,7 +191,7 @@ impl Barrier {
         self.action = Some(Arc::new(action));
     }
 
-    /// Waits until all parties are there, as long as it takes.
+    /// Waits until all parties are there, for as long as it takes.
     ///
     /// # Errors
     ///
@@ -204,8 +206,8 @@ impl Barrier {
         self.wait_deadline(Deadline::NEVER)
     }
 
-    /// Waits until all parties are there, at most so long. When the time is over, the barrier is broken for
-    /// all.
+    /// Waits until all parties are there, at most `timeout`. When that is over, the barrier is broken for
+    /// everybody.
     ///
     /// Zero is for the last to come: any other breaks the barrier. There is no `try_wait`: to come and not to
     /// wait is to break it.
@@ -292,8 +294,8 @@ impl Barrier {
         self.raw().reset();
     }
 
-    /// How many parties wait: while the action runs, all; at a broken barrier, none. By the time the caller
-    /// looks at the answer, it may be another.
+    /// How many parties wait: while the action runs, all; at a broken barrier, none. The answer may be out of
+    /// date by the time the caller looks at it.
     pub fn n_waiting(&self) -> usize {
         self.raw().n_waiting()
     }

@@ -67,7 +67,7 @@ pub struct BrokenBarrier {
 }
 
 impl BrokenBarrier {
-    /// For those who build a barrier of their own.
+    /// For building a barrier of your own.
     pub fn new(cause: BrokenCause) -> BrokenBarrier {
         BrokenBarrier { cause }
     }

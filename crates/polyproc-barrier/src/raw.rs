@@ -170,8 +170,8 @@ impl RawBarrier {
         if cfg!(any(polyproc_loom, polyproc_shuttle)) { self.seats.len() - 2 } else { self.seats.len() / 2 }
     }
 
-    /// How many parties wait; 0 if the barrier is broken. By the time the caller looks at the answer, it may
-    /// be another.
+    /// How many parties wait; 0 if the barrier is broken. The answer may be out of date by the time the
+    /// caller looks at it.
     pub fn n_waiting(&self) -> usize {
         let state = self.state.load(Ordering::Relaxed);
         if state & BROKEN == 0 { (state & COUNT) as usize } else { 0 }

@@ -20,9 +20,9 @@ const SLOTS: usize = 96;
 
 /// Where processes wait until another tells them that something has changed.
 ///
-/// A handle: clones are the same condition, and a clone given to another process is too. It goes with a
-/// [`Mutex`](polyproc_mutex::Mutex) or an [`RLock`](polyproc_mutex::RLock), the same one for everybody who
-/// waits. See the [crate](crate) for what blocks, what a death does, and what it costs.
+/// This is a handle: clones are the same condition, and so is a clone that is given to another process. It
+/// goes with a [`Mutex`](polyproc_mutex::Mutex) or an [`RLock`](polyproc_mutex::RLock), the same one for
+/// everybody who waits. See the [crate](crate) for what blocks, what a death does, and what it costs.
 ///
 /// # Example
 ///
@@ -85,11 +85,14 @@ pub type WaitResult<G> = Result<G, PoisonError<G>>;
 pub type WaitDeadlineResult<G> = Result<(G, WaitTimeoutResult), PoisonError<(G, WaitTimeoutResult)>>;
 
 impl Condition {
-    /// A condition that nobody waits for, in memory of its own, with room for 96 that wait at the same time.
+    /// Makes a condition that nobody waits for, in memory of its own, with room for 96 that wait at the same
+    /// time.
     ///
     /// # Errors
     ///
-    /// Out of memory or of file descriptors; or a system whose robust lists are not glibc's.
+    /// [`CreateError`](crate::CreateError) in an [`io::Error`] if no memory, address space or file descriptor
+    /// is left; `Unsupported` where the threads' robust lists are not glibc's (another C library, some
+    /// sandboxes).
     pub fn new() -> io::Result<Condition> {
         Condition::create(None, SLOTS)
     }
@@ -98,13 +101,14 @@ impl Condition {
     ///
     /// # Errors
     ///
-    /// The arena is full.
+    /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`]; `Unsupported` as for
+    /// [`new`](Condition::new).
     pub fn new_in(arena: &Arena) -> io::Result<Condition> {
         Condition::create(Some(arena), SLOTS)
     }
 
-    /// A condition with room for `slots` that wait at the same time, in memory of its own. Each takes 80
-    /// bytes.
+    /// Makes a condition with room for `slots` that wait at the same time, in memory of its own. Each takes
+    /// 80 bytes.
     ///
     /// More may wait; they poll, and wake once in a while without a notification. Beyond 124 at the same time
     /// the others wake every millisecond as well, but do not return.
@@ -120,7 +124,8 @@ impl Condition {
     ///
     /// # Errors
     ///
-    /// As for [`with_slots`](Condition::with_slots); or the arena is full.
+    /// As for [`with_slots`](Condition::with_slots), and
+    /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`].
     pub fn with_slots_in(arena: &Arena, slots: usize) -> io::Result<Condition> {
         Condition::create(Some(arena), slots)
     }
@@ -151,8 +156,8 @@ impl Condition {
     ///
     /// # Errors
     ///
-    /// The lock is held again, but who held it meanwhile died or panicked in the middle of its work; the
-    /// error has the guard.
+    /// If somebody who held the lock meanwhile died or panicked in the middle of its work. The lock is taken
+    /// all the same: the error has the guard.
     ///
     /// # Panics
     ///
@@ -342,8 +347,8 @@ impl Condition {
         self.raw().notify_all()
     }
 
-    /// How many wait that have not been notified. By the time the caller looks at the answer, it may be
-    /// another, unless the caller has the lock; and even then one may run out of time, or die.
+    /// How many wait that have not been notified. The answer may be out of date by the time the caller looks
+    /// at it, unless the caller has the lock; and even then one may run out of time, or die.
     pub fn waiting(&self) -> u32 {
         self.raw().waiting()
     }

@@ -55,48 +55,54 @@
 //! # Ok::<(), io::Error>(())
 //! ```
 //!
+//! # Sharing it
+//!
+//! Clones of a handle are the same condition. To share it with another process, give that process a clone,
+//! and one of the lock: as arguments of `polyproc_process::Process::spawn`, in a message through a
+//! `polyproc_pipe::Connection`, or by `fork`. If your processes are started in some other way,
+//! `polyproc_memory::handover` makes bytes and a file descriptor of a handle, and a handle of these.
+//!
 //! # What blocks, and for how long
 //!
-//! The waits: until a notification, and then until the lock is free again. With a time limit, on the
-//! monotonic clock, they give up, but they too wait for the lock before they return. The `notify`s never
+//! Only the waits do: until a notification, and then until the lock is free again. With a time limit they
+//! give up, by the monotonic clock, but they too wait for the lock before they return. The `notify`s never
 //! block: they wait for nobody's answer.
 //!
-//! Who has waited longest is notified first. That does not mean that it gets the lock first.
+//! Whoever has waited longest is notified first. That does not mean that it gets the lock first.
 //!
 //! # What a death does
 //!
 //! - **A waiter dies**: nobody notices. `notify(n)` passes over the dead, so that n of the living are
 //!   notified.
-//! - **A waiter dies that has been notified and is not back in its lock**: the kernel wakes another waiter,
-//!   and the notification goes to the one that has waited longest. If nobody waits then, it is spent.
-//! - **A waiter dies that has the lock again**: it is a holder like any other. The lock is poisoned, and the
-//!   next that takes it is told.
-//! - **A notifier dies**: it has notified or it has not, one by one; and all or none with `notify_all`.
+//! - **A waiter dies after it was notified, before it has its lock back**: the kernel wakes another waiter,
+//!   and the notification goes to the one that has waited longest. If nobody is waiting then, it is spent.
+//! - **A waiter dies when it has its lock back**: it is a holder like any other. The lock is poisoned, and
+//!   the next that takes it is told.
+//! - **A notifier dies**: `notify_all` has notified all or none, the others one by one as far as they got.
 //!   Whoever has been notified comes back.
 //!
 //! # What it costs
 //!
 //! A notification that nobody waits for is one load. Otherwise it looks at the slots in use, and makes one
-//! system call for each that it notifies; `notify_all` makes one for all of them. A wait looks for a while
-//! whether it is notified, and then sleeps, with two system calls or so. A condition is 7,720 bytes, 80 for
-//! each that can wait at the same time: two pages and a descriptor, or a place in an [`Arena`].
+//! system call for each waiter that it notifies; `notify_all` makes one for all of them. A wait looks for a
+//! while whether it is notified, and then sleeps, with about two system calls. A condition is 7,720 bytes, 80
+//! for each thread that can wait at the same time: two pages and a descriptor, or a place in an [`Arena`].
 //!
 //! # Limits
 //!
 //! - All who wait on a condition do so with the same lock. Nobody checks that.
 //! - Waits can end without a notification: ask again, or use the methods that end in `_while`.
 //! - 96 can wait at the same time, or as many as [`with_slots`](Condition::with_slots) says. Others poll,
-//!   each millisecond: they return as if notified, and miss nothing.
-//! - On kernels before 5.16 a notification of all, and the passing on for the dead, can take a millisecond,
-//!   and all who wait look around each millisecond.
-//! - A waiter that is stopped with a notification in its hands (`SIGSTOP`) keeps it: it is alive.
-//! - With an `RLock` that has data, only the thread's only guard can be waited with: the others give `&T`,
-//!   which others could change meanwhile. With an `RLock<()>`, any.
+//!   once a millisecond: they return as if notified, and miss nothing.
+//! - On kernels before 5.16, `notify_all` and passing on what the dead had can take a millisecond, and
+//!   everybody who waits looks around once a millisecond.
+//! - A waiter that is stopped (`SIGSTOP`) after it was notified keeps the notification: it is alive.
+//! - With an `RLock` that has data, a thread can wait only with its only guard: other guards give `&T`, and
+//!   others could change the data meanwhile. With an `RLock<()>`, any guard will do.
 //! - Not for signal handlers.
-//! - Every process that a handle was given to can write to the condition, and is trusted to keep to the
-//!   rules.
-//! - Threads of different PID namespaces can have equal ids, and the kernel releases by id: as for locks, see
-//!   [`polyproc_mutex`].
+//! - Every process that was given a handle can write to the condition, and is trusted to keep to the rules.
+//! - Threads of different PID namespaces can have equal ids, and the kernel releases by id: see
+//!   [`polyproc_mutex`], for locks.
 
 #![deny(unsafe_code)]
 
@@ -116,7 +122,7 @@ pub use raw::{Ended, MOST_SLOTS, Queue, RawCondition, Slot};
 pub use {
     condition::{Condition, WaitDeadlineResult, WaitResult, WaitTimeoutResult},
     guard::Guard,
-    polyproc_memory::Arena,
+    polyproc_memory::{Arena, CreateError},
 };
 
 /// The README's example runs.

@@ -159,8 +159,8 @@ impl<'a> RawCondition<'a> {
         Ok((retaken, ended))
     }
 
-    /// How many wait that have not been notified. By the time the caller looks at the answer, it may be
-    /// another.
+    /// How many wait that have not been notified. The answer may be out of date by the time the caller looks
+    /// at it.
     pub fn waiting(self) -> u32 {
         self.waiters().count() as u32
     }

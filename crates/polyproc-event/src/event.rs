@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 /// A flag that processes wait for: set it, and all of them go on.
 ///
-/// A handle: clones are the same event, and a clone given to another process is too. See the [crate](crate)
-/// for what blocks, what a death does, and what it costs.
+/// This is a handle: clones are the same event, and so is a clone that is given to another process. See the
+/// [crate](crate) for what blocks, what a death does, and what it costs.
 ///
 /// # Example
 ///
@@ -51,20 +51,21 @@ fn shape() -> Shape {
 }
 
 impl Event {
-    /// An event that is not set, in memory of its own.
+    /// Makes an event that is not set, in memory of its own.
     ///
     /// # Errors
     ///
-    /// Out of memory or of file descriptors.
+    /// [`CreateError`](crate::CreateError) in an [`io::Error`] if no memory, address space or file descriptor
+    /// is left.
     pub fn new() -> io::Result<Event> {
         Ok(Event::at(Object::create(None, &shape())?))
     }
 
-    /// An event that is not set, in an arena.
+    /// Makes an event that is not set, in an arena.
     ///
     /// # Errors
     ///
-    /// The arena is full.
+    /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`] if it has no room.
     pub fn new_in(arena: &Arena) -> io::Result<Event> {
         Ok(Event::at(Object::create(Some(arena), &shape())?))
     }
@@ -74,12 +75,13 @@ impl Event {
         Event { raw: object.payload().cast(), object }
     }
 
-    /// Sets the event and wakes everybody who waits for it. One that is set stays so. Never waits.
+    /// Sets the event and wakes everybody who waits for it. If it is set already, it stays so. Never waits.
     ///
-    /// What was done before is visible to whoever finds the event set, or comes out of a wait for it.
+    /// What was done before it is visible to whoever finds the event set, or comes out of a wait for it. If
+    /// this process is killed meanwhile, it has set the event and woken everybody, or has done neither.
     ///
     /// Async-signal-safe: a signal handler may call it, whatever it interrupted. It takes no lock, allocates
-    /// nothing, and leaves `errno` alone. At most one system call, and none if nobody waits.
+    /// nothing, and leaves `errno` alone. It makes at most one system call, and none if nobody waits.
     ///
     /// # Example
     ///
@@ -110,8 +112,8 @@ impl Event {
         self.raw().set();
     }
 
-    /// Clears the event: who comes from now on waits until it is set again. Who waited while it was set, or
-    /// when it was set and cleared in quick succession, goes on. Never waits. Async-signal-safe.
+    /// Clears the event: whoever comes from now on waits until it is set again. Whoever waited while it was
+    /// set, or when it was set and cleared in quick succession, goes on. Never waits. Async-signal-safe.
     ///
     /// # Example
     ///
@@ -135,7 +137,7 @@ impl Event {
         self.raw().clear();
     }
 
-    /// Whether the event is set. By the time the caller looks at the answer, it may be another.
+    /// Whether the event is set. The answer may be out of date by the time the caller looks at it.
     /// Async-signal-safe.
     #[inline]
     pub fn is_set(&self) -> bool {
@@ -144,14 +146,15 @@ impl Event {
 
     /// Waits until the event is set, for as long as it takes. Returns at once if it is.
     ///
-    /// It need not be set any more when this returns: somebody may have cleared it since.
+    /// It need not be set any more when this returns: somebody may have cleared it since. If whoever was to
+    /// set it dies, this goes on waiting.
     #[inline]
     pub fn wait(&self) {
         let set = self.raw().wait_until(Deadline::NEVER);
         debug_assert!(set);
     }
 
-    /// Waits until the event is set, but at most so long. Zero looks once.
+    /// Waits until the event is set, at most `timeout`. A timeout of zero looks once.
     ///
     /// `true` if the event was set at any time since the call began, even if it has been cleared since.
     #[inline]
@@ -160,7 +163,7 @@ impl Event {
         self.raw().wait_until(Deadline::after(timeout))
     }
 
-    /// Waits until the event is set, but at most until then. A time that has passed looks once.
+    /// Waits until the event is set, or until `deadline`. A deadline that has passed looks once.
     ///
     /// `true` if the event was set at any time since the call began, even if it has been cleared since.
     #[inline]

@@ -36,7 +36,7 @@ pub struct PoisonError<G> {
 }
 
 impl<G> PoisonError<G> {
-    /// For those who build a lock of their own on [`RawMutex`](crate::RawMutex).
+    /// For building a lock of your own on [`RawMutex`](crate::RawMutex).
     pub fn new(guard: G, cause: PoisonCause) -> PoisonError<G> {
         PoisonError { guard, cause }
     }
@@ -82,7 +82,7 @@ pub enum TryLockError<G> {
     Poisoned(PoisonError<G>),
     /// Somebody holds the lock; perhaps the calling thread.
     WouldBlock,
-    /// The calling thread holds as many locks as the kernel releases for a dead thread, 2,048.
+    /// The calling thread already holds 2,048 locks, as many as the kernel releases for a dead thread.
     TooManyLocks,
 }
 
@@ -92,7 +92,7 @@ pub enum LockTimeoutError<G> {
     Poisoned(PoisonError<G>),
     /// The time is over, and somebody still holds the lock; perhaps the calling thread.
     TimedOut,
-    /// The calling thread holds as many locks as the kernel releases for a dead thread, 2,048.
+    /// The calling thread already holds 2,048 locks, as many as the kernel releases for a dead thread.
     TooManyLocks,
 }
 

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 /// Data that one thread of all processes works on at a time.
 ///
-/// A handle: clones are the same mutex, and a clone given to another process is too. See the [crate](crate)
-/// for what blocks, what a death does, and what it costs.
+/// This is a handle: clones are the same mutex, and so is a clone that is given to another process. See the
+/// [crate](crate) for what blocks, what a death does, and what it costs.
 ///
 /// # Example
 ///
@@ -62,20 +62,23 @@ fn shape<T: Pod>() -> Option<(Shape, usize)> {
 }
 
 impl<T: Pod> Mutex<T> {
-    /// An unlocked mutex with this data, in memory of its own.
+    /// Makes an unlocked mutex with this data, in memory of its own.
     ///
     /// # Errors
     ///
-    /// Out of memory or of file descriptors; or a system whose robust lists are not glibc's.
+    /// [`CreateError`](crate::CreateError) in an [`io::Error`] if no memory, address space or file descriptor
+    /// is left; `Unsupported` where the threads' robust lists are not glibc's (another C library, some
+    /// sandboxes).
     pub fn new(value: T) -> io::Result<Mutex<T>> {
         Mutex::create(None, value)
     }
 
-    /// An unlocked mutex with this data, in an arena.
+    /// Makes an unlocked mutex with this data, in an arena.
     ///
     /// # Errors
     ///
-    /// The arena is full.
+    /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`]; `Unsupported` as for
+    /// [`new`](Mutex::new).
     pub fn new_in(arena: &Arena, value: T) -> io::Result<Mutex<T>> {
         Mutex::create(Some(arena), value)
     }
@@ -99,12 +102,12 @@ impl<T: Pod> Mutex<T> {
 }
 
 impl<T> Mutex<T> {
-    /// Takes the lock, waiting for it as long as it takes.
+    /// Takes the lock, waiting for as long as it takes.
     ///
     /// # Errors
     ///
-    /// The lock is held, but who held it before died or panicked in the middle of its work; the error has the
-    /// guard.
+    /// If a holder died or panicked in the middle of its work. The lock is taken all the same: the error has
+    /// the guard, and [`cause`](PoisonError::cause) says who it was.
     ///
     /// # Panics
     ///
@@ -124,7 +127,7 @@ impl<T> Mutex<T> {
     /// # Errors
     ///
     /// `WouldBlock` if the lock is held, also by the calling thread; `Poisoned` with the guard as for
-    /// [`lock`](Mutex::lock); `TooManyLocks`.
+    /// [`lock`](Mutex::lock); `TooManyLocks` if the calling thread holds 2,048 others.
     #[inline]
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T>, TryLockError<MutexGuard<'_, T>>> {
         // SAFETY: as in `lock`.
@@ -132,12 +135,12 @@ impl<T> Mutex<T> {
         Ok(MutexGuard::new(self)?)
     }
 
-    /// Takes the lock, waiting for it at most so long. Zero looks once.
+    /// Takes the lock, waiting at most `timeout` for it. A timeout of zero looks once.
     ///
     /// # Errors
     ///
     /// `TimedOut` if the lock is still held then; `Poisoned` with the guard as for [`lock`](Mutex::lock);
-    /// `TooManyLocks`.
+    /// `TooManyLocks` if the calling thread holds 2,048 others.
     #[inline]
     pub fn lock_timeout(
         &self,
@@ -146,7 +149,7 @@ impl<T> Mutex<T> {
         self.lock_deadline(Deadline::after(timeout))
     }
 
-    /// Takes the lock, waiting for it at most until then. A time that has passed looks once.
+    /// Takes the lock, waiting for it until `deadline` at the latest. A deadline that has passed looks once.
     ///
     /// # Errors
     ///
@@ -169,22 +172,22 @@ impl<T> Mutex<T> {
         Ok(MutexGuard::new(self)?)
     }
 
-    /// Whether anybody holds the lock. By the time the caller looks at the answer, it may be another.
+    /// Whether anybody holds the lock. The answer may be out of date by the time the caller looks at it.
     pub fn is_locked(&self) -> bool {
         self.raw().is_locked()
     }
 
-    /// The process that holds the lock, by its id.
+    /// The id of the process that holds the lock; `None` if nobody does.
     pub fn holder(&self) -> Option<u32> {
         self.raw().holder()
     }
 
-    /// Why the data may be half changed, if so.
+    /// Why the lock is poisoned, which means that the data may be half changed; `None` if it is not.
     pub fn poison_cause(&self) -> Option<PoisonCause> {
         self.raw().poison_cause()
     }
 
-    /// Whether the data may be half changed.
+    /// Whether the lock is poisoned, which means that the data may be half changed.
     pub fn is_poisoned(&self) -> bool {
         self.poison_cause().is_some()
     }
@@ -236,8 +239,8 @@ impl<'de, T: Pod> Deserialize<'de> for Mutex<T> {
 
 /// The lock, held. Access to the data, until it is dropped.
 ///
-/// Dropped while panicking, it poisons the mutex. It stays with its thread. In a child made by `fork` it is
-/// inert: it does not unlock what the parent holds.
+/// If it is dropped while its thread panics, it poisons the mutex. It stays with its thread. In a child made
+/// by `fork` it is inert: it does not unlock what the parent holds.
 #[must_use = "the mutex is unlocked as soon as the guard is dropped"]
 pub struct MutexGuard<'a, T> {
     data: NonNull<T>,
@@ -262,7 +265,7 @@ impl<'a, T> MutexGuard<'a, T> {
         }
     }
 
-    /// The critical section that the guard is: for those who build a condition variable on it.
+    /// The critical section that the guard is: for building a condition variable on it.
     pub fn section<'g>(guard: &'g MutexGuard<'a, T>) -> &'g CriticalSection<'a> {
         &guard.section
     }

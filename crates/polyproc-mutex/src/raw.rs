@@ -292,7 +292,7 @@ impl RawMutex {
         current.end();
     }
 
-    /// Whether anybody holds the lock. By the time the caller looks at the answer, it may be another.
+    /// Whether anybody holds the lock. The answer may be out of date by the time the caller looks at it.
     pub fn is_locked(&self) -> bool {
         self.word.load(Ordering::Relaxed) & OWNER != 0
     }

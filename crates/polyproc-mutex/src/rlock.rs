@@ -183,20 +183,23 @@ fn shape<T: Pod>() -> Option<(Shape, usize)> {
 }
 
 impl<T: Pod> RLock<T> {
-    /// An unlocked lock with this data, in memory of its own.
+    /// Makes an unlocked lock with this data, in memory of its own.
     ///
     /// # Errors
     ///
-    /// Out of memory or of file descriptors; or a system whose robust lists are not glibc's.
+    /// [`CreateError`](crate::CreateError) in an [`io::Error`] if no memory, address space or file descriptor
+    /// is left; `Unsupported` where the threads' robust lists are not glibc's (another C library, some
+    /// sandboxes).
     pub fn new(value: T) -> io::Result<RLock<T>> {
         RLock::create(None, value)
     }
 
-    /// An unlocked lock with this data, in an arena.
+    /// Makes an unlocked lock with this data, in an arena.
     ///
     /// # Errors
     ///
-    /// The arena is full.
+    /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`]; `Unsupported` as for
+    /// [`new`](RLock::new).
     pub fn new_in(arena: &Arena, value: T) -> io::Result<RLock<T>> {
         RLock::create(Some(arena), value)
     }
@@ -220,12 +223,12 @@ impl<T: Pod> RLock<T> {
 }
 
 impl<T> RLock<T> {
-    /// Takes the lock: at once if the calling thread holds it, else waiting for it as long as it takes.
+    /// Takes the lock: at once if the calling thread holds it, otherwise waiting for as long as it takes.
     ///
     /// # Errors
     ///
-    /// The lock is held, but who held it before died or panicked in the middle of its work; the error has the
-    /// guard.
+    /// If a holder died or panicked in the middle of its work. The lock is taken all the same: the error has
+    /// the guard, and [`cause`](PoisonError::cause) says who it was.
     ///
     /// # Panics
     ///
@@ -245,7 +248,7 @@ impl<T> RLock<T> {
     /// # Errors
     ///
     /// `WouldBlock` if another thread holds it; `Poisoned` with the guard as for [`lock`](RLock::lock);
-    /// `TooManyLocks`.
+    /// `TooManyLocks` if the calling thread holds 2,048 others.
     #[inline]
     pub fn try_lock(&self) -> Result<RLockGuard<'_, T>, TryLockError<RLockGuard<'_, T>>> {
         // SAFETY: as in `lock`.
@@ -253,12 +256,12 @@ impl<T> RLock<T> {
         Ok(RLockGuard::new(self)?)
     }
 
-    /// Takes the lock, waiting for it at most so long. Zero looks once.
+    /// Takes the lock, waiting at most `timeout` for it. A timeout of zero looks once.
     ///
     /// # Errors
     ///
     /// `TimedOut` if another thread still holds it then; `Poisoned` with the guard as for
-    /// [`lock`](RLock::lock); `TooManyLocks`.
+    /// [`lock`](RLock::lock); `TooManyLocks` if the calling thread holds 2,048 others.
     #[inline]
     pub fn lock_timeout(
         &self,
@@ -267,7 +270,7 @@ impl<T> RLock<T> {
         self.lock_deadline(Deadline::after(timeout))
     }
 
-    /// Takes the lock, waiting for it at most until then. A time that has passed looks once.
+    /// Takes the lock, waiting for it until `deadline` at the latest. A deadline that has passed looks once.
     ///
     /// # Errors
     ///
@@ -300,17 +303,17 @@ impl<T> RLock<T> {
         self.raw().depth()
     }
 
-    /// The process that holds the lock, by its id.
+    /// The id of the process that holds the lock; `None` if nobody does.
     pub fn holder(&self) -> Option<u32> {
         self.raw().mutex().holder()
     }
 
-    /// Why the data may be half changed, if so.
+    /// Why the lock is poisoned, which means that the data may be half changed; `None` if it is not.
     pub fn poison_cause(&self) -> Option<PoisonCause> {
         self.raw().mutex().poison_cause()
     }
 
-    /// Whether the data may be half changed.
+    /// Whether the lock is poisoned, which means that the data may be half changed.
     pub fn is_poisoned(&self) -> bool {
         self.poison_cause().is_some()
     }
@@ -362,8 +365,8 @@ impl<'de, T: Pod> Deserialize<'de> for RLock<T> {
 
 /// The lock, held once more. The data, to look at, until it is dropped.
 ///
-/// Dropped while panicking, it poisons the lock. It stays with its thread; in a child made by `fork` it is
-/// inert.
+/// If it is dropped while its thread panics, it poisons the lock. It stays with its thread; in a child made
+/// by `fork` it is inert.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct RLockGuard<'a, T> {
     lock: &'a RLock<T>,
@@ -398,7 +401,7 @@ impl<'a, T> RLockGuard<'a, T> {
         }
     }
 
-    /// The lock below: for those who build a condition variable on it.
+    /// The lock below: for building a condition variable on it.
     pub fn raw(guard: &RLockGuard<'a, T>) -> &'a RawRLock {
         guard.lock.raw()
     }

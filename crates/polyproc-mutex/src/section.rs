@@ -9,10 +9,10 @@ use polyproc_sys::thread;
 
 /// A lock that is held, by a thread that is at work on its data.
 ///
-/// For those who build a guard of their own on a [`RawMutex`]; [`MutexGuard`](crate::MutexGuard) is made of
-/// one. Its beginning says who is inside, so that a death poisons the lock. Its end unlocks: having poisoned
-/// the lock if the thread has begun to panic meanwhile, and not in a child that a `fork` has made meanwhile,
-/// because there the lock is the parent's.
+/// For building a guard of your own on a [`RawMutex`]; [`MutexGuard`](crate::MutexGuard) is made of one. Its
+/// beginning says who is inside, so that a death poisons the lock. Its end unlocks: having poisoned the lock
+/// if the thread has begun to panic meanwhile, and not in a child that a `fork` has made meanwhile, because
+/// there the lock is the parent's.
 pub struct CriticalSection<'a> {
     raw: &'a RawMutex,
     origin: Origin,

@@ -209,7 +209,10 @@ pub use {
     claim::{Claim, MessageRef, Reservation},
     error::{GetError, GetManyError, PutError, PutManyError, TaskDoneError, TryGetError, TryPutError},
     joinable::JoinableQueue,
-    polyproc_memory::codec::{Bytes, Codec, DecodeError, EncodeError, Postcard, Raw},
+    polyproc_memory::{
+        CreateError,
+        codec::{Bytes, Codec, DecodeError, EncodeError, Postcard, Raw},
+    },
     queue::{Iter, Queue},
 };
 

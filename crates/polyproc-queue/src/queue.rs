@@ -30,8 +30,8 @@ const KIND: &str = "queue";
 
 /// Messages from any number of processes to any number of processes, first in, first out.
 ///
-/// A handle: clones are the same queue, and a clone given to another process is too. See the [crate](crate)
-/// for what blocks, what a death does, and what it costs.
+/// This is a handle: clones are the same queue, and so is a clone that is given to another process. See the
+/// [crate](crate) for what blocks, what a death does, and what it costs.
 ///
 /// # Example
 ///
@@ -60,8 +60,9 @@ impl<T, C: Codec<T>> Queue<T, C> {
     ///
     /// # Errors
     ///
-    /// Out of memory, of address space or of file descriptors; or a system whose robust lists are not
-    /// glibc's.
+    /// [`CreateError`](crate::CreateError) in an [`io::Error`] if no memory, address space or file descriptor
+    /// is left; `Unsupported` where the threads' robust lists are not glibc's (another C library, some
+    /// sandboxes).
     pub fn new() -> io::Result<Queue<T, C>> {
         Queue::create(KIND, 0, default_bytes(), 0)
     }
@@ -309,7 +310,7 @@ impl<T, C: Codec<T>> Queue<T, C> {
         Err(GetManyError::Decode(all))
     }
 
-    /// How many messages are in the queue. By the time the caller looks at the answer, it may be another.
+    /// How many messages are in the queue. The answer may be out of date by the time the caller looks at it.
     ///
     /// Exact where nobody is at work: `try_get` finds a message if it is not zero, and no message if it is.
     pub fn len(&self) -> usize {

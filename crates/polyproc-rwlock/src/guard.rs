@@ -85,8 +85,8 @@ impl<T: fmt::Display> fmt::Display for RwLockReadGuard<'_, T> {
 
 /// The lock, held to write. Access to the data, until it is dropped.
 ///
-/// Dropped while panicking, it poisons the lock. It stays with its thread; in a child made by `fork` it is
-/// inert: it does not unlock what the parent holds.
+/// If it is dropped while its thread panics, it poisons the lock. It stays with its thread; in a child made
+/// by `fork` it is inert: it does not unlock what the parent holds.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct RwLockWriteGuard<'a, T> {
     data: NonNull<T>,

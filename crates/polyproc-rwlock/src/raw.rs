@@ -340,7 +340,7 @@ impl<'a> RawRwLock<'a> {
         Ok(())
     }
 
-    /// How many reads are under way. By the time the caller looks at the answer, it may be another.
+    /// How many reads are under way. The answer may be out of date by the time the caller looks at it.
     pub fn readers(self) -> usize {
         let taken = self.slots.iter().filter(|slot| slot.is_taken(Ordering::Relaxed));
         taken.map(|slot| 1 + slot.depth.load(Ordering::Relaxed) as usize).sum()

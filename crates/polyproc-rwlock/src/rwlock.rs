@@ -21,8 +21,8 @@ pub const READERS: u32 = 60;
 
 /// Data that many threads of all processes read at a time, or one writes.
 ///
-/// A handle: clones are the same lock, and a clone given to another process is too. See the [crate](crate)
-/// for what blocks, what a death does, and what it costs.
+/// This is a handle: clones are the same lock, and so is a clone that is given to another process. See the
+/// [crate](crate) for what blocks, what a death does, and what it costs.
 ///
 /// # Example
 ///
@@ -93,11 +93,13 @@ fn shape<T: Pod>(readers: u64) -> Option<(Shape, usize, usize)> {
 }
 
 impl<T: Pod> RwLock<T> {
-    /// An unlocked lock with this data, in memory of its own, for [`READERS`] reads at once.
+    /// Makes an unlocked lock with this data, in memory of its own, for [`READERS`] reads at once.
     ///
     /// # Errors
     ///
-    /// Out of memory or of file descriptors; or a system whose robust lists are not glibc's.
+    /// [`CreateError`](crate::CreateError) in an [`io::Error`] if no memory, address space or file descriptor
+    /// is left; `Unsupported` where the threads' robust lists are not glibc's (another C library, some
+    /// sandboxes).
     pub fn new(value: T) -> io::Result<RwLock<T>> {
         RwLock::create(None, value, READERS)
     }
@@ -106,7 +108,8 @@ impl<T: Pod> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// The arena is full.
+    /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`]; `Unsupported` as for
+    /// [`new`](RwLock::new).
     pub fn new_in(arena: &Arena, value: T) -> io::Result<RwLock<T>> {
         RwLock::create(Some(arena), value, READERS)
     }
@@ -124,7 +127,8 @@ impl<T: Pod> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// As for [`with_readers`](RwLock::with_readers); the arena is full.
+    /// As for [`with_readers`](RwLock::with_readers), and
+    /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`].
     pub fn with_readers_in(arena: &Arena, value: T, readers: u32) -> io::Result<RwLock<T>> {
         RwLock::create(Some(arena), value, readers)
     }
@@ -160,14 +164,14 @@ impl<T: Pod> RwLock<T> {
 }
 
 impl<T> RwLock<T> {
-    /// Takes the lock to read, waiting as long as it takes: while a writer has it, or waits for it.
+    /// Takes the lock to read, waiting for as long as it takes: while a writer has it, or waits for it.
     ///
     /// A thread that reads already gets it at once.
     ///
     /// # Errors
     ///
-    /// The lock is held, but a writer before died or panicked in the middle of its work; the error has the
-    /// guard.
+    /// If a writer died or panicked in the middle of its work. The lock is taken all the same: the error has
+    /// the guard, and [`cause`](PoisonError::cause) says who it was.
     ///
     /// # Panics
     ///
@@ -191,7 +195,7 @@ impl<T> RwLock<T> {
     ///
     /// `WouldBlock` if a writer, perhaps the calling thread, has it or waits for it, if there is no place for
     /// one more reader, or if another reader is just about to come in after a writer; `Poisoned` with the
-    /// guard as for [`read`](RwLock::read); `TooManyLocks`.
+    /// guard as for [`read`](RwLock::read); `TooManyLocks` if the calling thread holds 2,048 others.
     #[inline]
     pub fn try_read(&self) -> Result<RwLockReadGuard<'_, T>, TryLockError<RwLockReadGuard<'_, T>>> {
         let raw = self.raw();
@@ -201,12 +205,13 @@ impl<T> RwLock<T> {
         Ok(unsafe { RwLockReadGuard::new(self.data, slot, raw) }?)
     }
 
-    /// Takes the lock to read, waiting for it at most so long. Zero looks once.
+    /// Takes the lock to read, waiting at most `timeout` for it. A timeout of zero looks once.
     ///
     /// # Errors
     ///
     /// `TimedOut` if it could not be had until then, for the reasons of [`try_read`](RwLock::try_read);
-    /// `Poisoned` with the guard as for [`read`](RwLock::read); `TooManyLocks`.
+    /// `Poisoned` with the guard as for [`read`](RwLock::read); `TooManyLocks` if the calling thread holds
+    /// 2,048 others.
     #[inline]
     pub fn read_timeout(
         &self,
@@ -215,7 +220,8 @@ impl<T> RwLock<T> {
         self.read_deadline(Deadline::after(timeout))
     }
 
-    /// Takes the lock to read, waiting for it at most until then. A time that has passed looks once.
+    /// Takes the lock to read, waiting for it until `deadline` at the latest. A deadline that has passed
+    /// looks once.
     ///
     /// # Errors
     ///
@@ -240,12 +246,12 @@ impl<T> RwLock<T> {
         Ok(unsafe { RwLockReadGuard::new(self.data, slot, raw) }?)
     }
 
-    /// Takes the lock to write, waiting as long as it takes. While it waits, new readers wait behind it.
+    /// Takes the lock to write, waiting for as long as it takes. While it waits, new readers wait behind it.
     ///
     /// # Errors
     ///
-    /// The lock is held, but a writer before died or panicked in the middle of its work; the error has the
-    /// guard.
+    /// If a writer died or panicked in the middle of its work. The lock is taken all the same: the error has
+    /// the guard, and [`cause`](PoisonError::cause) says who it was.
     ///
     /// # Panics
     ///
@@ -268,7 +274,8 @@ impl<T> RwLock<T> {
     /// # Errors
     ///
     /// `WouldBlock` if anybody has it, perhaps the calling thread, or is just about to take it; `Poisoned`
-    /// with the guard as for [`write`](RwLock::write); `TooManyLocks`.
+    /// with the guard as for [`write`](RwLock::write); `TooManyLocks` if the calling thread holds 2,048
+    /// others.
     #[inline]
     pub fn try_write(&self) -> Result<RwLockWriteGuard<'_, T>, TryLockError<RwLockWriteGuard<'_, T>>> {
         let raw = self.raw();
@@ -278,12 +285,12 @@ impl<T> RwLock<T> {
         Ok(unsafe { RwLockWriteGuard::new(self.data, raw) }?)
     }
 
-    /// Takes the lock to write, waiting for it at most so long. Zero looks once.
+    /// Takes the lock to write, waiting at most `timeout` for it. A timeout of zero looks once.
     ///
     /// # Errors
     ///
     /// `TimedOut` if somebody still has it then; `Poisoned` with the guard as for [`write`](RwLock::write);
-    /// `TooManyLocks`.
+    /// `TooManyLocks` if the calling thread holds 2,048 others.
     #[inline]
     pub fn write_timeout(
         &self,
@@ -292,7 +299,8 @@ impl<T> RwLock<T> {
         self.write_deadline(Deadline::after(timeout))
     }
 
-    /// Takes the lock to write, waiting for it at most until then. A time that has passed looks once.
+    /// Takes the lock to write, waiting for it until `deadline` at the latest. A deadline that has passed
+    /// looks once.
     ///
     /// # Errors
     ///
@@ -317,12 +325,13 @@ impl<T> RwLock<T> {
         Ok(unsafe { RwLockWriteGuard::new(self.data, raw) }?)
     }
 
-    /// How many reads are under way. By the time the caller looks at the answer, it may be another.
+    /// How many reads are under way. The answer may be out of date by the time the caller looks at it.
     pub fn readers(&self) -> usize {
         self.raw().readers()
     }
 
-    /// The process that has the lock to write, by its id. One that waits for readers does not have it yet.
+    /// The id of the process that has the lock to write; `None` if nobody does. A writer that still waits for
+    /// readers does not have it yet.
     pub fn writer(&self) -> Option<u32> {
         self.raw().writer().holder()
     }
@@ -332,12 +341,12 @@ impl<T> RwLock<T> {
         self.slots.len()
     }
 
-    /// Why the data may be half changed, if so.
+    /// Why the lock is poisoned, which means that the data may be half changed; `None` if it is not.
     pub fn poison_cause(&self) -> Option<PoisonCause> {
         self.raw().writer().poison_cause()
     }
 
-    /// Whether the data may be half changed.
+    /// Whether the lock is poisoned, which means that the data may be half changed.
     pub fn is_poisoned(&self) -> bool {
         self.poison_cause().is_some()
     }

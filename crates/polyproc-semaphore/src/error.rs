@@ -9,7 +9,8 @@ use std::error::Error;
 pub enum TryAcquireError {
     /// There is none to be had.
     WouldBlock,
-    /// The calling thread holds as many permits and locks as the kernel releases for a dead thread, 2,048.
+    /// The calling thread already holds 2,048 permits and locks, as many as the kernel releases for a dead
+    /// thread.
     TooManyLocks,
 }
 
@@ -18,7 +19,8 @@ pub enum TryAcquireError {
 pub enum AcquireTimeoutError {
     /// The time is over, and there is still none to be had.
     TimedOut,
-    /// The calling thread holds as many permits and locks as the kernel releases for a dead thread, 2,048.
+    /// The calling thread already holds 2,048 permits and locks, as many as the kernel releases for a dead
+    /// thread.
     TooManyLocks,
 }
 

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 /// A number of permits that the threads of all processes acquire and give back.
 ///
-/// A handle: clones are the same semaphore, and a clone given to another process is too. See the
-/// [crate](crate) for what blocks, what a death does, and what it costs.
+/// This is a handle: clones are the same semaphore, and so is a clone that is given to another process. See
+/// the [crate](crate) for what blocks, what a death does, and what it costs.
 ///
 /// The number may grow beyond the initial one: see [`release`](Semaphore::release).
 ///
@@ -80,33 +80,36 @@ impl BoundedSemaphore {
 macro_rules! operations {
     ($name:ident) => {
         impl $name {
-            /// A semaphore with so many permits, in memory of its own.
+            /// Makes a semaphore with this many permits, in memory of its own.
             ///
             /// At most 60 permits can be held at a time, or as many as there are, if that is more, up to
             /// 4,096; for another number see [`with_capacity`](Self::with_capacity).
             ///
             /// # Errors
             ///
-            /// `InvalidInput` for more than 2³¹ - 1 permits; out of memory or of file descriptors; or a
-            /// system whose robust lists are not glibc's.
+            /// `InvalidInput` for more than 2³¹ - 1 permits; [`CreateError`](crate::CreateError) in an
+            /// [`io::Error`] if no memory, address space or file descriptor is left; `Unsupported` where the
+            /// threads' robust lists are not glibc's (another C library, some sandboxes).
             pub fn new(permits: u32) -> io::Result<$name> {
                 $name::create(None, permits, permits.clamp(CELLS_OF_A_PAGE, MOST_CELLS))
             }
 
-            /// A semaphore with so many permits, in an arena.
+            /// Makes a semaphore with this many permits, in an arena.
             ///
             /// At most 4 permits can be held at a time, or as many as there are, if that is more, up to
             /// 4,096; for another number see [`with_capacity_in`](Self::with_capacity_in).
             ///
             /// # Errors
             ///
-            /// `InvalidInput` for more than 2³¹ - 1 permits; the arena is full.
+            /// `InvalidInput` for more than 2³¹ - 1 permits;
+            /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`]; `Unsupported`
+            /// as for [`new`](Self::new).
             pub fn new_in(arena: &Arena, permits: u32) -> io::Result<$name> {
                 $name::create(Some(arena), permits, permits.clamp(CELLS_IN_ARENA, MOST_CELLS))
             }
 
-            /// A semaphore with so many permits, of which at most `holders` can be held at a time, in memory
-            /// of its own.
+            /// Makes a semaphore with this many permits, of which at most `holders` can be held at a time, in
+            /// memory of its own.
             ///
             /// Who would be one more waits, as if there were no permit. Each takes 64 bytes of shared memory.
             ///
@@ -117,8 +120,8 @@ macro_rules! operations {
                 $name::create(None, permits, holders)
             }
 
-            /// A semaphore with so many permits, of which at most `holders` can be held at a time, in an
-            /// arena.
+            /// Makes a semaphore with this many permits, of which at most `holders` can be held at a time, in
+            /// an arena.
             ///
             /// # Errors
             ///
@@ -132,7 +135,7 @@ macro_rules! operations {
                 Ok($name { handle })
             }
 
-            /// Acquires a permit, waiting for it as long as it takes.
+            /// Acquires a permit, waiting for as long as it takes.
             ///
             /// A thread that holds all the permits waits for itself, for ever.
             ///
@@ -160,17 +163,18 @@ macro_rules! operations {
                 Ok(self.handle.acquire(Deadline::PAST)?)
             }
 
-            /// Acquires a permit, waiting for it at most so long. Zero looks once.
+            /// Acquires a permit, waiting at most `timeout` for it. A timeout of zero looks once.
             ///
             /// # Errors
             ///
-            /// `TimedOut` if there is none then; `TooManyLocks`.
+            /// `TimedOut` if there is none then; `TooManyLocks` if the calling thread holds 2,048 others.
             #[inline]
             pub fn acquire_timeout(&self, timeout: Duration) -> Result<Permit<'_>, AcquireTimeoutError> {
                 Ok(self.handle.acquire(Deadline::after(timeout))?)
             }
 
-            /// Acquires a permit, waiting for it at most until then. A time that has passed looks once.
+            /// Acquires a permit, waiting for it until `deadline` at the latest. A deadline that has passed
+            /// looks once.
             ///
             /// # Errors
             ///
@@ -180,7 +184,8 @@ macro_rules! operations {
                 Ok(self.handle.acquire(Deadline::at(deadline))?)
             }
 
-            /// How many permits nobody holds. By the time the caller looks at the answer, it may be another.
+            /// How many permits nobody holds. The answer may be out of date by the time the caller looks at
+            /// it.
             pub fn available(&self) -> u32 {
                 self.handle.raw().available()
             }
@@ -210,7 +215,7 @@ operations!(Semaphore);
 operations!(BoundedSemaphore);
 
 impl Semaphore {
-    /// Adds so many permits, which nobody has to have held, and wakes as many who wait. Never sleeps.
+    /// Adds `count` permits, which nobody has to have held, and wakes as many who wait. Never sleeps.
     ///
     /// Either all or none: a process that is killed in the middle of it has released them, and they are used,
     /// or it has not. This is Python's `release`, and `sem_post`. A permit that was acquired here goes back
@@ -240,7 +245,7 @@ impl Semaphore {
 }
 
 impl BoundedSemaphore {
-    /// Adds so many permits, in the place of [forgotten](Permit::forget) ones, and wakes as many who wait.
+    /// Adds `count` permits, in the place of [forgotten](Permit::forget) ones, and wakes as many who wait.
     ///
     /// Either all or none: a process that is killed in the middle of it has released them, and they are used,
     /// or it has not. It may have to wait some hundred instructions for another thread that does the same.

@@ -374,8 +374,8 @@ impl RawSemaphore<'_> {
             || self.can_refill()
     }
 
-    /// How many permits there are that nobody holds. By the time the caller looks at the answer, it may be
-    /// another.
+    /// How many permits there are that nobody holds. The answer may be out of date by the time the caller
+    /// looks at it.
     pub fn available(self) -> u32 {
         loop {
             let supply = self.supply();

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 /// An array that all processes share. Its length is fixed when it is made; 0 is legal.
 ///
-/// A handle: clones are the same array, and a clone given to another process is too. `T` is plain old data
-/// ([`bytemuck::Pod`]): a number, or a struct of your own that derives it.
+/// This is a handle: clones are the same array, and so is a clone that is given to another process. `T` is
+/// plain old data ([`bytemuck::Pod`]): a number, or a struct of your own that derives it.
 ///
 /// Each operation is one critical section. Of [`set`](Array::set) and [`update`](Array::update), which
 /// replace one element, a process that is killed in the middle leaves the element as it was before or as it
@@ -49,25 +49,28 @@ pub struct Array<T> {
 }
 
 impl<T: Pod> Array<T> {
-    /// An array with these elements, in memory of its own.
+    /// Makes an array with these elements, in memory of its own.
     ///
     /// # Errors
     ///
-    /// Out of memory or of file descriptors; or a system whose robust lists are not glibc's.
+    /// [`CreateError`](crate::CreateError) in an [`io::Error`] if no memory, address space or file descriptor
+    /// is left; `Unsupported` where the threads' robust lists are not glibc's (another C library, some
+    /// sandboxes).
     pub fn new(elements: &[T]) -> io::Result<Array<T>> {
         Ok(Array { table: Table::create(None, elements)? })
     }
 
-    /// An array with these elements, in an arena.
+    /// Makes an array with these elements, in an arena.
     ///
     /// # Errors
     ///
-    /// The arena is full.
+    /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`]; `Unsupported` as for
+    /// [`new`](Array::new).
     pub fn new_in(arena: &Arena, elements: &[T]) -> io::Result<Array<T>> {
         Ok(Array { table: Table::create(Some(arena), elements)? })
     }
 
-    /// An array of this many elements, all of whose bytes are zero, in memory of its own.
+    /// Makes an array of this many elements, all of whose bytes are zero, in memory of its own.
     ///
     /// # Errors
     ///
@@ -76,11 +79,12 @@ impl<T: Pod> Array<T> {
         Ok(Array { table: Table::zeroed(None, len)? })
     }
 
-    /// An array of this many elements, all of whose bytes are zero, in an arena.
+    /// Makes an array of this many elements, all of whose bytes are zero, in an arena.
     ///
     /// # Errors
     ///
-    /// The arena is full.
+    /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`]; `Unsupported` as for
+    /// [`new`](Array::new).
     pub fn zeroed_in(arena: &Arena, len: usize) -> io::Result<Array<T>> {
         Ok(Array { table: Table::zeroed(Some(arena), len)? })
     }
@@ -249,14 +253,14 @@ impl<T: Pod> Array<T> {
         Ok(copy)
     }
 
-    /// Takes the lock, waiting for it as long as it takes.
+    /// Takes the lock, waiting for as long as it takes.
     ///
     /// The guard works on the elements in place: if its holder is killed or panics, the array is poisoned.
     ///
     /// # Errors
     ///
-    /// The lock is held, but who held it before died or panicked in the middle of its work; the error has the
-    /// guard.
+    /// If a holder died or panicked in the middle of its work. The lock is taken all the same: the error has
+    /// the guard, and [`cause`](PoisonError::cause) says who it was.
     ///
     /// # Panics
     ///
@@ -276,7 +280,7 @@ impl<T: Pod> Array<T> {
     /// # Errors
     ///
     /// `WouldBlock` if the lock is held, also by the calling thread; `Poisoned` with the guard as for
-    /// [`lock`](Array::lock); `TooManyLocks`.
+    /// [`lock`](Array::lock); `TooManyLocks` if the calling thread holds 2,048 others.
     #[inline]
     pub fn try_lock(&self) -> Result<ArrayGuard<'_, T>, TryLockError<ArrayGuard<'_, T>>> {
         // SAFETY: as in `lock`.
@@ -287,12 +291,12 @@ impl<T: Pod> Array<T> {
         Ok(ArrayGuard::new(self, hold)?)
     }
 
-    /// Takes the lock, waiting for it at most so long. Zero looks once.
+    /// Takes the lock, waiting at most `timeout` for it. A timeout of zero looks once.
     ///
     /// # Errors
     ///
     /// `TimedOut` if the lock is still held then; `Poisoned` with the guard as for [`lock`](Array::lock);
-    /// `TooManyLocks`.
+    /// `TooManyLocks` if the calling thread holds 2,048 others.
     #[inline]
     pub fn lock_timeout(
         &self,
@@ -301,7 +305,7 @@ impl<T: Pod> Array<T> {
         self.lock_deadline(Deadline::after(timeout))
     }
 
-    /// Takes the lock, waiting for it at most until then. A time that has passed looks once.
+    /// Takes the lock, waiting for it until `deadline` at the latest. A deadline that has passed looks once.
     ///
     /// # Errors
     ///
@@ -341,27 +345,27 @@ impl<T> Array<T> {
         self.len() == 0
     }
 
-    /// Whether anybody holds the lock. By the time the caller looks at the answer, it may be another.
+    /// Whether anybody holds the lock. The answer may be out of date by the time the caller looks at it.
     pub fn is_locked(&self) -> bool {
         self.table.raw().is_locked()
     }
 
-    /// The process that holds a guard or is in [`write`](Array::write), by its id.
+    /// The id of the process that holds a guard or is in [`write`](Array::write); `None` if there is none.
     pub fn holder(&self) -> Option<u32> {
         self.table.raw().holder()
     }
 
-    /// Why the elements may be half changed, if so.
+    /// Why the array is poisoned, which means that elements may be half changed; `None` if it is not.
     pub fn poison_cause(&self) -> Option<PoisonCause> {
         self.table.raw().poison_cause()
     }
 
-    /// Whether the elements may be half changed.
+    /// Whether the array is poisoned, which means that elements may be half changed.
     pub fn is_poisoned(&self) -> bool {
         self.poison_cause().is_some()
     }
 
-    /// Declares the elements repaired.
+    /// Declares the elements repaired: operations succeed again.
     pub fn clear_poison(&self) {
         self.table.raw().clear_poison();
     }
@@ -410,8 +414,8 @@ impl<'de, T: Pod> Deserialize<'de> for Array<T> {
 
 /// The lock, held. The elements, in place, until it is dropped.
 ///
-/// Dropped while panicking, it poisons the array. In a child made by `fork` it is inert: it does not unlock
-/// what the parent holds.
+/// If it is dropped while its thread panics, it poisons the array. In a child made by `fork` it is inert: it
+/// does not unlock what the parent holds.
 ///
 /// It stays with its thread:
 ///

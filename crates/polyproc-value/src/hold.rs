@@ -20,7 +20,7 @@ pub(crate) struct Hold<'a> {
 }
 
 impl<'a> Hold<'a> {
-    /// Takes the lock, waiting for it as long as it takes.
+    /// Takes the lock, waiting for as long as it takes.
     ///
     /// # Panics
     ///

@@ -3,11 +3,9 @@
 //! - [`Value<T>`] and [`Array<T>`] have a lock of their own, and every operation on them is one critical
 //!   section: [`Value::update`] adds to a counter without losing any of it.
 //! - [`RawValue<T>`] and [`RawArray<T>`] have none: every access is atomic.
-//! - [`AnyValue`] and [`AnyArray`] are for types that are known at run time only, by the [`TypeCode`]s of C's
+//! - [`AnyValue`] and [`AnyArray`] are for types that are known only at run time, by the [`TypeCode`]s of C's
 //!   types: `b B h H i I l L f d`. At compile time, [`value!`], [`array!`], [`raw_value!`] and [`raw_array!`]
 //!   take them.
-//!
-//! All are handles: clones are the same object, and so is what another process gets that was given one.
 //!
 //! # Example
 //!
@@ -34,6 +32,36 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! A process that dies in the middle of an `update`, here started by `polyproc_process`:
+//!
+//! ```
+//! use polyproc_process::Process;
+//! use polyproc_value::Value;
+//!
+//! fn worker(counter: Value<i32>) {
+//!     counter.update(|n| *n += 1).unwrap();
+//!     let _ = counter.update(|n| {
+//!         *n += 1;
+//!         std::process::abort();
+//!     });
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     polyproc_process::init(); // In a child: runs its function and exits.
+//!     let counter = Value::new(0)?;
+//!     assert!(Process::spawn(worker, (counter.clone(),))?.join().is_err());
+//!     assert_eq!(counter.get()?, 1); // As if the second update had not begun.
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Sharing it
+//!
+//! Clones of a handle are the same object. To share it with another process, give that process a clone: as an
+//! argument of `polyproc_process::Process::spawn`, in a message through a `polyproc_pipe::Connection`, or by
+//! `fork`. If your processes are started in some other way, `polyproc_memory::handover` makes bytes and a
+//! file descriptor of a handle, and a handle of these.
+//!
 //! # What blocks
 //!
 //! Every operation of a locked object waits for the lock, except those whose names begin with `try_`, and
@@ -54,8 +82,10 @@
 //!
 //! Free means at once: the kernel releases what a dead thread held. The exception is an array that its dead
 //! holder had lent to the workers of a pool (`for_each_chunk`): it is free when the last of them is gone,
-//! too. While an object is poisoned, `get`, `set`, `update` and their kin fail with [`Poisoned`], which says
-//! who died, and `lock()` returns the guard in its error: repair the data, and call `clear_poison()`. A panic
+//! too.
+//!
+//! While an object is poisoned, `get`, `set`, `update` and their kin fail with [`Poisoned`], which says who
+//! died, and `lock()` returns the guard in its error: repair the data, and call `clear_poison()`. A panic
 //! under a guard poisons as a death does. A panic in the closure of `update` changes nothing and poisons
 //! nothing.
 //!
@@ -74,15 +104,15 @@
 //! | `Array<T>` | 48 bytes, and the elements | 56 bytes, and the elements and one more |
 //! | `RawValue<T>`, `RawArray<T>` | the numbers | |
 //!
-//! An object of its own takes whole pages and one file descriptor. Thousands of them belong into one
-//! [`Arena`], where a number takes 128 bytes, header included.
+//! An object of its own takes whole pages and one file descriptor. Put thousands of them into one [`Arena`],
+//! where a number takes 128 bytes, header included.
 //!
 //! # Limits
 //!
-//! `T` is plain old data ([`bytemuck::Pod`]). Every process that a handle was given to can write to the
-//! memory, and is trusted to keep to the rules. None of this is for signal handlers, except the raw types.
-//! `fork` gives the child no locks: what it inherits of guards, and of an `update` that is under way, is
-//! inert.
+//! `T` is plain old data ([`bytemuck::Pod`]): no pointers, no padding. Every process that was given a handle
+//! can write to the memory, and is trusted to keep to the rules. None of this is for signal handlers, except
+//! the raw types. `fork` gives the child no locks: guards that it inherits, and an `update` that is under
+//! way, do nothing there.
 
 #![deny(unsafe_code)]
 
@@ -125,7 +155,7 @@ pub use error::{ArrayError, OutOfRange, Poisoned};
 #[doc(hidden)]
 pub use loan::{Lending, Loan};
 pub use number::{Number, NumberError};
-pub use polyproc_memory::Arena;
+pub use polyproc_memory::{Arena, CreateError};
 pub use polyproc_mutex::{LockTimeoutError, PoisonCause, PoisonError, TryLockError};
 pub use raw_array::RawArray;
 pub use raw_value::RawValue;

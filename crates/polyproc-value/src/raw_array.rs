@@ -13,9 +13,9 @@ use std::io;
 /// An array of numbers that all processes share without a lock: each operation is one atomic access to one
 /// element, sequentially consistent. Its length is fixed when it is made; 0 is legal.
 ///
-/// A handle: clones are the same array, and a clone given to another process is too. Nothing here waits, and
-/// a process that is killed leaves each element as it was before or as it is after. What concerns more than
-/// one element is not atomic as a whole. For the rest see [`RawValue`](crate::RawValue).
+/// This is a handle: clones are the same array, and so is a clone that is given to another process. Nothing
+/// here waits, and a process that is killed leaves each element as it was before or as it is after. What
+/// concerns more than one element is not atomic as a whole. For the rest see [`RawValue`](crate::RawValue).
 ///
 /// # Examples
 ///
@@ -47,20 +47,21 @@ fn shape<T: Scalar>(count: u64) -> Option<Shape> {
 }
 
 impl<T: Scalar> RawArray<T> {
-    /// An array with these elements, in memory of its own.
+    /// Makes an array with these elements, in memory of its own.
     ///
     /// # Errors
     ///
-    /// Out of memory or of file descriptors.
+    /// [`CreateError`](crate::CreateError) in an [`io::Error`] if no memory, address space or file descriptor
+    /// is left.
     pub fn new(elements: &[T]) -> io::Result<RawArray<T>> {
         RawArray::create(None, elements)
     }
 
-    /// An array with these elements, in an arena.
+    /// Makes an array with these elements, in an arena.
     ///
     /// # Errors
     ///
-    /// The arena is full.
+    /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`] if it has no room.
     pub fn new_in(arena: &Arena, elements: &[T]) -> io::Result<RawArray<T>> {
         RawArray::create(Some(arena), elements)
     }
@@ -78,7 +79,7 @@ impl<T: Scalar> RawArray<T> {
     ///
     /// # Errors
     ///
-    /// The arena is full.
+    /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`] if it has no room.
     pub fn zeroed_in(arena: &Arena, len: usize) -> io::Result<RawArray<T>> {
         RawArray::allocate(Some(arena), len)
     }

@@ -11,9 +11,9 @@ use std::io;
 /// A number that all processes share without a lock: each operation is one atomic access, sequentially
 /// consistent.
 ///
-/// A handle: clones are the same number, and a clone given to another process is too. Nothing here waits, and
-/// a process that is killed leaves the number as it was before or as it is after. For the types with a code
-/// only. Integers wrap.
+/// This is a handle: clones are the same number, and so is a clone that is given to another process. Nothing
+/// here waits, and a process that is killed leaves the number as it was before or as it is after. For the
+/// types with a code only. Integers wrap.
 ///
 /// Operations of floats other than load, store and swap are repeated until nobody comes between;
 /// `compare_exchange` of floats compares bits, so that `0.0` is not `-0.0`, and a NaN equals itself.
@@ -55,7 +55,8 @@ impl<T: Scalar> RawValue<T> {
     ///
     /// # Errors
     ///
-    /// Out of memory or of file descriptors.
+    /// [`CreateError`](crate::CreateError) in an [`io::Error`] if no memory, address space or file descriptor
+    /// is left.
     pub fn new(number: T) -> io::Result<RawValue<T>> {
         RawValue::create(None, number)
     }
@@ -64,7 +65,7 @@ impl<T: Scalar> RawValue<T> {
     ///
     /// # Errors
     ///
-    /// The arena is full.
+    /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`] if it has no room.
     pub fn new_in(arena: &Arena, number: T) -> io::Result<RawValue<T>> {
         RawValue::create(Some(arena), number)
     }

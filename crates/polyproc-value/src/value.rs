@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 /// A value that all processes share, and that each operation reads or replaces as a whole.
 ///
-/// A handle: clones are the same value, and a clone given to another process is too. `T` is plain old data
-/// ([`bytemuck::Pod`]): a number, an array of numbers, a struct of your own that derives it.
+/// This is a handle: clones are the same value, and so is a clone that is given to another process. `T` is
+/// plain old data ([`bytemuck::Pod`]): a number, an array of numbers, a struct of your own that derives it.
 ///
 /// [`get`](Value::get), [`set`](Value::set) and [`update`](Value::update) are one critical section each. A
 /// process that is killed in one of them, at any instruction, leaves the value as it was before or as it is
@@ -88,20 +88,23 @@ fn shape<T: Pod>() -> Option<(Shape, usize)> {
 }
 
 impl<T: Pod> Value<T> {
-    /// A value in memory of its own: a page and a file descriptor.
+    /// Makes a value in memory of its own: a page and a file descriptor.
     ///
     /// # Errors
     ///
-    /// Out of memory or of file descriptors; or a system whose robust lists are not glibc's.
+    /// [`CreateError`](crate::CreateError) in an [`io::Error`] if no memory, address space or file descriptor
+    /// is left; `Unsupported` where the threads' robust lists are not glibc's (another C library, some
+    /// sandboxes).
     pub fn new(value: T) -> io::Result<Value<T>> {
         Value::create(None, value)
     }
 
-    /// A value in an arena, where a number takes 128 bytes, header included.
+    /// Makes a value in an arena, where a number takes 128 bytes, header included.
     ///
     /// # Errors
     ///
-    /// The arena is full.
+    /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`]; `Unsupported` as for
+    /// [`new`](Value::new).
     pub fn new_in(arena: &Arena, value: T) -> io::Result<Value<T>> {
         Value::create(Some(arena), value)
     }
@@ -231,14 +234,14 @@ impl<T: Pod> Value<T> {
 }
 
 impl<T> Value<T> {
-    /// Takes the lock, waiting for it as long as it takes.
+    /// Takes the lock, waiting for as long as it takes.
     ///
     /// The guard works on the value in place: if its holder is killed or panics, the value is poisoned.
     ///
     /// # Errors
     ///
-    /// The lock is held, but who held it before died or panicked in the middle of its work; the error has the
-    /// guard.
+    /// If a holder died or panicked in the middle of its work. The lock is taken all the same: the error has
+    /// the guard, and [`cause`](PoisonError::cause) says who it was.
     ///
     /// # Panics
     ///
@@ -256,7 +259,7 @@ impl<T> Value<T> {
     /// # Errors
     ///
     /// `WouldBlock` if the lock is held, also by the calling thread; `Poisoned` with the guard as for
-    /// [`lock`](Value::lock); `TooManyLocks`.
+    /// [`lock`](Value::lock); `TooManyLocks` if the calling thread holds 2,048 others.
     #[inline]
     pub fn try_lock(&self) -> Result<ValueGuard<'_, T>, TryLockError<ValueGuard<'_, T>>> {
         // SAFETY: as in `lock`.
@@ -264,12 +267,12 @@ impl<T> Value<T> {
         Ok(ValueGuard::new(self, hold)?)
     }
 
-    /// Takes the lock, waiting for it at most so long. Zero looks once.
+    /// Takes the lock, waiting at most `timeout` for it. A timeout of zero looks once.
     ///
     /// # Errors
     ///
     /// `TimedOut` if the lock is still held then; `Poisoned` with the guard as for [`lock`](Value::lock);
-    /// `TooManyLocks`.
+    /// `TooManyLocks` if the calling thread holds 2,048 others.
     #[inline]
     pub fn lock_timeout(
         &self,
@@ -278,7 +281,7 @@ impl<T> Value<T> {
         self.lock_deadline(Deadline::after(timeout))
     }
 
-    /// Takes the lock, waiting for it at most until then. A time that has passed looks once.
+    /// Takes the lock, waiting for it until `deadline` at the latest. A deadline that has passed looks once.
     ///
     /// # Errors
     ///
@@ -301,27 +304,27 @@ impl<T> Value<T> {
         Ok(ValueGuard::new(self, hold)?)
     }
 
-    /// Whether anybody holds the lock. By the time the caller looks at the answer, it may be another.
+    /// Whether anybody holds the lock. The answer may be out of date by the time the caller looks at it.
     pub fn is_locked(&self) -> bool {
         self.raw().is_locked()
     }
 
-    /// The process that holds a guard, by its id.
+    /// The id of the process that holds a guard; `None` if nobody does.
     pub fn holder(&self) -> Option<u32> {
         self.raw().holder()
     }
 
-    /// Why the value may be half changed, if so.
+    /// Why it is poisoned, which means that the value may be half changed; `None` if it is not.
     pub fn poison_cause(&self) -> Option<PoisonCause> {
         self.raw().poison_cause()
     }
 
-    /// Whether the value may be half changed.
+    /// Whether it is poisoned, which means that the value may be half changed.
     pub fn is_poisoned(&self) -> bool {
         self.poison_cause().is_some()
     }
 
-    /// Declares the value repaired.
+    /// Declares the value repaired: operations succeed again.
     pub fn clear_poison(&self) {
         self.raw().clear_poison();
     }
@@ -398,8 +401,8 @@ impl<'de, T: Pod> Deserialize<'de> for Value<T> {
 
 /// The lock, held. The value, in place, until it is dropped.
 ///
-/// Dropped while panicking, it poisons the value. In a child made by `fork` it is inert: it does not unlock
-/// what the parent holds.
+/// If it is dropped while its thread panics, it poisons the value. In a child made by `fork` it is inert: it
+/// does not unlock what the parent holds.
 ///
 /// It stays with its thread:
 ///

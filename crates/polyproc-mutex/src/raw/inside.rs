@@ -42,7 +42,7 @@ impl RawMutex {
         self.holder.store(0, Ordering::Relaxed);
     }
 
-    /// Why the data may be half changed, if so.
+    /// Why the lock is poisoned, which means that the data may be half changed; `None` if it is not.
     #[inline]
     pub fn poison_cause(&self) -> Option<PoisonCause> {
         match self.poison.load(Ordering::Relaxed) {

@@ -83,11 +83,11 @@ impl AnyArray {
         Ok(AnyArray(of_code!(Inner, code, T => Array::<T>::zeroed(len)?)))
     }
 
-    /// An array of so many zeros of this type, in an arena.
+    /// Makes an array of `len` zeros of this type, in an arena.
     ///
     /// # Errors
     ///
-    /// The arena is full.
+    /// As [`Array::zeroed_in`].
     pub fn zeroed_in(arena: &Arena, code: TypeCode, len: usize) -> io::Result<AnyArray> {
         Ok(AnyArray(of_code!(Inner, code, T => Array::<T>::zeroed_in(arena, len)?)))
     }
@@ -213,22 +213,22 @@ impl AnyArray {
         with_typed!(Inner, &self.0, array => (array as &dyn Any).downcast_ref())
     }
 
-    /// Whether anybody holds the lock. By the time the caller looks at the answer, it may be another.
+    /// Whether anybody holds the lock. The answer may be out of date by the time the caller looks at it.
     pub fn is_locked(&self) -> bool {
         with_typed!(Inner, &self.0, array => array.is_locked())
     }
 
-    /// Why the elements may be half changed, if so.
+    /// Why the array is poisoned, which means that elements may be half changed; `None` if it is not.
     pub fn poison_cause(&self) -> Option<PoisonCause> {
         with_typed!(Inner, &self.0, array => array.poison_cause())
     }
 
-    /// Whether the elements may be half changed.
+    /// Whether the array is poisoned, which means that elements may be half changed.
     pub fn is_poisoned(&self) -> bool {
         self.poison_cause().is_some()
     }
 
-    /// Declares the elements repaired.
+    /// Declares the elements repaired: operations succeed again.
     pub fn clear_poison(&self) {
         with_typed!(Inner, &self.0, array => array.clear_poison());
     }

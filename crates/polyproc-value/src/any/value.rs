@@ -125,7 +125,7 @@ impl AnyValue {
         with_typed!(Inner, &self.0, value => (value as &dyn Any).downcast_ref())
     }
 
-    /// Whether anybody holds the lock. By the time the caller looks at the answer, it may be another.
+    /// Whether anybody holds the lock. The answer may be out of date by the time the caller looks at it.
     pub fn is_locked(&self) -> bool {
         with_typed!(Inner, &self.0, value => value.is_locked())
     }
@@ -135,12 +135,12 @@ impl AnyValue {
         with_typed!(Inner, &self.0, value => value.poison_cause())
     }
 
-    /// Whether the value may be half changed.
+    /// Whether it is poisoned, which means that the value may be half changed.
     pub fn is_poisoned(&self) -> bool {
         self.poison_cause().is_some()
     }
 
-    /// Declares the value repaired.
+    /// Declares the value repaired: operations succeed again.
     pub fn clear_poison(&self) {
         with_typed!(Inner, &self.0, value => value.clear_poison());
     }
