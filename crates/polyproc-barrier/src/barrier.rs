@@ -97,13 +97,13 @@ impl Barrier {
         Barrier::create(Some(arena), parties, None)
     }
 
-    /// A barrier whose rounds end with an action: the last party to come runs it, while all others still
-    /// wait.
+    /// Makes a barrier whose rounds end with an action: the last party to come runs it, while all others
+    /// still wait.
     ///
-    /// It runs once a round. If it panics, the barrier is broken for all, and the panic goes on in the party
-    /// that ran it. If that party dies in it, the barrier is broken too. It may take locks; it must not wait
-    /// at this barrier, which would wait for itself. While it runs, a thread holds one more of the 2,048
-    /// locks that it may hold.
+    /// It runs once a round. If it panics, the barrier is broken for everybody, and the panic goes on in the
+    /// party that ran it. If that party dies in it, the barrier is broken too. It may take locks; it must not
+    /// wait at this barrier, because it would wait for itself. While it runs, a thread holds one more of the
+    /// 2,048 locks that it may hold.
     ///
     /// A child made by `fork` inherits the action. A handle that arrives in another process in any other way
     /// has none: see [`attach_action`](Barrier::attach_action).
@@ -170,9 +170,9 @@ impl Barrier {
         Barrier { object, raw, action: None }
     }
 
-    /// Gives this handle the action, where it came from another process: code does not travel.
+    /// Gives the action to a handle that came from another process: code does not travel.
     ///
-    /// Clones made of it from now on have it too. It should be what all others have. Where the barrier was
+    /// Clones made of it from now on have it too. It should be the same for all parties. If the barrier was
     /// made without an action, it is not run.
     ///
     /// # Example
@@ -196,11 +196,26 @@ impl Barrier {
     /// # Errors
     ///
     /// [`WaitError::Broken`], with the cause: at once if the barrier is broken already, or as soon as it is.
-    /// [`WaitError::NoAction`], of barriers with an action only. [`WaitError::TooManyLocks`].
+    /// [`WaitError::NoAction`], from barriers with an action only. [`WaitError::TooManyLocks`] if the calling
+    /// thread holds 2,048 locks.
     ///
     /// # Panics
     ///
     /// If the action does, in the party that runs it.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_barrier::{Barrier, WaitError};
+    ///
+    /// let barrier = Barrier::new(1)?;
+    /// match barrier.wait() {
+    ///     Ok(wait) => assert_eq!((wait.index, wait.leader), (0, true)),
+    ///     Err(WaitError::Broken(broken)) => eprintln!("{}", broken.cause()),
+    ///     Err(error) => panic!("{error}"),
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[inline]
     pub fn wait(&self) -> Result<BarrierWait, WaitError> {
         self.wait_deadline(Deadline::NEVER)
@@ -209,8 +224,8 @@ impl Barrier {
     /// Waits until all parties are there, at most `timeout`. When that is over, the barrier is broken for
     /// everybody.
     ///
-    /// Zero is for the last to come: any other breaks the barrier. There is no `try_wait`: to come and not to
-    /// wait is to break it.
+    /// With a timeout of zero, only the last to come passes; any other party breaks the barrier. There is no
+    /// `try_wait`: to come and not to wait is to break it.
     ///
     /// # Errors
     ///
@@ -239,7 +254,7 @@ impl Barrier {
         self.wait_deadline(Deadline::after(timeout))
     }
 
-    /// Waits until all parties are there, at most until then: see [`wait_timeout`](Barrier::wait_timeout).
+    /// Waits until all parties are there, or until `deadline`: see [`wait_timeout`](Barrier::wait_timeout).
     ///
     /// # Errors
     ///
@@ -271,12 +286,12 @@ impl Barrier {
         self.raw().abort();
     }
 
-    /// Makes the barrier as new. Whoever waits gets the error, with the cause that it was broken for, or
-    /// [`BrokenCause::Reset`] if it was not. One that nobody waits at and that is not broken stays as it is.
-    /// Does not wait.
+    /// Makes the barrier as new. Whoever waits gets an error, with the cause for which it was broken, or
+    /// [`BrokenCause::Reset`] if it was not. A barrier that is not broken and at which nobody waits stays as
+    /// it is. Does not wait.
     ///
-    /// Who was told of the old round and who comes to the new one are never mixed: a party that is slow to
-    /// look still gets the error of its own round.
+    /// The old round and the new one are never mixed: a party that is slow to look still gets the error of
+    /// its own round.
     ///
     /// # Example
     ///
@@ -294,8 +309,8 @@ impl Barrier {
         self.raw().reset();
     }
 
-    /// How many parties wait: while the action runs, all; at a broken barrier, none. The answer may be out of
-    /// date by the time the caller looks at it.
+    /// How many parties wait. While the action runs, all do; at a broken barrier, none. The answer may be out
+    /// of date by the time the caller looks at it.
     pub fn n_waiting(&self) -> usize {
         self.raw().n_waiting()
     }

@@ -3,9 +3,9 @@
 use core::fmt;
 use std::error::Error;
 
-/// Why a barrier is broken, and whose doing it was.
+/// Why a barrier is broken, and by which process.
 ///
-/// The process ids are those that the processes have in their own PID namespaces.
+/// Process ids are those that the processes have in their own PID namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BrokenCause {
     /// The process, or the thread in it, died while it waited, or on its way in, or in the action.
@@ -36,7 +36,7 @@ pub enum BrokenCause {
 }
 
 impl BrokenCause {
-    /// The process whose doing it was.
+    /// The process that did it, or to which it happened.
     pub fn pid(self) -> u32 {
         match self {
             BrokenCause::PartyDied { pid }
@@ -72,7 +72,7 @@ impl BrokenBarrier {
         BrokenBarrier { cause }
     }
 
-    /// What happened, and whose doing it was.
+    /// What happened, and in which process.
     pub fn cause(&self) -> BrokenCause {
         self.cause
     }

@@ -177,7 +177,7 @@ impl RawBarrier {
         if state & BROKEN == 0 { (state & COUNT) as usize } else { 0 }
     }
 
-    /// The processes of those who sit here: who waits, and who comes or goes.
+    /// The processes of those who sit here: those that wait, and those that are just coming or going.
     pub fn pids(&self) -> Vec<u32> {
         let taken = |seat: &&Seat| seat.word.load(Ordering::Relaxed) & OWNER != 0;
         self.seats.iter().filter(taken).map(|seat| seat.pid.load(Ordering::Relaxed)).collect()
@@ -195,8 +195,8 @@ impl RawBarrier {
         self.action.load(Ordering::Relaxed) != 0
     }
 
-    /// Says that there is an action, before anybody else knows of the barrier. What it is, each party has to
-    /// know.
+    /// Says that there is an action, before anybody else knows of the barrier. Each party has to know what it
+    /// is.
     pub fn announce_action(&self) {
         self.action.store(1, Ordering::Relaxed);
     }
@@ -237,14 +237,14 @@ impl RawBarrier {
         }
     }
 
-    /// Breaks the barrier for all who wait and who will come, until a reset. One that is broken already stays
-    /// as it is.
+    /// Breaks the barrier for all who wait and all who will come, until a reset. A barrier that is already
+    /// broken stays as it is.
     pub fn abort(&self) {
         self.break_as_outsider(BrokenCause::Aborted { pid: thread::current().pid() });
     }
 
-    /// Makes the barrier as new. Who waits is told that the barrier is broken. One that nobody waits at, and
-    /// that is not broken, stays as it is.
+    /// Makes the barrier as new. Whoever waits is told that the barrier is broken. A barrier that is not
+    /// broken and at which nobody waits stays as it is.
     pub fn reset(&self) {
         let current = thread::current();
         let seat = self.take_outsider_seat(current);

@@ -110,8 +110,8 @@ impl Condition {
     /// Makes a condition with room for `slots` that wait at the same time, in memory of its own. Each takes
     /// 80 bytes.
     ///
-    /// More may wait; they poll, and wake once in a while without a notification. Beyond 124 at the same time
-    /// the others wake every millisecond as well, but do not return.
+    /// More may wait, but they poll, and sometimes return without a notification. If more than 124 wait at
+    /// the same time, the others wake every millisecond too, but do not return.
     ///
     /// # Errors
     ///
@@ -150,7 +150,7 @@ impl Condition {
 
     /// Releases the lock, waits until it is notified, and takes the lock again.
     ///
-    /// It may also return without a notification, so ask again whether things are as wanted, or use
+    /// It may also return without a notification, so look again whether things are as wanted, or use
     /// [`wait_while`](Condition::wait_while). An `RLock` is released as often as it is held, and taken again
     /// as often.
     ///
@@ -164,12 +164,33 @@ impl Condition {
     /// If the calling thread holds 2,048 locks; if the guard was inherited through a `fork`; or if the guard
     /// is an `RLock`'s with data, and the thread has another: that one's `&T` would not stand still. The lock
     /// is still held then, until the guard is dropped.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_condition::Condition;
+    /// use polyproc_mutex::Mutex;
+    ///
+    /// let (open, changed) = (Mutex::new(0u32)?, Condition::new()?);
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| {
+    ///         *open.lock().unwrap() = 1;
+    ///         changed.notify_all();
+    ///     });
+    ///     let mut guard = open.lock().unwrap();
+    ///     while *guard == 0 {
+    ///         guard = changed.wait(guard).unwrap();
+    ///     }
+    /// });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[track_caller]
     pub fn wait<G: Guard>(&self, guard: G) -> WaitResult<G> {
         without_result(self.wait_deadline(guard, Deadline::NEVER))
     }
 
-    /// [`wait`](Condition::wait), at most so long. Zero releases the lock and takes it again.
+    /// [`wait`](Condition::wait), for at most `timeout`. A timeout of zero releases the lock and takes it
+    /// again.
     ///
     /// The time does not bound how long it takes to get the lock back.
     ///
@@ -180,13 +201,28 @@ impl Condition {
     /// # Panics
     ///
     /// As for [`wait`](Condition::wait).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_condition::Condition;
+    /// use polyproc_mutex::Mutex;
+    /// use std::time::Duration;
+    ///
+    /// let (mutex, changed) = (Mutex::new(0u32)?, Condition::new()?);
+    /// // Nobody notifies.
+    /// let (guard, result) = changed.wait_timeout(mutex.lock().unwrap(), Duration::from_millis(10)).unwrap();
+    /// assert!(result.timed_out());
+    /// assert_eq!(*guard, 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[track_caller]
     pub fn wait_timeout<G: Guard>(&self, guard: G, timeout: Duration) -> WaitDeadlineResult<G> {
         self.wait_deadline(guard, Deadline::after(timeout))
     }
 
-    /// [`wait`](Condition::wait), at most until then. A time that has passed releases the lock and takes it
-    /// again.
+    /// [`wait`](Condition::wait), until `deadline` at the latest. A deadline that has passed releases the
+    /// lock and takes it again.
     ///
     /// # Errors
     ///
@@ -200,7 +236,7 @@ impl Condition {
         self.wait_deadline(guard, Deadline::at(deadline))
     }
 
-    /// Waits as long as `condition` says so. It is asked with the lock held, before each wait.
+    /// Waits as long as `condition` returns `true`. It is asked with the lock held, before each wait.
     ///
     /// The predicate of a `Mutex` gets `&mut T`, that of an `RLock` `&T`.
     ///
@@ -220,10 +256,10 @@ impl Condition {
         without_result(self.wait_deadline_while(guard, Deadline::NEVER, condition))
     }
 
-    /// [`wait_while`](Condition::wait_while), at most so long. Zero asks, and asks again after the lock was
-    /// free once.
+    /// [`wait_while`](Condition::wait_while), for at most `timeout`. With a timeout of zero the predicate is
+    /// asked, and asked again after the lock was free once.
     ///
-    /// The time was over only if `condition` still said so then.
+    /// [`timed_out`](WaitTimeoutResult::timed_out) is true only if `condition` still said so at the end.
     ///
     /// # Errors
     ///
@@ -258,7 +294,7 @@ impl Condition {
         self.wait_deadline_while(guard, Deadline::after(timeout), condition)
     }
 
-    /// [`wait_while`](Condition::wait_while), at most until then.
+    /// [`wait_while`](Condition::wait_while), until `deadline` at the latest.
     ///
     /// # Errors
     ///
@@ -326,28 +362,39 @@ impl Condition {
         }
     }
 
-    /// Notifies the one that has waited longest. Whether anybody waited. Never blocks.
+    /// Notifies the thread that has waited longest, and returns whether anybody waited. Never blocks.
     ///
     /// The caller need not hold the lock; but what it has to tell must have been changed with the lock held.
     pub fn notify_one(&self) -> bool {
         self.raw().notify(1) == 1
     }
 
-    /// Notifies those `count` that have waited longest, or as many as wait. Returns how many it notified.
-    /// Never blocks.
+    /// Notifies the `count` threads that have waited longest, or as many as wait, and returns how many it
+    /// notified. Never blocks.
     ///
-    /// Each notification gets a living waiter back to its lock: those killed before do not count, and that of
-    /// one killed after goes to another.
+    /// Each notification gets a living waiter back to its lock: those that were killed before do not count,
+    /// and the notification of one that is killed afterwards goes to another.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_condition::Condition;
+    ///
+    /// let changed = Condition::new()?;
+    /// assert_eq!(changed.notify(3), 0); // Nobody waits.
+    /// assert!(!changed.notify_one());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn notify(&self, count: u32) -> u32 {
         self.raw().notify(count)
     }
 
-    /// Notifies all who wait, with one system call. Returns how many those were. Never blocks.
+    /// Notifies all who wait, with one system call, and returns how many they were. Never blocks.
     pub fn notify_all(&self) -> u32 {
         self.raw().notify_all()
     }
 
-    /// How many wait that have not been notified. The answer may be out of date by the time the caller looks
+    /// How many wait and have not been notified. The answer may be out of date by the time the caller looks
     /// at it, unless the caller has the lock; and even then one may run out of time, or die.
     pub fn waiting(&self) -> u32 {
         self.raw().waiting()

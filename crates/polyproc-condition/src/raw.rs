@@ -159,7 +159,7 @@ impl<'a> RawCondition<'a> {
         Ok((retaken, ended))
     }
 
-    /// How many wait that have not been notified. The answer may be out of date by the time the caller looks
+    /// How many wait and have not been notified. The answer may be out of date by the time the caller looks
     /// at it.
     pub fn waiting(self) -> u32 {
         self.waiters().count() as u32

@@ -157,6 +157,19 @@ impl Event {
     /// Waits until the event is set, at most `timeout`. A timeout of zero looks once.
     ///
     /// `true` if the event was set at any time since the call began, even if it has been cleared since.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_event::Event;
+    /// use std::time::Duration;
+    ///
+    /// let event = Event::new()?;
+    /// assert!(!event.wait_timeout(Duration::from_millis(1)));
+    /// event.set();
+    /// assert!(event.wait_timeout(Duration::ZERO));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[inline]
     #[must_use = "it says whether the event was set"]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {

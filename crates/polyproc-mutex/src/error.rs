@@ -5,10 +5,11 @@ use crate::raw::Refusal;
 use core::fmt;
 use std::error::Error;
 
-/// The lock is held now, but a holder before died or panicked in the middle of its work on the data.
+/// The lock was taken, but an earlier holder died or panicked in the middle of its work on the data.
 ///
-/// It carries the guard, as `std`'s does: look at the data with [`into_inner`](PoisonError::into_inner),
-/// repair it, and declare it repaired with `clear_poison()` of the lock.
+/// It carries the guard, as `std`'s error does: look at the data with
+/// [`into_inner`](PoisonError::into_inner), repair it, and declare it repaired with `clear_poison()` of the
+/// lock.
 ///
 /// # Example
 ///
@@ -76,21 +77,21 @@ impl<G> fmt::Display for PoisonError<G> {
 
 impl<G> Error for PoisonError<G> {}
 
-/// Why `try_lock` did not return a guard as it should be.
+/// Why `try_lock` did not return a guard, or not one of a sound lock.
 pub enum TryLockError<G> {
-    /// The lock is held now, but its data may be half changed.
+    /// The lock was taken, but its data may be half changed: the guard is in the error.
     Poisoned(PoisonError<G>),
-    /// Somebody holds the lock; perhaps the calling thread.
+    /// Somebody holds the lock, perhaps the calling thread.
     WouldBlock,
     /// The calling thread already holds 2,048 locks, as many as the kernel releases for a dead thread.
     TooManyLocks,
 }
 
-/// Why `lock_timeout` or `lock_until` did not return a guard as it should be.
+/// Why `lock_timeout` or `lock_until` did not return a guard, or not one of a sound lock.
 pub enum LockTimeoutError<G> {
-    /// The lock is held now, but its data may be half changed.
+    /// The lock was taken, but its data may be half changed: the guard is in the error.
     Poisoned(PoisonError<G>),
-    /// The time is over, and somebody still holds the lock; perhaps the calling thread.
+    /// The time is over, and somebody still holds the lock, perhaps the calling thread.
     TimedOut,
     /// The calling thread already holds 2,048 locks, as many as the kernel releases for a dead thread.
     TooManyLocks,
@@ -175,7 +176,7 @@ impl<G> From<Refusal> for LockTimeoutError<G> {
 }
 
 impl Refusal {
-    /// What a `lock` does that cannot wait and has no error to say so: its only error has a guard.
+    /// What a `lock` does if it cannot wait: it has no error to say so, because its only error has a guard.
     ///
     /// # Panics
     ///

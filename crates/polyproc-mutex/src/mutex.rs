@@ -79,6 +79,17 @@ impl<T: Pod> Mutex<T> {
     ///
     /// [`CreateError::ArenaFull`](crate::CreateError::ArenaFull) in an [`io::Error`]; `Unsupported` as for
     /// [`new`](Mutex::new).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_mutex::{Arena, Mutex};
+    ///
+    /// let arena = Arena::new(1000 * 128)?; // 128 bytes for each, header included.
+    /// let mutexes = (0..1000).map(|n| Mutex::new_in(&arena, n)).collect::<std::io::Result<Vec<Mutex<u64>>>>()?;
+    /// assert_eq!(*mutexes[7].lock().unwrap(), 7);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn new_in(arena: &Arena, value: T) -> io::Result<Mutex<T>> {
         Mutex::create(Some(arena), value)
     }
@@ -112,6 +123,23 @@ impl<T> Mutex<T> {
     /// # Panics
     ///
     /// If the calling thread holds this mutex already, or 2,048 others.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_mutex::Mutex;
+    ///
+    /// let total = Mutex::new(0u64)?;
+    /// let mut guard = total.lock().unwrap_or_else(|error| {
+    ///     eprintln!("{}", error.cause()); // Who died or panicked. Here the data can be repaired.
+    ///     total.clear_poison();
+    ///     error.into_inner()
+    /// });
+    /// *guard += 1;
+    /// # drop(guard);
+    /// # assert_eq!(*total.lock().unwrap(), 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[inline(always)]
     #[track_caller]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, PoisonError<MutexGuard<'_, T>>> {
@@ -128,6 +156,19 @@ impl<T> Mutex<T> {
     ///
     /// `WouldBlock` if the lock is held, also by the calling thread; `Poisoned` with the guard as for
     /// [`lock`](Mutex::lock); `TooManyLocks` if the calling thread holds 2,048 others.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_mutex::{Mutex, TryLockError};
+    ///
+    /// let mutex = Mutex::new(1)?;
+    /// let guard = mutex.lock().unwrap();
+    /// assert!(matches!(mutex.try_lock(), Err(TryLockError::WouldBlock)));
+    /// drop(guard);
+    /// assert_eq!(*mutex.try_lock().unwrap(), 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[inline]
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T>, TryLockError<MutexGuard<'_, T>>> {
         // SAFETY: as in `lock`.
@@ -141,6 +182,21 @@ impl<T> Mutex<T> {
     ///
     /// `TimedOut` if the lock is still held then; `Poisoned` with the guard as for [`lock`](Mutex::lock);
     /// `TooManyLocks` if the calling thread holds 2,048 others.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_mutex::{LockTimeoutError, Mutex};
+    /// use std::time::Duration;
+    ///
+    /// let mutex = Mutex::new(1)?;
+    /// let guard = mutex.lock().unwrap();
+    /// let waited = mutex.lock_timeout(Duration::from_millis(10));
+    /// assert!(matches!(waited, Err(LockTimeoutError::TimedOut)));
+    /// assert_eq!(mutex.holder(), Some(std::process::id())); // Who keeps it.
+    /// # drop(guard);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[inline]
     pub fn lock_timeout(
         &self,
@@ -237,10 +293,10 @@ impl<'de, T: Pod> Deserialize<'de> for Mutex<T> {
     }
 }
 
-/// The lock, held. Access to the data, until it is dropped.
+/// A lock that is held. It gives access to the data, until it is dropped.
 ///
-/// If it is dropped while its thread panics, it poisons the mutex. It stays with its thread. In a child made
-/// by `fork` it is inert: it does not unlock what the parent holds.
+/// If it is dropped while its thread panics, it poisons the mutex. It stays with its thread (it is not
+/// `Send`). In a child made by `fork` it does nothing: the lock is the parent's.
 #[must_use = "the mutex is unlocked as soon as the guard is dropped"]
 pub struct MutexGuard<'a, T> {
     data: NonNull<T>,

@@ -4,7 +4,7 @@ use core::fmt;
 
 /// Why the data behind a lock may be half changed.
 ///
-/// The process ids are those that the processes have in their own PID namespaces.
+/// Process ids are those that the processes have in their own PID namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoisonCause {
     /// The process, or the thread in it, died in the critical section.
@@ -20,7 +20,7 @@ pub enum PoisonCause {
 }
 
 impl PoisonCause {
-    /// The process that it happened in.
+    /// The process in which it happened.
     pub fn pid(self) -> u32 {
         match self {
             PoisonCause::OwnerDied { pid } | PoisonCause::Panicked { pid } => pid,

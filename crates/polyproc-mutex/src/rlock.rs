@@ -138,7 +138,7 @@ impl RawRLock {
 /// A lock that its holder can take again, and data that it protects.
 ///
 /// The thread that holds it gets it again at once, as often as it likes; the others get it when the thread
-/// has dropped as many guards as it took. Since a thread can have several guards, they give `&T`.
+/// has dropped as many guards as it took. Since a thread can have several guards, they give only `&T`.
 /// [`set`](RLockGuard::set) replaces the data when there is only one. To protect something elsewhere, use
 /// `RLock<()>`.
 ///
@@ -249,6 +249,22 @@ impl<T> RLock<T> {
     ///
     /// `WouldBlock` if another thread holds it; `Poisoned` with the guard as for [`lock`](RLock::lock);
     /// `TooManyLocks` if the calling thread holds 2,048 others.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_mutex::{RLock, TryLockError};
+    ///
+    /// let lock = RLock::new(1)?;
+    /// let guard = lock.lock().unwrap();
+    /// assert_eq!(*lock.try_lock().unwrap(), 1); // This thread has it.
+    /// std::thread::scope(|scope| {
+    ///     let other = scope.spawn(|| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
+    ///     assert!(other.join().unwrap());
+    /// });
+    /// # drop(guard);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[inline]
     pub fn try_lock(&self) -> Result<RLockGuard<'_, T>, TryLockError<RLockGuard<'_, T>>> {
         // SAFETY: as in `lock`.
@@ -363,10 +379,11 @@ impl<'de, T: Pod> Deserialize<'de> for RLock<T> {
     }
 }
 
-/// The lock, held once more. The data, to look at, until it is dropped.
+/// A lock that is held, perhaps not for the first time. It lets its thread look at the data, until it is
+/// dropped.
 ///
-/// If it is dropped while its thread panics, it poisons the lock. It stays with its thread; in a child made
-/// by `fork` it is inert.
+/// If it is dropped while its thread panics, it poisons the lock. It stays with its thread (it is not
+/// `Send`); in a child made by `fork` it does nothing.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct RLockGuard<'a, T> {
     lock: &'a RLock<T>,

@@ -8,10 +8,10 @@ use core::ptr::NonNull;
 use polyproc_mutex::{CriticalSection, PoisonError};
 use polyproc_sys::thread;
 
-/// The lock, held to read. Shared access to the data, until it is dropped.
+/// A lock that is held to read. It gives shared access to the data, until it is dropped.
 ///
-/// Panicking with it poisons nothing. It stays with its thread; in a child made by `fork` it is inert: it
-/// does not end what the parent reads.
+/// A panic of its thread poisons nothing. It stays with its thread (it is not `Send`). In a child made by
+/// `fork` it does nothing: the parent goes on reading.
 #[must_use = "the read ends as soon as the guard is dropped"]
 pub struct RwLockReadGuard<'a, T> {
     data: NonNull<T>,
@@ -83,10 +83,10 @@ impl<T: fmt::Display> fmt::Display for RwLockReadGuard<'_, T> {
     }
 }
 
-/// The lock, held to write. Access to the data, until it is dropped.
+/// A lock that is held to write. It gives access to the data, until it is dropped.
 ///
-/// If it is dropped while its thread panics, it poisons the lock. It stays with its thread; in a child made
-/// by `fork` it is inert: it does not unlock what the parent holds.
+/// If it is dropped while its thread panics, it poisons the lock. It stays with its thread (it is not
+/// `Send`). In a child made by `fork` it does nothing: the lock is the parent's.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct RwLockWriteGuard<'a, T> {
     data: NonNull<T>,

@@ -95,7 +95,7 @@ pub struct RawRwLock<'a> {
 }
 
 impl<'a> RawRwLock<'a> {
-    /// The lock of these parts. All users of it give the same.
+    /// The lock that consists of these parts. All its users must give the same.
     ///
     /// # Panics
     ///
@@ -114,7 +114,7 @@ impl<'a> RawRwLock<'a> {
 
     /// Takes the lock to read, waiting for it until the deadline. [`ReaderSlot::unlock`] ends it.
     ///
-    /// A thread that reads already gets it at once.
+    /// A thread that already reads gets it at once.
     ///
     /// # Errors
     ///

@@ -114,11 +114,27 @@ impl<T: Pod> RwLock<T> {
         RwLock::create(Some(arena), value, READERS)
     }
 
-    /// [`new`](RwLock::new), for as many reads at once. Each costs 64 bytes, and a look at every write.
+    /// [`new`](RwLock::new), for `readers` reads at once. Each costs 64 bytes, and a look in every write.
     ///
     /// # Errors
     ///
     /// As for [`new`](RwLock::new); `InvalidInput` for none.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_rwlock::{RwLock, TryLockError};
+    ///
+    /// let lock = RwLock::with_readers(1, 1)?;
+    /// let read = lock.read().unwrap();
+    /// std::thread::scope(|scope| {
+    ///     // Its only place for a reader is taken.
+    ///     let other = scope.spawn(|| matches!(lock.try_read(), Err(TryLockError::WouldBlock)));
+    ///     assert!(other.join().unwrap());
+    /// });
+    /// # drop(read);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn with_readers(value: T, readers: u32) -> io::Result<RwLock<T>> {
         RwLock::create(None, value, readers)
     }
@@ -166,7 +182,7 @@ impl<T: Pod> RwLock<T> {
 impl<T> RwLock<T> {
     /// Takes the lock to read, waiting for as long as it takes: while a writer has it, or waits for it.
     ///
-    /// A thread that reads already gets it at once.
+    /// A thread that already reads gets it at once.
     ///
     /// # Errors
     ///
@@ -176,6 +192,17 @@ impl<T> RwLock<T> {
     /// # Panics
     ///
     /// If the calling thread holds this lock to write, or 2,048 other locks.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_rwlock::RwLock;
+    ///
+    /// let lock = RwLock::new(1)?;
+    /// let (one, another) = (lock.read().unwrap(), lock.read().unwrap());
+    /// assert_eq!(*one + *another, 2);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[inline(always)]
     #[track_caller]
     pub fn read(&self) -> Result<RwLockReadGuard<'_, T>, PoisonError<RwLockReadGuard<'_, T>>> {
@@ -194,8 +221,8 @@ impl<T> RwLock<T> {
     /// # Errors
     ///
     /// `WouldBlock` if a writer, perhaps the calling thread, has it or waits for it, if there is no place for
-    /// one more reader, or if another reader is just about to come in after a writer; `Poisoned` with the
-    /// guard as for [`read`](RwLock::read); `TooManyLocks` if the calling thread holds 2,048 others.
+    /// one more reader, or if another reader is just coming in after a writer; `Poisoned` with the guard as
+    /// for [`read`](RwLock::read); `TooManyLocks` if the calling thread holds 2,048 others.
     #[inline]
     pub fn try_read(&self) -> Result<RwLockReadGuard<'_, T>, TryLockError<RwLockReadGuard<'_, T>>> {
         let raw = self.raw();
@@ -209,7 +236,7 @@ impl<T> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// `TimedOut` if it could not be had until then, for the reasons of [`try_read`](RwLock::try_read);
+    /// `TimedOut` if it could not be had in time, for the reasons that [`try_read`](RwLock::try_read) has;
     /// `Poisoned` with the guard as for [`read`](RwLock::read); `TooManyLocks` if the calling thread holds
     /// 2,048 others.
     #[inline]
@@ -256,6 +283,17 @@ impl<T> RwLock<T> {
     /// # Panics
     ///
     /// If the calling thread holds this lock already, to write or to read, or 2,048 others.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_rwlock::RwLock;
+    ///
+    /// let lock = RwLock::new(1)?;
+    /// *lock.write().unwrap() += 1;
+    /// assert_eq!(*lock.read().unwrap(), 2);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[inline(always)]
     #[track_caller]
     pub fn write(&self) -> Result<RwLockWriteGuard<'_, T>, PoisonError<RwLockWriteGuard<'_, T>>> {
@@ -276,6 +314,19 @@ impl<T> RwLock<T> {
     /// `WouldBlock` if anybody has it, perhaps the calling thread, or is just about to take it; `Poisoned`
     /// with the guard as for [`write`](RwLock::write); `TooManyLocks` if the calling thread holds 2,048
     /// others.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_rwlock::{RwLock, TryLockError};
+    ///
+    /// let lock = RwLock::new(1)?;
+    /// let read = lock.read().unwrap();
+    /// assert!(matches!(lock.try_write(), Err(TryLockError::WouldBlock)));
+    /// drop(read);
+    /// *lock.try_write().unwrap() += 1;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[inline]
     pub fn try_write(&self) -> Result<RwLockWriteGuard<'_, T>, TryLockError<RwLockWriteGuard<'_, T>>> {
         let raw = self.raw();
@@ -291,6 +342,24 @@ impl<T> RwLock<T> {
     ///
     /// `TimedOut` if somebody still has it then; `Poisoned` with the guard as for [`write`](RwLock::write);
     /// `TooManyLocks` if the calling thread holds 2,048 others.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_rwlock::{LockTimeoutError, RwLock};
+    /// use std::time::Duration;
+    ///
+    /// let lock = RwLock::new(1)?;
+    /// let read = lock.read().unwrap();
+    /// std::thread::scope(|scope| {
+    ///     let other = scope.spawn(|| {
+    ///         matches!(lock.write_timeout(Duration::from_millis(10)), Err(LockTimeoutError::TimedOut))
+    ///     });
+    ///     assert!(other.join().unwrap());
+    /// });
+    /// # drop(read);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[inline]
     pub fn write_timeout(
         &self,
@@ -386,7 +455,8 @@ impl<T: fmt::Debug> fmt::Debug for RwLock<T> {
     }
 }
 
-/// Inside a hand-over only: as an argument for another process, or in a message that can carry descriptors.
+/// Works inside a hand-over only: as an argument for another process, or in a message that can carry
+/// descriptors.
 impl<T> Serialize for RwLock<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.mapped.object.serialize(serializer)

@@ -5,7 +5,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use polyproc_sys::thread;
 
-/// A permit, held. Dropped, it goes back; and so it does when its thread dies, however that dies.
+/// A permit that is held. It goes back when it is dropped, or when its thread dies in whatever way.
 ///
 /// It stays with the thread that acquired it. In a child made by `fork` it is inert: it does not give back
 /// what the parent holds. One that is leaked with `mem::forget` is held until its thread ends.
@@ -32,10 +32,10 @@ impl<'a> Permit<'a> {
 
     /// Does away with the permit: it does not go back. Never blocks.
     ///
-    /// The semaphore has one permit less from now on, until somebody calls `release`. In two steps, this
-    /// hands a permit to another process: one forgets it, and the other releases one in its place.
+    /// The semaphore has one permit less from now on, until somebody calls `release`. So a permit can be
+    /// handed to another process in two steps: one forgets it, and the other releases one in its place.
     ///
-    /// A death in the middle of it: the permit has been forgotten, or it goes back.
+    /// If the process dies in the middle of it, the permit has been forgotten, or it goes back.
     ///
     /// # Example
     ///

@@ -111,11 +111,25 @@ macro_rules! operations {
             /// Makes a semaphore with this many permits, of which at most `holders` can be held at a time, in
             /// memory of its own.
             ///
-            /// Who would be one more waits, as if there were no permit. Each takes 64 bytes of shared memory.
+            /// One more holder waits, as if there were no permit. Each takes 64 bytes of shared memory.
             ///
             /// # Errors
             ///
             /// As [`new`](Self::new), and `InvalidInput` for no holders or more than 65,536.
+            ///
+            /// # Example
+            ///
+            /// ```
+            /// use polyproc_semaphore::Semaphore;
+            ///
+            /// // A thousand permits, of which ten can be held at a time.
+            /// let semaphore = Semaphore::with_capacity(1000, 10)?;
+            /// let permits: Vec<_> = (0..10).map(|_| semaphore.acquire()).collect();
+            /// assert_eq!(semaphore.available(), 990);
+            /// assert!(semaphore.try_acquire().is_err());
+            /// # drop(permits);
+            /// # Ok::<(), std::io::Error>(())
+            /// ```
             pub fn with_capacity(permits: u32, holders: u32) -> io::Result<$name> {
                 $name::create(None, permits, holders)
             }
@@ -155,9 +169,21 @@ macro_rules! operations {
             ///
             /// # Errors
             ///
-            /// `WouldBlock` if there is none; also if one that was released with [`release`](Self::release)
-            /// is there, but a process that was about to make it ready stands still for a millisecond.
-            /// `TooManyLocks`.
+            /// `WouldBlock` if there is none; also if one was released with [`release`](Self::release), but a
+            /// process that was about to make it ready stands still for a millisecond. `TooManyLocks`.
+            ///
+            /// # Example
+            ///
+            /// ```
+            /// use polyproc_semaphore::{Semaphore, TryAcquireError};
+            ///
+            /// let semaphore = Semaphore::new(1)?;
+            /// let permit = semaphore.try_acquire()?;
+            /// assert!(matches!(semaphore.try_acquire(), Err(TryAcquireError::WouldBlock)));
+            /// drop(permit);
+            /// assert!(semaphore.try_acquire().is_ok());
+            /// # Ok::<(), Box<dyn std::error::Error>>(())
+            /// ```
             #[inline]
             pub fn try_acquire(&self) -> Result<Permit<'_>, TryAcquireError> {
                 Ok(self.handle.acquire(Deadline::PAST)?)
@@ -168,6 +194,20 @@ macro_rules! operations {
             /// # Errors
             ///
             /// `TimedOut` if there is none then; `TooManyLocks` if the calling thread holds 2,048 others.
+            ///
+            /// # Example
+            ///
+            /// ```
+            /// use polyproc_semaphore::{AcquireTimeoutError, Semaphore};
+            /// use std::time::Duration;
+            ///
+            /// let semaphore = Semaphore::new(1)?;
+            /// let permit = semaphore.acquire();
+            /// let waited = semaphore.acquire_timeout(Duration::from_millis(10));
+            /// assert!(matches!(waited, Err(AcquireTimeoutError::TimedOut)));
+            /// # drop((waited, permit));
+            /// # Ok::<(), std::io::Error>(())
+            /// ```
             #[inline]
             pub fn acquire_timeout(&self, timeout: Duration) -> Result<Permit<'_>, AcquireTimeoutError> {
                 Ok(self.handle.acquire(Deadline::after(timeout))?)
@@ -215,17 +255,16 @@ operations!(Semaphore);
 operations!(BoundedSemaphore);
 
 impl Semaphore {
-    /// Adds `count` permits, which nobody has to have held, and wakes as many who wait. Never sleeps.
+    /// Adds `count` permits, which nobody need have held, and wakes as many waiters. Never sleeps.
     ///
-    /// Either all or none: a process that is killed in the middle of it has released them, and they are used,
-    /// or it has not. This is Python's `release`, and `sem_post`. A permit that was acquired here goes back
-    /// by itself.
+    /// All or none: a process that is killed in the middle of it has released all of them, or none. This is
+    /// Python's `release`, and `sem_post`. A [`Permit`] goes back by itself when it is dropped.
     ///
     /// Not for signal handlers.
     ///
     /// # Errors
     ///
-    /// With them there would be more than 2³¹ - 1 permits, those included that are held. Nothing is released.
+    /// If there would then be more than 2³¹ - 1 permits, including those that are held. Nothing is released.
     ///
     /// # Example
     ///
@@ -245,16 +284,16 @@ impl Semaphore {
 }
 
 impl BoundedSemaphore {
-    /// Adds `count` permits, in the place of [forgotten](Permit::forget) ones, and wakes as many who wait.
+    /// Adds `count` permits in the place of [forgotten](Permit::forget) ones, and wakes as many waiters.
     ///
-    /// Either all or none: a process that is killed in the middle of it has released them, and they are used,
-    /// or it has not. It may have to wait some hundred instructions for another thread that does the same.
+    /// All or none: a process that is killed in the middle of it has released all of them, or none. It may
+    /// have to wait some hundred instructions for another thread that does the same.
     ///
     /// Not for signal handlers.
     ///
     /// # Errors
     ///
-    /// Fewer have been forgotten. This is exact, whatever other processes do at the same time. Nothing is
+    /// If fewer have been forgotten. This is exact, whatever other processes do at the same time. Nothing is
     /// released.
     pub fn release(&self, count: u32) -> Result<(), ReleaseError> {
         self.handle.raw().release(count)

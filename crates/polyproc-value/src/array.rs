@@ -397,7 +397,8 @@ impl<T: Pod + fmt::Debug> fmt::Debug for Array<T> {
     }
 }
 
-/// Inside a hand-over only: as an argument for another process, or in a message that can carry descriptors.
+/// Works inside a hand-over only: as an argument for another process, or in a message that can carry
+/// descriptors.
 impl<T> Serialize for Array<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.table.object().serialize(serializer)
@@ -412,10 +413,10 @@ impl<'de, T: Pod> Deserialize<'de> for Array<T> {
     }
 }
 
-/// The lock, held. The elements, in place, until it is dropped.
+/// A lock that is held. It gives access to the elements, in place, until it is dropped.
 ///
-/// If it is dropped while its thread panics, it poisons the array. In a child made by `fork` it is inert: it
-/// does not unlock what the parent holds.
+/// If it is dropped while its thread panics, it poisons the array. In a child made by `fork` it does nothing:
+/// the lock is the parent's.
 ///
 /// It stays with its thread:
 ///

@@ -214,8 +214,8 @@ impl<T: Scalar> RawArray<T> {
         Ok(T::fetch_min(self.cell(index)?, operand))
     }
 
-    /// Replaces an element by what `f` makes of it. `f` is called again if another came between. `Ok(Ok(…))`
-    /// has what the element was; `Ok(Err(…))` what it is, because `f` returned `None`.
+    /// Replaces an element by what `f` makes of it. `f` is called again if another access came between.
+    /// `Ok(Ok(…))` has what the element was; `Ok(Err(…))` what it is, because `f` returned `None`.
     ///
     /// # Errors
     ///
@@ -301,7 +301,8 @@ impl<T: Scalar> fmt::Debug for RawArray<T> {
     }
 }
 
-/// Inside a hand-over only: as an argument for another process, or in a message that can carry descriptors.
+/// Works inside a hand-over only: as an argument for another process, or in a message that can carry
+/// descriptors.
 impl<T> Serialize for RawArray<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.object.serialize(serializer)

@@ -12,10 +12,10 @@ use std::io;
 /// consistent.
 ///
 /// This is a handle: clones are the same number, and so is a clone that is given to another process. Nothing
-/// here waits, and a process that is killed leaves the number as it was before or as it is after. For the
-/// types with a code only. Integers wrap.
+/// here waits, and a process that is killed leaves the number as it was before or as it is after. Only for
+/// the types that have a code. Integers wrap.
 ///
-/// Operations of floats other than load, store and swap are repeated until nobody comes between;
+/// Operations on floats other than load, store and swap are repeated until nobody comes between;
 /// `compare_exchange` of floats compares bits, so that `0.0` is not `-0.0`, and a NaN equals itself.
 ///
 /// # Examples
@@ -131,7 +131,7 @@ impl<T: Scalar> RawValue<T> {
     }
 
     /// Replaces the number by what `f` makes of it, and returns what it was. `f` is called again if another
-    /// came between.
+    /// access came between.
     ///
     /// # Errors
     ///
@@ -193,7 +193,8 @@ impl<T: Scalar> fmt::Debug for RawValue<T> {
     }
 }
 
-/// Inside a hand-over only: as an argument for another process, or in a message that can carry descriptors.
+/// Works inside a hand-over only: as an argument for another process, or in a message that can carry
+/// descriptors.
 impl<T> Serialize for RawValue<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.object.serialize(serializer)

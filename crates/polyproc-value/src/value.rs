@@ -384,7 +384,8 @@ impl<T: fmt::Debug> fmt::Debug for Value<T> {
     }
 }
 
-/// Inside a hand-over only: as an argument for another process, or in a message that can carry descriptors.
+/// Works inside a hand-over only: as an argument for another process, or in a message that can carry
+/// descriptors.
 impl<T> Serialize for Value<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.object.serialize(serializer)
@@ -399,10 +400,10 @@ impl<'de, T: Pod> Deserialize<'de> for Value<T> {
     }
 }
 
-/// The lock, held. The value, in place, until it is dropped.
+/// A lock that is held. It gives access to the value, in place, until it is dropped.
 ///
-/// If it is dropped while its thread panics, it poisons the value. In a child made by `fork` it is inert: it
-/// does not unlock what the parent holds.
+/// If it is dropped while its thread panics, it poisons the value. In a child made by `fork` it does nothing:
+/// the lock is the parent's.
 ///
 /// It stays with its thread:
 ///

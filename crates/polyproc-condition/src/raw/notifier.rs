@@ -16,8 +16,8 @@ use polyproc_sys::futex::WAITERS;
 use polyproc_sys::thread::{self, Current};
 
 impl<'a> RawCondition<'a> {
-    /// Notifies those `count` that have waited longest, or as many as wait. Returns how many it notified.
-    /// Never blocks.
+    /// Notifies the `count` threads that have waited longest, or as many as wait, and returns how many it
+    /// notified. Never blocks.
     ///
     /// Who begins to wait after the call has begun is not among them.
     pub fn notify(self, count: u32) -> u32 {

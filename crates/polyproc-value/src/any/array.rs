@@ -247,8 +247,8 @@ impl fmt::Debug for AnyArray {
     }
 }
 
-/// As the code and the array. Inside a hand-over only: as an argument for another process, or in a message
-/// that can carry descriptors.
+/// As the code and the array. Works inside a hand-over only: as an argument for another process, or in a
+/// message that can carry descriptors.
 impl Serialize for AnyArray {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         with_typed!(Inner, &self.0, array => (self.code(), array).serialize(serializer))

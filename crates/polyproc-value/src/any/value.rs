@@ -164,8 +164,8 @@ impl fmt::Debug for AnyValue {
     }
 }
 
-/// As the code and the value. Inside a hand-over only: as an argument for another process, or in a message
-/// that can carry descriptors.
+/// As the code and the value. Works inside a hand-over only: as an argument for another process, or in a
+/// message that can carry descriptors.
 impl Serialize for AnyValue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         with_typed!(Inner, &self.0, value => (self.code(), value).serialize(serializer))
