@@ -125,7 +125,7 @@ pub enum Refusal {
     TimedOut,
     /// The calling thread holds it itself, and would have waited for ever.
     OwnedByCaller,
-    /// The calling thread holds as many locks as the kernel releases for a dead thread.
+    /// The calling thread already holds 2,048 locks, as many as the kernel releases for a dead thread.
     TooManyLocks,
 }
 

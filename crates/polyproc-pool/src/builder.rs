@@ -60,7 +60,7 @@ impl Builder {
         Builder { workers: None, settings: Settings::default(), failure: None }
     }
 
-    /// How many workers there are: [`cpu_count`] if nothing is said.
+    /// How many workers there are: [`cpu_count`] by default.
     pub fn workers(mut self, workers: usize) -> Builder {
         self.workers = Some(workers);
         self
@@ -81,14 +81,14 @@ impl Builder {
         self
     }
 
-    /// After how many tasks a worker ends and another has its place: for tasks that leave something behind.
-    /// Zero is one.
+    /// After how many tasks a worker ends and another takes its place, for tasks that leave something behind.
+    /// Zero counts as one.
     pub fn max_tasks_per_worker(mut self, tasks: usize) -> Builder {
         self.settings.max_tasks = Some(tasks.max(1));
         self
     }
 
-    /// How often a task is tried whose worker dies. A task that panics, or takes too long, is not tried
+    /// How often a task is tried if its worker dies. A task that panics, or takes too long, is not tried
     /// again.
     pub fn retry(mut self, retry: Retry) -> Builder {
         self.settings.retry = retry;
@@ -104,11 +104,11 @@ impl Builder {
     }
 
     /// How many tasks the iterators [`imap`](Pool::imap) and [`imap_unordered`](Pool::imap_unordered) may
-    /// have pulled from their input and not yielded: some times what the workers take at once, if nothing is
-    /// said. For [`map`](Pool::map), how many may be under way. Zero is one.
+    /// have pulled from their input and not yielded: by default, a few times what the workers take at once.
+    /// For [`map`](Pool::map), how many may be under way. Zero counts as one.
     ///
-    /// For the `_async` forms, too, which have no limit if nothing is said: then whatever is submitted lies
-    /// in memory until a worker takes it, and results until they are fetched. With a limit,
+    /// It applies to the `_async` forms, too. By default these have no limit: whatever is submitted lies in
+    /// memory until a worker takes it, and results until they are fetched. With a limit,
     /// [`apply_async`](Pool::apply_async) first waits until fewer of the pool's tasks are under way, and
     /// [`map_async`](Pool::map_async) returns when no more than so many of its own are.
     pub fn max_in_flight(mut self, tasks: usize) -> Builder {

@@ -37,7 +37,8 @@ impl<R> Take<R> for VecDeque<(usize, Result<R, TaskError>)> {
 /// The results of [`Pool::imap`](crate::Pool::imap), in the order of the input.
 ///
 /// Each `next` waits for the next result, and pulls from the input what the workers will soon need. A task
-/// that failed is an `Err` in its place, and the iteration goes on. Dropped, what has not begun is not run.
+/// that failed is an `Err` in its place, and the iteration goes on. When it is dropped, what has not begun is
+/// not run.
 pub struct Imap<I, R> {
     feeder: Feeder<I>,
     /// Pieces that came before their turn, by their first index.
@@ -73,8 +74,8 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'stati
         }
     }
 
-    /// The next result, if it comes within this time; [`TaskError::NotReady`] if it does not, and then it can
-    /// be asked for again. `None` at the end. Zero does not wait.
+    /// The next result, if it comes within `timeout`; [`TaskError::NotReady`] if it does not, and then it can
+    /// be asked for again. `None` at the end. A timeout of zero does not wait.
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<R, TaskError>> {
         self.next_by(Instant::now().checked_add(timeout))
     }

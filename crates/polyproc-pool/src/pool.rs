@@ -45,12 +45,12 @@ use std::time::Duration;
 pub struct Pool(pub(crate) Owner);
 
 impl Pool {
-    /// A pool of so many workers. They start at once, and are ready some milliseconds later.
+    /// Makes a pool of `workers` processes. They start at once, and are ready some milliseconds later.
     ///
     /// # Errors
     ///
-    /// [`PoolError`]: none are asked for, `init` was not called, or the system is out of something. No worker
-    /// is left behind.
+    /// [`PoolError`] if `workers` is 0, `init` was not called, or the system has run out of something. No
+    /// worker is left behind.
     pub fn new(workers: usize) -> Result<Pool, PoolError> {
         Pool::builder().workers(workers).build()
     }
@@ -60,7 +60,7 @@ impl Pool {
         Builder::new()
     }
 
-    /// For what can be chosen about a single `map`, `imap` or the like.
+    /// Chooses more about a single `map`, `imap` or the like.
     pub fn batch(&self) -> Batch<'_> {
         Batch { pool: self, options: Options::default() }
     }
@@ -68,11 +68,30 @@ impl Pool {
     /// Calls `function` with each item of the input, and returns what it returned, in the input's order.
     /// Blocks until all are done.
     ///
-    /// The input is pulled in this thread, not much faster than the workers take it.
+    /// The input is pulled in this thread, and not much faster than the workers take it.
     ///
     /// # Errors
     ///
-    /// [`MapError`] if any task has no result. All others have: it has what became of each.
+    /// [`MapError`] if any task failed. All others have been run, and the error has what became of each.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_pool::{Pool, TaskError};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # polyproc_process::init();
+    /// let pool = Pool::new(2)?;
+    /// assert_eq!(pool.map(|n: u64| n * n, 0..4)?, [0, 1, 4, 9]);
+    ///
+    /// // One fails, the others have results.
+    /// let results = pool.map(|n: u32| 100 / n, [5, 0, 10]).unwrap_err().into_results();
+    /// assert!(matches!(results[0], Ok(20)));
+    /// assert!(matches!(results[1], Err(TaskError::Panicked { .. })));
+    /// assert!(matches!(results[2], Ok(10)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn map<F, T, R>(&self, function: F, input: impl IntoIterator<Item = T>) -> Result<Vec<R>, MapError<R>>
     where
         F: Fn(T) -> R + Copy + Send + 'static,
@@ -117,6 +136,21 @@ impl Pool {
     ///
     /// The input may be endless: it is pulled when a result is asked for, in that thread, as far ahead as
     /// [`max_in_flight`](Builder::max_in_flight) says.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_pool::Pool;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # polyproc_process::init();
+    /// let pool = Pool::new(2)?;
+    /// let mut squares = pool.imap(|n: u64| n * n, 0..); // As many as are asked for.
+    /// assert_eq!(squares.next().unwrap()?, 0);
+    /// assert_eq!(squares.next().unwrap()?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn imap<F, T, R, I>(&self, function: F, input: I) -> Imap<I::IntoIter, R>
     where
         F: Fn(T) -> R + Copy + Send + 'static,
@@ -144,6 +178,21 @@ impl Pool {
     /// # Errors
     ///
     /// [`TaskError`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_pool::{Pool, TaskError};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # polyproc_process::init();
+    /// let pool = Pool::new(2)?;
+    /// assert_eq!(pool.apply(|a: u32, b: u32| a + b, (1, 2))?, 3);
+    /// let error = pool.apply(|| std::process::exit(7), ()).map(|()| ()).unwrap_err();
+    /// assert!(matches!(error, TaskError::WorkerDied { .. }));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn apply<F, Args>(&self, function: F, arguments: Args) -> Result<F::Output, TaskError>
     where
         F: Function<Args>,
@@ -155,7 +204,7 @@ impl Pool {
         one(submitted.wait_for_all())
     }
 
-    /// [`apply`](Pool::apply) without the wait: what goes wrong, the result says.
+    /// [`apply`](Pool::apply) without the wait: if something goes wrong, the result says so.
     ///
     /// The arguments lie in memory until a worker takes them, however many there are, unless
     /// [`max_in_flight`](Builder::max_in_flight) says how many there may be: then this waits until there are
@@ -199,14 +248,15 @@ impl Pool {
         self.batch().starmap_async(function, input)
     }
 
-    /// Has the workers work on an array in place: calls `function` with `len` elements at a time, the last
-    /// time with what is left. Blocks until all are done. No element is copied. A worker keeps the array's
-    /// memory mapped until it has had nothing to do for a second, or another function: the next pass is
-    /// faster than the first.
+    /// Has the workers work on an array in place: calls `function` with `len` elements at a time, and the
+    /// last time with those that are left. Blocks until all are done. No element is copied. A worker keeps
+    /// the array's memory mapped until it has had nothing to do for a second, or another function: the next
+    /// pass is faster than the first.
     ///
-    /// The array's lock is held by this thread all the time, so nobody else sees it half-way. If this process
-    /// is killed, the lock tells whoever takes it next, who has it when no worker is at the array any more:
-    /// they die a moment after their pool; one that is stopped (`SIGSTOP`), when it is continued or killed.
+    /// This thread holds the array's lock all the time, so nobody else sees the array half-way. If this
+    /// process is killed, whoever takes the lock next is told so, and has it when no worker is at the array
+    /// any more: the workers die a moment after their pool, and one that is stopped (`SIGSTOP`) when it is
+    /// continued or killed.
     ///
     /// # Errors
     ///
@@ -252,12 +302,12 @@ impl Pool {
         map::<_, ()>(&self.0.hub, function, &Options::default(), parts).map(drop)
     }
 
-    /// Takes no more tasks. What was submitted is done, and then the workers end. Does not block.
+    /// Takes no more tasks. What was submitted is still done, and then the workers end. Does not block.
     pub fn close(&self) {
         self.0.close();
     }
 
-    /// Kills the workers. What is not done never will be: [`TaskError::Terminated`]. Does not block, takes no
+    /// Kills the workers. What is not done fails with [`TaskError::Terminated`]. Does not block, takes no
     /// lock that a worker could hold, and can be called by a callback.
     pub fn terminate(&self) {
         self.0.terminate();
@@ -267,16 +317,17 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`PoolError::StillOpen`]; or what broke the pool.
+    /// [`PoolError::StillOpen`] if it was neither closed nor terminated; or what broke the pool.
     pub fn join(&self) -> Result<(), PoolError> {
         self.0.join(None)
     }
 
-    /// [`join`](Pool::join), but waits no longer than this. Zero looks once.
+    /// [`join`](Pool::join), but waits no longer than `timeout`. A timeout of zero looks once.
     ///
     /// # Errors
     ///
-    /// [`PoolError::TimedOut`]: workers are still at work, and go on. Otherwise as for [`join`](Pool::join).
+    /// [`PoolError::TimedOut`] if workers are still at work; they go on. Otherwise as for
+    /// [`join`](Pool::join).
     pub fn join_timeout(&self, timeout: Duration) -> Result<(), PoolError> {
         self.0.join(Some(timeout))
     }
@@ -286,12 +337,12 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`PoolError::NoWorkers`], or the pool has ended.
+    /// [`PoolError::NoWorkers`] for 0, or why the pool has ended.
     pub fn resize(&self, workers: usize) -> Result<(), PoolError> {
         self.0.resize(workers)
     }
 
-    /// How the pool and its workers stand. Does not block.
+    /// What the pool and its workers are doing. Does not block.
     pub fn stats(&self) -> Stats {
         self.0.stats()
     }
@@ -325,9 +376,9 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// How many tasks a worker begins at a time, 4,096 at the most. What it has not begun can go to another
-    /// that has nothing to do. If nothing is said, as many as take some 25 µs, as far as was measured. With a
-    /// [`task_timeout`](Builder::task_timeout), it is one.
+    /// How many tasks a worker begins at a time, at most 4,096. What it has not begun can go to another that
+    /// has nothing to do. By default, as many as take some 25 µs, as far as was measured; with a
+    /// [`task_timeout`](Builder::task_timeout), one.
     ///
     /// # Panics
     ///

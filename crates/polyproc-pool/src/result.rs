@@ -70,7 +70,7 @@ impl<R, E: From<TaskError>> AsyncResult<R, E> {
         self.get_by(None)
     }
 
-    /// Waits for the result no longer than this, and takes it. Zero looks once.
+    /// Waits for the result, no longer than `timeout`, and takes it. A timeout of zero looks once.
     ///
     /// # Errors
     ///
@@ -97,7 +97,7 @@ impl<R, E: From<TaskError>> AsyncResult<R, E> {
         self.is_done(None);
     }
 
-    /// Waits until the result is there, no longer than this, and leaves it. Whether it is there.
+    /// Waits until the result is there, no longer than `timeout`, and leaves it. Returns whether it is there.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.is_done(Instant::now().checked_add(timeout))
     }
@@ -112,9 +112,9 @@ impl<R, E: From<TaskError>> AsyncResult<R, E> {
         submitted.is_none_or(|submitted| submitted.is_done(deadline))
     }
 
-    /// Cancels what is not done: a task that waits is never run; a task that runs ends with its worker, which
-    /// is killed, and another has its place. Its result is [`TaskError::Cancelled`]. Whether there was
-    /// anything to cancel. Does not block.
+    /// Cancels what is not done. A task that waits is never run; a task that runs ends with its worker, which
+    /// is killed and replaced. Its result is [`TaskError::Cancelled`]. Returns whether there was anything to
+    /// cancel. Does not block.
     pub fn cancel(&self) -> bool {
         let submitted = self.lock().clone();
         let Some(submitted) = submitted.filter(|submitted| !submitted.is_inherited()) else { return false };
@@ -124,9 +124,9 @@ impl<R, E: From<TaskError>> AsyncResult<R, E> {
         is_cancelled
     }
 
-    /// Calls `callback` with the result when it is there: in a thread of the pool's that does nothing else.
-    /// It may take long, which holds up other callbacks only; if it panics, that is told on standard error,
-    /// and harms nobody. It may use the pool, terminate it, and drop it.
+    /// Calls `callback` with the result when it is there, in a thread of the pool that does nothing else. It
+    /// may take long, which holds up only other callbacks; if it panics, standard error says so, and nobody
+    /// is harmed. It may use the pool, terminate it, and drop it.
     ///
     /// # Panics
     ///

@@ -13,7 +13,8 @@ use std::fs::File;
 use std::io::{PipeReader, PipeWriter};
 use std::os::fd::OwnedFd;
 
-/// Chooses a process's name, environment and streams, and whether it ends with its parent; then starts it.
+/// Chooses a process's name, environment and standard streams, and whether it ends with its parent; then
+/// starts it.
 ///
 /// # Example
 ///
@@ -54,7 +55,7 @@ pub(crate) struct Settings {
 }
 
 impl Builder {
-    /// As [`Process::spawn`] starts them: named by number, no daemon, this process's environment, no input,
+    /// What [`Process::spawn`] uses: a name by number, not a daemon, this process's environment, no input,
     /// and this process's output.
     pub fn new() -> Builder {
         Builder(Settings {

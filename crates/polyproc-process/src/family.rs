@@ -301,7 +301,8 @@ impl Parent {
         is_ready(self.sentinel(), Deadline::NEVER).map(drop)
     }
 
-    /// Blocks until it has ended, but not longer than this. Whether it has; zero looks once.
+    /// Blocks until it has ended, but no longer than `timeout`. Returns whether it has ended. A timeout of
+    /// zero looks once.
     ///
     /// # Errors
     ///
@@ -437,7 +438,8 @@ pub(crate) fn exit_status(child: &Arc<Running>) -> Option<ExitStatus> {
 
 /// How many CPUs this process may use: at least 1.
 ///
-/// Its affinity counts, and the quota of its cgroup, so that it is right in a container. Does not block.
+/// Its affinity counts, and so does the quota of its cgroup: the number is right in a container. Does not
+/// block.
 ///
 /// # Example
 ///

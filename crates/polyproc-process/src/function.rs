@@ -2,12 +2,12 @@
 
 /// A function that a process can run with the arguments `Args`, a tuple.
 ///
-/// Every plain `fn`, and every closure that captures nothing, of up to twelve arguments is one. Nothing else
+/// Every plain `fn` and every closure that captures nothing is one, with up to twelve arguments. Nothing else
 /// can be.
 ///
-/// A function pointer is none: it is an address, and the child, where the program lies at other addresses,
-/// could not tell which function is meant. A closure that captures something is none either, because what it
-/// captures would have to be sent: send it as an argument instead. Both are refused at compile time.
+/// A function pointer is not: it is an address, and the child, in which the program lies at other addresses,
+/// could not tell which function is meant. Nor is a closure that captures something, because what it captures
+/// would have to be sent: send it as an argument instead. Both are refused at compile time.
 ///
 /// ```compile_fail,E0080
 /// use polyproc_process::Process;

@@ -23,10 +23,10 @@ use std::time::Duration;
 
 /// A process that runs a function of this program, and whose return value, an `R`, comes back.
 ///
-/// Dropping it ends nothing: the process goes on, and its value is lost. When this process exits it waits for
-/// the child anyway, or ends it if it is a [daemon](Builder::daemon).
+/// Dropping it does not end the process, which goes on; its value is lost. When this process exits, it waits
+/// for the child anyway, or ends it if it is a [daemon](Builder::daemon).
 ///
-/// All operations go by a pidfd, so they never meet another process that has got the same id since. They can
+/// All operations use a pidfd, so they never reach another process that was given the same id later. They can
 /// be called from several threads.
 ///
 /// # Example
@@ -62,17 +62,17 @@ fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
 impl<R: Serialize + DeserializeOwned> Process<R> {
     /// Starts a process that calls `function` with `arguments`, a tuple.
     ///
-    /// The program starts itself again, and [`init`](crate::init) in the child finds the function. What is in
-    /// memory here is not there: the arguments are serialised, and the handles among them, like a `Value` or
-    /// a `Mutex`, then speak of the same shared memory in both processes. So arguments and return value own
-    /// what they hold: `String`, not `&str`. The child has this process's arguments, environment and working
-    /// directory, no standard input, this process's output, and no other descriptor but those that belong to
-    /// its arguments.
+    /// The program starts itself again, and [`init`](crate::init) in the child finds the function. The child
+    /// does not have this process's memory: the arguments are serialised, and handles among them, like a
+    /// `Value` or a `Mutex`, stand for the same shared memory in both processes. So arguments and return
+    /// value own what they hold: `String`, not `&str`. The child has this process's arguments, environment
+    /// and working directory, no standard input, this process's output, and no other descriptors but those
+    /// that belong to its arguments.
     ///
     /// Threads that the function leaves behind end with it.
     ///
-    /// Blocks for as long as the system takes to start the program, less than a millisecond. It does not wait
-    /// for the function to begin. Threads may call it at the same time.
+    /// Blocks for as long as the system takes to start the program, which is usually less than a millisecond.
+    /// It does not wait for the function to begin. Threads may call it at the same time.
     ///
     /// # Errors
     ///
@@ -97,12 +97,13 @@ impl Process<()> {
 }
 
 impl<R: DeserializeOwned> Process<R> {
-    /// Waits until the process has ended, and returns what its function returned.
+    /// Waits until the process has ended, and returns what its function returned, or says how it ended
+    /// instead.
     ///
-    /// Blocks for as long as the process runs: its own children that are no daemons included, for which it
-    /// waits at its end. A value that the function has returned counts, whatever happens to the process
-    /// afterwards. The process's standard input is closed first if it is a pipe that nobody has taken. A
-    /// process that writes more into a pipe than it holds ends only when somebody reads it.
+    /// Blocks for as long as the process runs, and for as long as its own children do that are not daemons:
+    /// it waits for them at its end. A value that the function has returned counts, whatever happens to the
+    /// process afterwards. The process's standard input is closed first if it is a pipe that nobody has
+    /// taken. A process that writes more into a pipe than it holds ends only when somebody reads it.
     ///
     /// # Errors
     ///
@@ -117,12 +118,28 @@ impl<R: DeserializeOwned> Process<R> {
         self.join_until(Deadline::NEVER)
     }
 
-    /// Like [`join`](Process::join), but waits no longer than this. Zero looks once.
+    /// Like [`join`](Process::join), but waits no longer than `timeout`. A timeout of zero looks once.
     ///
     /// # Errors
     ///
     /// [`JoinError::TimedOut`] if the process still runs. It goes on, and can be joined again. Otherwise as
     /// [`join`](Process::join).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_process::{JoinError, Process};
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// polyproc_process::init();
+    /// let process = Process::spawn(|| std::thread::sleep(Duration::from_secs(60)), ())?;
+    /// assert!(matches!(process.join_timeout(Duration::from_millis(10)), Err(JoinError::TimedOut)));
+    /// process.kill()?;
+    /// assert!(matches!(process.join(), Err(JoinError::Signaled(9))));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn join_timeout(&self, timeout: Duration) -> Result<R, JoinError> {
         self.join_until(Deadline::after(timeout))
     }
@@ -132,6 +149,25 @@ impl<R: DeserializeOwned> Process<R> {
     /// # Errors
     ///
     /// As [`join`](Process::join).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_process::Process;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// polyproc_process::init();
+    /// let process = Process::spawn(|n: u32| n + 1, (41,))?;
+    /// let answer = loop {
+    ///     match process.try_join()? {
+    ///         Some(answer) => break answer,
+    ///         None => std::thread::yield_now(), // Or something useful.
+    ///     }
+    /// };
+    /// assert_eq!(answer, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_join(&self) -> Result<Option<R>, JoinError> {
         match self.join_until(Deadline::PAST) {
             Ok(value) => Ok(Some(value)),
@@ -200,7 +236,7 @@ impl<R> Process<R> {
         }
     }
 
-    /// The process's id, as the system shows it. After its end another process may get it.
+    /// The process's id, as the system shows it. When the process has ended, another one may get it.
     pub fn pid(&self) -> u32 {
         self.running.pid
     }
@@ -257,8 +293,7 @@ impl<R> Process<R> {
         self.running.signal(libc::SIGINT)
     }
 
-    /// A descriptor that becomes readable when it ends, for `poll`, `epoll` and async runtimes. It is a
-    /// pidfd.
+    /// A descriptor (a pidfd) that becomes readable when it ends, for `poll`, `epoll` and async runtimes.
     pub fn sentinel(&self) -> BorrowedFd<'_> {
         self.running.sentinel()
     }

@@ -15,15 +15,16 @@ use polyproc_sys::thread;
 use std::time::Duration;
 
 impl<T, C: Codec<T>> Queue<T, C> {
-    /// Gets the next message, waiting for it as long as it takes, and keeps it in the queue until the claim
-    /// is [acknowledged](Claim::ack). If this process dies before, the message is delivered again, marked as
-    /// such, before all others.
+    /// Gets the next message, waiting for it for as long as it takes, and keeps it in the queue until the
+    /// claim is [acknowledged](Claim::ack). If this process dies before that, the message is delivered again,
+    /// marked as such, before all others.
     ///
     /// At most 32 messages are claimed at a time, in all processes.
     ///
     /// # Errors
     ///
-    /// Any [`GetError`] but `Empty`. A message that does not decode is acknowledged, and the error has it.
+    /// Any [`GetError`] but `Empty`. A message that cannot be decoded is acknowledged, and the error has its
+    /// bytes.
     ///
     /// # Example
     ///
@@ -54,7 +55,7 @@ impl<T, C: Codec<T>> Queue<T, C> {
         self.claim_deadline(Deadline::PAST)
     }
 
-    /// [`claim`](Queue::claim), waiting at most so long.
+    /// [`claim`](Queue::claim), waiting at most `timeout`.
     ///
     /// # Errors
     ///
@@ -74,11 +75,11 @@ impl<T, C: Codec<T>> Queue<T, C> {
         }
     }
 
-    /// The next message's bytes, as they travel, to be read where they lie: nothing is copied. Waits for it
-    /// as [`get`](Queue::get) does.
+    /// Gives the next message's bytes, as they travel, to be read where they lie: nothing is copied. Waits
+    /// for the message as [`get`](Queue::get) does.
     ///
-    /// The message is taken when the `MessageRef` is dropped. If this process dies before, it is delivered
-    /// again. It counts as a [claim](Queue::claim) meanwhile.
+    /// The message is taken when the `MessageRef` is dropped. If this process dies before that, it is
+    /// delivered again. Meanwhile it counts as a [claim](Queue::claim).
     ///
     /// # Errors
     ///
@@ -96,7 +97,7 @@ impl<T, C: Codec<T>> Queue<T, C> {
         Ok(MessageRef { held: ManuallyDrop::new(Held::new(self.raw(), Deadline::PAST)?) })
     }
 
-    /// [`get_ref`](Queue::get_ref), waiting at most so long.
+    /// [`get_ref`](Queue::get_ref), waiting at most `timeout`.
     ///
     /// # Errors
     ///
@@ -107,17 +108,17 @@ impl<T, C: Codec<T>> Queue<T, C> {
 }
 
 impl Queue<Vec<u8>, Bytes> {
-    /// A place in the queue for a message of this length, to be written where it will lie: nothing is copied.
-    /// Waits for room as [`put`](Queue::put) does. What is in the place is not defined.
+    /// Makes a place in the queue for a message of `length` bytes, to be written where it will lie: nothing
+    /// is copied. Waits for room as [`put`](Queue::put) does. The place may hold any bytes at first.
     ///
-    /// The message is put by [`commit`](Reservation::commit). Without it, or if this process dies before it,
-    /// nothing happened. Until then nobody else can put anything: they wait, or their timeouts run out, or
-    /// `try_put` says that the queue is full. A thread that waited for its own place would do so for ever: it
-    /// panics.
+    /// The message is put by [`commit`](Reservation::commit). Without that, or if this process dies before
+    /// it, nothing is put. Until then nobody else can put anything: they wait, or their timeouts run out, or
+    /// `try_put` says that the queue is full. A thread that waits for room while it has a place would wait
+    /// for itself: it panics.
     ///
     /// # Errors
     ///
-    /// Any [`PutError`] but `Full`, with the length for the message.
+    /// Any [`PutError`] but `Full`, with the length in the message's place.
     ///
     /// # Example
     ///
@@ -140,16 +141,16 @@ impl Queue<Vec<u8>, Bytes> {
     ///
     /// # Errors
     ///
-    /// Any [`PutError`], with the length for the message.
+    /// Any [`PutError`], with the length in the message's place.
     pub fn try_reserve(&self, length: usize) -> Result<Reservation<'_>, PutError<usize>> {
         self.reserve_deadline(length, Deadline::PAST)
     }
 
-    /// [`reserve`](Queue::reserve), waiting at most so long.
+    /// [`reserve`](Queue::reserve), waiting at most `timeout`.
     ///
     /// # Errors
     ///
-    /// Any [`PutError`], with the length for the message.
+    /// Any [`PutError`], with the length in the message's place.
     pub fn reserve_timeout(
         &self,
         length: usize,
@@ -209,10 +210,10 @@ impl Drop for Held<'_> {
     }
 }
 
-/// A message that is one's own until it is [acknowledged](Claim::ack): see [`Queue::claim`].
+/// A message that belongs to this thread until it is [acknowledged](Claim::ack): see [`Queue::claim`].
 ///
-/// Dropped without that, while panicking for instance, it goes back to be delivered again. It stays with its
-/// thread; in a child made by `fork` it does nothing.
+/// If the claim is dropped without that, by a panic for instance, the message is delivered again. It stays
+/// with its thread; in a child made by `fork` it does nothing.
 #[must_use = "dropped, the message is delivered again"]
 pub struct Claim<'a, T> {
     message: T,
@@ -220,9 +221,9 @@ pub struct Claim<'a, T> {
 }
 
 impl<T> Claim<'_, T> {
-    /// The message is done with, and gone. Returns it.
+    /// Says that the message is done with: it is gone from the queue. Returns it.
     ///
-    /// Should this process be killed in the middle of it, the message is either gone, or delivered again.
+    /// If this process is killed in the middle of it, the message is either gone or delivered again.
     pub fn ack(self) -> T {
         self.held.acknowledge();
         self.message
@@ -251,7 +252,8 @@ impl<T: fmt::Debug> fmt::Debug for Claim<'_, T> {
     }
 }
 
-/// A message, where it lies: see [`Queue::get_ref`]. Dropped, it is taken. It stays with its thread.
+/// A message, where it lies: see [`Queue::get_ref`]. It is taken when this is dropped. It stays with its
+/// thread.
 #[must_use = "dropped, the message is gone"]
 pub struct MessageRef<'a> {
     held: ManuallyDrop<Held<'a>>,
@@ -294,7 +296,7 @@ impl fmt::Debug for MessageRef<'_> {
     }
 }
 
-/// A place for a message, that becomes one: see [`Queue::reserve`]. It stays with its thread.
+/// A place for a message that is being written: see [`Queue::reserve`]. It stays with its thread.
 #[must_use = "dropped, nothing is put"]
 pub struct Reservation<'a> {
     producer: ManuallyDrop<Producer<'a>>,
@@ -304,7 +306,7 @@ pub struct Reservation<'a> {
 }
 
 impl Reservation<'_> {
-    /// Puts the message. In a child made by `fork`, where the place is the parent's, does nothing.
+    /// Puts the message. In a child made by `fork`, where the place is the parent's, it does nothing.
     pub fn commit(mut self) {
         if self.forks == thread::forks() {
             let length = self.length;

@@ -6,7 +6,7 @@ use polyproc_mutex::Refusal;
 use std::error::Error;
 use std::io;
 
-/// Nothing was put; here is the message.
+/// Why nothing was put, with the message.
 ///
 /// # Example
 ///
@@ -28,7 +28,7 @@ pub enum PutError<T> {
     Full(T),
     /// The queue is closed.
     Closed(T),
-    /// It will never fit.
+    /// The message will never fit.
     TooLarge {
         /// The message.
         message: T,
@@ -51,7 +51,7 @@ pub enum PutError<T> {
         /// What the system said.
         error: io::Error,
     },
-    /// The calling thread holds as many locks as the kernel releases for a dead thread.
+    /// The calling thread already holds 2,048 locks, as many as the kernel releases for a dead thread.
     TooManyLocks(T),
 }
 
@@ -120,14 +120,14 @@ impl<T: fmt::Debug> Error for PutError<T> {
     }
 }
 
-/// Not all messages were put.
+/// Why not all messages were put.
 #[derive(Debug)]
 pub struct PutManyError<T> {
     /// How many were put: the first ones.
     pub put: usize,
     /// Why the next was not, with that message.
     pub error: PutError<T>,
-    /// Those after it.
+    /// The messages after it.
     pub rest: Vec<T>,
 }
 
@@ -143,7 +143,7 @@ impl<T: fmt::Debug> Error for PutManyError<T> {
     }
 }
 
-/// No message.
+/// Why there is no message.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum GetError {
@@ -151,11 +151,11 @@ pub enum GetError {
     Empty,
     /// There is none, and there will be none: the queue is closed.
     Closed,
-    /// There was one, and it is out of the queue, but its bytes are no message.
+    /// There was one, and it is out of the queue, but its bytes are not a message of this type.
     Decode(DecodeError),
     /// As many messages are claimed as can be.
     TooManyClaims,
-    /// The calling thread holds as many locks as the kernel releases for a dead thread.
+    /// The calling thread already holds 2,048 locks, as many as the kernel releases for a dead thread.
     TooManyLocks,
 }
 
@@ -200,7 +200,7 @@ impl From<GetRefusal> for GetError {
     }
 }
 
-/// No messages, or not only messages.
+/// Why there are no messages, or not only messages.
 ///
 /// # Example
 ///
@@ -225,10 +225,10 @@ pub enum GetManyError<T> {
     Empty,
     /// There are none, and there will be none: the queue is closed.
     Closed,
-    /// There were some, and they are out of the queue, but the bytes of one at least are no message. Here
-    /// they all are, in their order.
+    /// There were some, and they are out of the queue, but the bytes of at least one are not a message of
+    /// this type. Here they all are, in their order.
     Decode(Vec<Result<T, DecodeError>>),
-    /// The calling thread holds as many locks as the kernel releases for a dead thread.
+    /// The calling thread already holds 2,048 locks, as many as the kernel releases for a dead thread.
     TooManyLocks,
 }
 
@@ -269,7 +269,7 @@ impl<T> From<GetRefusal> for GetManyError<T> {
     }
 }
 
-/// More tasks were said to be done than were put.
+/// More tasks were said to be done than had been put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskDoneError;
 

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 /// The kind of its memory.
 const KIND: &str = "joinable";
 
-/// A [`Queue`] whose messages are tasks: each is counted when it is put, and again when somebody says that it
+/// A [`Queue`] whose messages are tasks. Each is counted when it is put, and again when somebody says that it
 /// is done. [`join`](JoinableQueue::join) waits until the counts are equal.
 ///
-/// All that a queue does, it does too. A worker that dies between getting a task and saying that it is done
-/// leaves the task not done, and whoever joins waits; for tasks that must survive that, get them by
-/// [`claim`](Queue::claim), and say `task_done` with the `ack`.
+/// It has all the methods of a queue. A worker that dies between getting a task and saying that it is done
+/// leaves the task undone, and whoever joins goes on waiting. If tasks must survive that, get them by
+/// [`claim`](Queue::claim), and call `task_done` after `ack`.
 ///
 /// # Example
 ///
@@ -48,7 +48,7 @@ pub struct JoinableQueue<T, C = Postcard> {
 }
 
 impl<T, C: Codec<T>> JoinableQueue<T, C> {
-    /// An empty queue that takes any number of tasks: see [`Queue::new`].
+    /// Makes an empty queue that takes any number of tasks: see [`Queue::new`].
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl<T, C: Codec<T>> JoinableQueue<T, C> {
         Ok(JoinableQueue { queue: Queue::create(KIND, 0, default_bytes(), 0)? })
     }
 
-    /// An empty queue that takes this many tasks at a time: see [`Queue::bounded`].
+    /// Makes an empty queue that takes at most `messages` tasks at a time: see [`Queue::bounded`].
     ///
     /// # Errors
     ///
@@ -66,7 +66,8 @@ impl<T, C: Codec<T>> JoinableQueue<T, C> {
         Ok(JoinableQueue { queue: Queue::create(KIND, at_least_one(messages)?, default_bytes(), 0)? })
     }
 
-    /// An empty queue that takes any number of tasks, up to so many bytes: see [`Queue::with_max_bytes`].
+    /// Makes an empty queue that takes any number of tasks, up to `bytes` bytes together: see
+    /// [`Queue::with_max_bytes`].
     ///
     /// # Errors
     ///
@@ -75,15 +76,29 @@ impl<T, C: Codec<T>> JoinableQueue<T, C> {
         Ok(JoinableQueue { queue: Queue::create(KIND, 0, bytes, 0)? })
     }
 
-    /// Says that a task is done. Once for each that was got.
+    /// Says that a task is done. Call it once for each task that was got.
     ///
     /// # Errors
     ///
-    /// [`TaskDoneError`] if it was said for as many as were ever put. Nothing changes.
+    /// [`TaskDoneError`] if it has already been said for as many as were ever put. Nothing changes.
     ///
     /// # Panics
     ///
-    /// If the calling thread holds as many locks as the kernel releases for a dead thread.
+    /// If the calling thread holds 2,048 locks, as many as the kernel releases for a dead thread.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_queue::JoinableQueue;
+    ///
+    /// let tasks = JoinableQueue::<u32>::new()?;
+    /// tasks.put(7).unwrap();
+    /// let task = tasks.claim().unwrap(); // It survives this process.
+    /// task.ack();
+    /// tasks.task_done().unwrap();
+    /// assert!(tasks.task_done().is_err()); // Once too often.
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn task_done(&self) -> Result<(), TaskDoneError> {
         match self.queue.raw().task_done() {
             Ok(true) => Ok(()),
@@ -92,22 +107,22 @@ impl<T, C: Codec<T>> JoinableQueue<T, C> {
         }
     }
 
-    /// Waits until all tasks that were put are done, as long as it takes.
+    /// Waits until all tasks that were put are done, for as long as it takes.
     pub fn join(&self) {
         self.queue.raw().join(Deadline::NEVER);
     }
 
-    /// [`join`](JoinableQueue::join), at most so long. Returns whether all are done.
+    /// [`join`](JoinableQueue::join), for at most `timeout`. Returns whether all are done.
     pub fn join_timeout(&self, timeout: Duration) -> bool {
         self.queue.raw().join(Deadline::after(timeout))
     }
 
-    /// [`join`](JoinableQueue::join), at most until then. Returns whether all are done.
+    /// [`join`](JoinableQueue::join), until `deadline` at the latest. Returns whether all are done.
     pub fn join_until(&self, deadline: Instant) -> bool {
         self.queue.raw().join(Deadline::at(deadline))
     }
 
-    /// How many tasks were put and are not done, in the queue and out of it.
+    /// How many tasks were put and are not done, whether they are still in the queue or not.
     pub fn unfinished(&self) -> usize {
         self.queue.raw().unfinished() as usize
     }

@@ -55,8 +55,8 @@ pub struct Queue<T, C = Postcard> {
 }
 
 impl<T, C: Codec<T>> Queue<T, C> {
-    /// An empty queue that takes any number of messages, up to a quarter of the system's memory, and less
-    /// where the process may not have as many addresses (`ulimit -v`) or such a large file (`ulimit -f`).
+    /// Makes an empty queue that takes any number of messages, up to a quarter of the system's memory; less
+    /// where the process may not have that many addresses (`ulimit -v`) or such a large file (`ulimit -f`).
     ///
     /// # Errors
     ///
@@ -67,17 +67,30 @@ impl<T, C: Codec<T>> Queue<T, C> {
         Queue::create(KIND, 0, default_bytes(), 0)
     }
 
-    /// An empty queue that takes this many messages.
+    /// Makes an empty queue that takes at most `messages` messages at a time.
     ///
     /// # Errors
     ///
     /// `InvalidInput` for zero; else as for [`new`](Queue::new).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_queue::{PutError, Queue};
+    ///
+    /// let queue = Queue::<u32>::bounded(2)?;
+    /// queue.put(1).unwrap();
+    /// queue.put(2).unwrap();
+    /// assert!(queue.is_full());
+    /// assert!(matches!(queue.try_put(3), Err(PutError::Full(3))));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn bounded(messages: usize) -> io::Result<Queue<T, C>> {
         Queue::create(KIND, at_least_one(messages)?, default_bytes(), 0)
     }
 
-    /// An empty queue that takes any number of messages, up to so many bytes, 64 KiB at least. They are
-    /// addresses, and become memory when they are needed.
+    /// Makes an empty queue that takes any number of messages, up to `bytes` bytes together, at least 64 KiB.
+    /// These are addresses at first, and become memory when they are needed.
     ///
     /// # Errors
     ///
@@ -102,13 +115,25 @@ impl<T, C: Codec<T>> Queue<T, C> {
         Ok(Queue { raw, message: PhantomData })
     }
 
-    /// Puts messages one behind the other, with one lock and one wake for as many as there is room for,
-    /// waiting for room as often as it takes. Other processes' messages may come between two of them where it
-    /// had to wait, or where the queue grew for them.
+    /// Puts messages one after the other, with one lock and one wake for as many as there is room for,
+    /// waiting for room as often as necessary. Messages of other processes may come between two of them where
+    /// it had to wait, or where the queue grew. If this process is killed meanwhile, the first so many are in
+    /// the queue.
     ///
     /// # Errors
     ///
-    /// One could not be put: the error has it, and those after it. Those before it are in the queue.
+    /// If a message could not be put: the error has it, and those after it. Those before it are in the queue.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_queue::Queue;
+    ///
+    /// let queue = Queue::<String>::new()?;
+    /// queue.put_many(["one", "two"].map(String::from)).unwrap();
+    /// assert_eq!(queue.len(), 2);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn put_many(&self, messages: impl IntoIterator<Item = T>) -> Result<(), PutManyError<T>> {
         self.put_many_deadline(messages.into_iter().collect(), Deadline::NEVER)
     }
@@ -122,7 +147,7 @@ impl<T, C: Codec<T>> Queue<T, C> {
         self.put_many_deadline(messages.into_iter().collect(), Deadline::PAST)
     }
 
-    /// [`put_many`](Queue::put_many), waiting for room at most so long.
+    /// [`put_many`](Queue::put_many), waiting at most `timeout` for room.
     ///
     /// # Errors
     ///
@@ -190,17 +215,18 @@ impl<T, C: Codec<T>> Queue<T, C> {
         (put, refusal, unencoded)
     }
 
-    /// Gets the next messages, at most so many: waits for one as long as it takes, and takes with it what
-    /// else is there, with one lock. For zero messages, it does not wait.
+    /// Gets the next messages, at most `most` of them. It waits for one, for as long as it takes, and takes
+    /// with it what else is there, with one lock. If `most` is zero, it does not wait.
     ///
     /// # Errors
     ///
-    /// Any [`GetManyError`] but `Empty`. If messages do not decode, it has them, and those that do.
+    /// Any [`GetManyError`] but `Empty`. If messages cannot be decoded, it has them, and those that can.
     ///
     /// # Panics
     ///
-    /// If the codec panics while it copies: then all is in the queue yet, or this returns what is not, and
-    /// panics the next time. A codec that panics while it decodes is an error, and the message is gone.
+    /// If the codec panics while it copies: then everything is still in the queue, or this call returns what
+    /// is not, and the next one panics. A panic of the codec while it decodes is an error, and the message is
+    /// gone.
     ///
     /// # Example
     ///
@@ -226,7 +252,7 @@ impl<T, C: Codec<T>> Queue<T, C> {
         self.get_many_deadline(most, Deadline::PAST)
     }
 
-    /// [`get_many`](Queue::get_many), waiting for the first at most so long.
+    /// [`get_many`](Queue::get_many), waiting at most `timeout` for the first.
     ///
     /// # Errors
     ///
@@ -312,7 +338,7 @@ impl<T, C: Codec<T>> Queue<T, C> {
 
     /// How many messages are in the queue. The answer may be out of date by the time the caller looks at it.
     ///
-    /// Exact where nobody is at work: `try_get` finds a message if it is not zero, and no message if it is.
+    /// It is exact while nobody is at work: `try_get` finds a message if it is not zero, and none if it is.
     pub fn len(&self) -> usize {
         self.raw.len() as usize
     }
@@ -322,30 +348,45 @@ impl<T, C: Codec<T>> Queue<T, C> {
         self.len() == 0
     }
 
-    /// Whether there are as many messages in the queue as it takes. Never, if it takes any number.
+    /// Whether there are as many messages in the queue as it takes; never, if it takes any number.
     pub fn is_full(&self) -> bool {
         self.raw.most != 0 && self.raw.len() >= self.raw.most
     }
 
-    /// How many messages it takes, `None` for any number.
+    /// How many messages it takes at a time; `None` for any number.
     pub fn capacity(&self) -> Option<usize> {
         Some(self.raw.most as usize).filter(|most| *most != 0)
     }
 
-    /// Ends it for everybody: from here on nothing can be put, and who waits for room is told so; what is in
-    /// it can be got, and then `get` says that it is closed, also to those who wait. May be called again.
+    /// Closes the queue, for everybody. From now on nothing can be put, and whoever waits for room is told
+    /// so. What is in it can be got; after that `get` says that the queue is closed, and so it does to those
+    /// who wait. Closing it again does nothing. If this process is killed meanwhile, the queue is closed and
+    /// everybody hears of it, or it is not closed.
     ///
     /// # Panics
     ///
-    /// If the calling thread holds as many locks as the kernel releases for a dead thread, or has a
-    /// [`Reservation`](crate::Reservation).
+    /// If the calling thread holds 2,048 locks, or has a [`Reservation`](crate::Reservation).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_queue::{GetError, PutError, Queue};
+    ///
+    /// let queue = Queue::<u32>::new()?;
+    /// queue.put(1).unwrap();
+    /// queue.close();
+    /// assert!(matches!(queue.put(2), Err(PutError::Closed(2))));
+    /// assert_eq!(queue.get().unwrap(), 1);
+    /// assert!(matches!(queue.get(), Err(GetError::Closed)));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn close(&self) {
         if let Err(refusal) = self.raw.close() {
             refusal.panic();
         }
     }
 
-    /// Whether it is closed. There may be messages in it yet.
+    /// Whether it is closed. There may still be messages in it.
     pub fn is_closed(&self) -> bool {
         self.raw.is_closed()
     }

@@ -60,7 +60,7 @@ use polyproc_sys::thread::{self, Current};
 pub enum Refusal {
     /// The deadline passed.
     TimedOut,
-    /// The calling thread holds as many locks as the kernel releases for a dead thread.
+    /// The calling thread already holds 2,048 locks, as many as the kernel releases for a dead thread.
     TooManyLocks,
 }
 

@@ -66,7 +66,7 @@ pub enum Error {
     /// Nothing was got from a queue.
     #[cfg(feature = "queue")]
     Get(crate::GetError),
-    /// More tasks were said to be done than were put.
+    /// More tasks were said to be done than had been put.
     #[cfg(feature = "queue")]
     TaskDone(crate::TaskDoneError),
     /// Nothing was sent through a connection. The message is left behind.

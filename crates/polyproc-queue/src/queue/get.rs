@@ -12,7 +12,7 @@ use polyproc_sys::deadline::Deadline;
 use std::time::{Duration, Instant};
 
 impl<T, C: Codec<T>> Queue<T, C> {
-    /// Gets the next message, waiting for it as long as it takes.
+    /// Gets the next message, waiting for it for as long as it takes.
     ///
     /// # Errors
     ///
@@ -22,8 +22,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
         self.get_deadline(Deadline::NEVER)
     }
 
-    /// Gets the next message, if there is one. Waits for nothing but another process that is getting one just
-    /// now, and for that a millisecond at most.
+    /// Gets the next message, if there is one. Waits only for another process that is just getting one, and
+    /// for that a millisecond at most.
     ///
     /// # Errors
     ///
@@ -33,17 +33,28 @@ impl<T, C: Codec<T>> Queue<T, C> {
         self.get_deadline(Deadline::PAST)
     }
 
-    /// Gets the next message, waiting for it at most so long.
+    /// Gets the next message, waiting at most `timeout` for it.
     ///
     /// # Errors
     ///
     /// Any [`GetError`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_queue::{GetError, Queue};
+    /// use std::time::Duration;
+    ///
+    /// let queue = Queue::<u32>::new()?;
+    /// assert!(matches!(queue.get_timeout(Duration::from_millis(10)), Err(GetError::Empty)));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[inline]
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetError> {
         self.get_deadline(Deadline::after(timeout))
     }
 
-    /// Gets the next message, waiting for it at most until then.
+    /// Gets the next message, waiting for it until `deadline` at the latest.
     ///
     /// # Errors
     ///
@@ -108,12 +119,25 @@ impl<T, C: Codec<T>> Queue<T, C> {
         Ok(())
     }
 
-    /// Gets the next message's bytes, as they travel, into `buffer`, whose memory is used again: what was in
-    /// it is gone. Waits as [`get`](Queue::get) does. Returns how many they are.
+    /// Gets the next message's bytes, as they travel, into `buffer`, and returns how many they are. The
+    /// buffer's memory is used again, and what was in it is gone. Waits as [`get`](Queue::get) does.
     ///
     /// # Errors
     ///
     /// Any [`GetError`] but `Empty` and `Decode`.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use polyproc_queue::{Bytes, Queue};
+    ///
+    /// let queue = Queue::<Vec<u8>, Bytes>::new()?;
+    /// queue.put_bytes(b"hello").unwrap();
+    /// let mut buffer = Vec::new();
+    /// assert_eq!(queue.get_into(&mut buffer).unwrap(), 5);
+    /// assert_eq!(buffer, b"hello");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn get_into(&self, buffer: &mut Vec<u8>) -> Result<usize, GetError> {
         let copy = |bytes: &[u8]| {
             buffer.clear();
@@ -127,8 +151,8 @@ impl<T, C: Codec<T>> Queue<T, C> {
         Ok(buffer.len())
     }
 
-    /// The messages, as they come, until the queue is closed and drained. Waits for each. An error is one
-    /// item, and the iteration goes on.
+    /// Iterates over the messages, as they come, until the queue is closed and drained. Waits for each. An
+    /// error is one item, and the iteration goes on.
     pub fn iter(&self) -> Iter<'_, T, C> {
         Iter { queue: self }
     }

@@ -7,46 +7,47 @@ use polyproc_sys::deadline::Deadline;
 use std::time::{Duration, Instant};
 
 impl<T, C: Codec<T>> Queue<T, C> {
-    /// Puts a message, waiting for room as long as it takes.
+    /// Puts a message, waiting for room for as long as it takes. When this returns `Ok`, the message is in
+    /// the queue, and this process may end at once.
     ///
     /// # Errors
     ///
-    /// Any [`PutError`] but `Full`; it has the message.
+    /// Any [`PutError`] but `Full`. It gives the message back.
     ///
     /// # Panics
     ///
-    /// If the calling thread has a [`Reservation`](crate::Reservation), for which it would wait.
+    /// If the calling thread has a [`Reservation`](crate::Reservation): it would wait for itself.
     #[inline]
     pub fn put(&self, message: T) -> Result<(), PutError<T>> {
         self.put_deadline(message, Deadline::NEVER)
     }
 
-    /// Puts a message if there is room. Waits for nothing but another process that is putting one just now,
-    /// and for that a millisecond at most.
+    /// Puts a message if there is room. Waits only for another process that is just putting one, and for that
+    /// a millisecond at most.
     ///
     /// # Errors
     ///
-    /// Any [`PutError`]; it has the message.
+    /// Any [`PutError`]. It gives the message back.
     #[inline]
     pub fn try_put(&self, message: T) -> Result<(), PutError<T>> {
         self.put_deadline(message, Deadline::PAST)
     }
 
-    /// Puts a message, waiting for room at most so long.
+    /// Puts a message, waiting at most `timeout` for room.
     ///
     /// # Errors
     ///
-    /// Any [`PutError`]; it has the message.
+    /// Any [`PutError`]. It gives the message back.
     #[inline]
     pub fn put_timeout(&self, message: T, timeout: Duration) -> Result<(), PutError<T>> {
         self.put_deadline(message, Deadline::after(timeout))
     }
 
-    /// Puts a message, waiting for room at most until then.
+    /// Puts a message, waiting for room until `deadline` at the latest.
     ///
     /// # Errors
     ///
-    /// Any [`PutError`]; it has the message.
+    /// Any [`PutError`]. It gives the message back.
     #[inline]
     pub fn put_until(&self, message: T, deadline: Instant) -> Result<(), PutError<T>> {
         self.put_deadline(message, Deadline::at(deadline))
