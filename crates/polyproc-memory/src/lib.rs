@@ -1,7 +1,7 @@
 //! Shared memory that cannot leak: sealed memfd regions, arenas, and handles that travel between processes.
 //!
-//! This is the ground that the primitives of polyproc stand on. Their users meet one type
-//! of it, [`Arena`], and two errors. Whoever builds a primitive of their own uses the rest.
+//! This is what the primitives of polyproc are built on. Their users meet one of its types, [`Arena`], and
+//! its errors. The rest is for building primitives of your own.
 //!
 //! | type | what it is | what it costs |
 //! |---|---|---|
@@ -13,10 +13,10 @@
 //! # A region
 //!
 //! A region is a memory file (memfd_create(2)): it has no name in any file system, so nothing is left behind
-//! however its users end, and nobody else can open it. It is made in one go: allocated to the last byte, so
-//! that running out of memory is an error then and not a signal later; sealed at its size, so that no peer
-//! can cut it off under a reader; and it is for its owner only (mode 0600, close-on-exec, never executable).
-//! `/proc/PID/maps` shows it as `polyproc:<kind>`, with the type code or the label behind it.
+//! however its users end, and nobody else can open it. It is allocated to the last byte when it is made, so
+//! that running out of memory is an error then and not a signal later; it is sealed at its size, so that no
+//! peer can truncate it under a reader; and it is for its owner only (mode 0600, close-on-exec, never
+//! executable). `/proc/PID/maps` shows it as `polyproc:<kind>`, with the type code or the label behind it.
 //!
 //! An object that grows gets a region with a *reserve* ([`Object::with_reserve`]): addresses behind the
 //! object, the same pages for all that share it, which are not memory before somebody allocates them
@@ -24,12 +24,13 @@
 //! costs nothing but addresses.
 //!
 //! Nothing here waits for another process. Making, receiving and dropping regions takes a lock of this
-//! process for the time of a map look-up, and when a region is received for the first time, of mapping it.
+//! process, for as long as a look-up takes; when a region is received for the first time, for as long as it
+//! takes to map it.
 //!
 //! # What a death does
 //!
-//! Nothing that others would notice: the kernel frees a region with its last user. A process that is killed
-//! while it adds an object to an arena loses the arena that object's bytes.
+//! Nothing that others would notice: the kernel frees a region with its last user. If a process is killed
+//! while it adds an object to an arena, the arena loses that object's bytes.
 //!
 //! # What is checked
 //!

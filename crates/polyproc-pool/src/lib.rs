@@ -2,7 +2,7 @@
 //!
 //! [`Pool`] is Python's `multiprocessing.Pool`, typed: it keeps some processes of this program at work, and
 //! calls functions in them. What goes wrong with a task is that task's result. A worker that is killed takes
-//! the one task along that it was at, and another worker has its place.
+//! along only the task that it was at, and another worker takes its place.
 //!
 //! ```
 //! use polyproc_pool::Pool;
@@ -35,8 +35,8 @@
 //!
 //! Functions are plain `fn`s, or closures that capture nothing, which is checked at compile time. Arguments
 //! and results are what serde takes; handles of shared memory may be among them. A vector of numbers that is
-//! an argument or a result by itself passes at once; one inside of something else, number by number, and
-//! bytes faster as `serde_bytes` has them.
+//! itself the argument or the result is copied at once; one inside something else is sent number by number.
+//! Send bytes inside something else as `serde_bytes` types: that is faster.
 //!
 //! # What a death does
 //!
@@ -56,18 +56,18 @@
 //! | this process is killed | its workers are killed, too |
 //! | Ctrl-C in a terminal | this process is interrupted, and the workers are not |
 //!
-//! A task is begun once, if it is not to be tried again: the results of a chunk that were ready when a worker
-//! died are not lost, and what it had not begun goes to others. `map` runs all tasks to their end, whatever
-//! becomes of some, and its [error](MapError) has all results.
+//! A task is begun once, unless it is to be tried again. Results of a chunk that were ready when its worker
+//! died are not lost, and what the worker had not begun goes to others. `map` runs all tasks to their end,
+//! whatever becomes of some, and its [error](MapError) has all results.
 //!
 //! # What blocks
 //!
-//! `map`, `apply`, `get`, `join` and the iterators wait. While it waits, the thread attends to the workers of
-//! the pool itself, for all others too; a thread of the pool does it when nobody waits. Callbacks have a
-//! thread of their own. Whatever has a timeout waits no shorter than it says, on a monotonic clock.
+//! `map`, `apply`, `get`, `join` and the iterators wait. A thread that waits attends to the pool's workers
+//! itself, for all others too; a thread of the pool does so when nobody waits. Callbacks have a thread of
+//! their own. Whatever has a timeout waits no less than it says, by the monotonic clock.
 //!
-//! Input is pulled in the thread that calls `map`, `next` and so on, only as far ahead as the workers soon
-//! need. The `_async` forms pull all of it at once, and keep it in memory, unless
+//! Input is pulled in the thread that calls `map`, `next` and so on, only as far ahead as the workers will
+//! soon need. The `_async` forms pull all of it at once, and keep it in memory, unless
 //! [`max_in_flight`](Builder::max_in_flight) bounds what is under way.
 //!
 //! # What it costs
@@ -78,31 +78,31 @@
 //! - A task there and back, hot: about 3 µs; a plain connection does it in 0.8.
 //! - A task among many: 16 to 27 ns, most of it for turning a number into bytes and back, twice, and for
 //!   fresh memory. Python's `Pool.map` takes seven to nine times as long, and three hundred times as long
-//!   with chunks of one. Threads with `rayon` share their memory and take 0.7 to 1.5 ns: what takes less than
-//!   some hundred nanoseconds is not worth the way to another process.
-//! - How many tasks a worker gets at a time follows from how long they were measured to take; what it has not
+//!   with chunks of one. Threads with `rayon` share their memory and take 0.7 to 1.5 ns: a task that takes
+//!   less than some hundred nanoseconds is not worth sending to another process.
+//! - How many tasks a worker gets at a time depends on how long they were measured to take; what it has not
 //!   begun can be taken back, so a slow task holds up no other.
 //! - Arguments or results of more than 24 KiB lie in shared memory that is used again, and are copied twice
 //!   each way: into it and out of it. Some arguments need a third copy: if many of them wait, or
 //!   [`apply`](Pool::apply) submits them.
 //! - A worker costs a process, about a millisecond to start, 310 KiB of shared memory, and five descriptors
-//!   in this process. For long items there are up to ten pieces of shared memory more for a worker, and eight
+//!   in this process. For long items there are up to ten more pieces of shared memory for a worker, and eight
 //!   for the pool, each with a descriptor; those of up to 16 MiB are kept until it ends.
-//! - What is waited for costs a look at each worker at work; with hundreds of workers that is some
-//!   microseconds each time.
+//! - Each wait looks at every worker that is at work; with hundreds of workers that takes some microseconds.
 //!
 //! # Limits
 //!
 //! - A single argument or result is at most 1 GiB, less 64 KiB.
-//! - Bytes do not say what they are, so types that want to be told (untagged enums, flattened structs,
+//! - The bytes do not say what they are, so types that want to be told (untagged enums, flattened structs,
 //!   `serde_json::Value`) and those that leave out fields now and then (`skip_serializing_if`) cannot be
-//!   sent: that is the task's error. A variant that serde is to skip has to be an enum's last.
+//!   sent: that is the task's error. A variant that serde is to skip has to be the enum's last.
 //! - If this process is killed in [`for_each_chunk`](Pool::for_each_chunk), its workers die a moment after
-//!   it, and whoever takes the array's lock waits for that. For a worker that is stopped (`SIGSTOP`) that may
-//!   be long.
-//! - A task's `task_timeout` is noticed by looking, at most a tenth of it, or some milliseconds, too late.
+//!   it, and whoever takes the array's lock waits for that, which may take long if a worker is stopped
+//!   (`SIGSTOP`).
+//! - That a task has exceeded its `task_timeout` is noticed by looking: at most a tenth of it, or some
+//!   milliseconds, too late.
 //! - If the program ignores `SIGCHLD`, nobody knows how a worker ended.
-//! - Functions of a shared library cannot be called: `polyproc-process` has its other limits.
+//! - Functions of a shared library cannot be called. The other limits of `polyproc-process` hold here too.
 
 #![forbid(unsafe_code)]
 

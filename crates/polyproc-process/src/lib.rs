@@ -36,9 +36,9 @@
 //! - The function is a plain `fn`, or a closure that captures nothing. That is checked at compile time.
 //! - The arguments are a tuple of types that serde can send. Handles of shared memory may be among them:
 //!   their descriptors travel beside the bytes. Large arguments travel in a memfd.
-//! - The child has the parent's arguments, environment and working directory, reads `/dev/null`, and writes
-//!   where the parent writes. It has no other descriptor of the parent's. [`Builder`] changes that.
-//! - Without `init` in the program, `spawn` is an error. It never starts the program over and over.
+//! - The child has the parent's command line, environment and working directory, reads `/dev/null`, and
+//!   writes where the parent writes. It has no other descriptor of the parent's. [`Builder`] changes that.
+//! - If the program has not called `init`, `spawn` is an error. It never starts the program over and over.
 //! - Under `cargo test`, where `main` is not yours, [`init_for_tests!`] does the same.
 //!
 //! [`Process::fork`] is there for programs of one thread that want a copy of themselves; it is `unsafe`.
@@ -54,20 +54,21 @@
 //! | the value cannot be sent, or read | [`JoinError::Encode`], [`JoinError::Decode`] |
 //! | the arguments cannot be read | [`JoinError::Arguments`] |
 //!
-//! A process is known by its pidfd, so that no operation ever meets another process that was given the same
-//! id. A killed process takes nothing along: its control socket and its memory files have no names, and the
+//! A process is known by its pidfd, so no operation ever reaches another process that was given the same id.
+//! A killed process leaves nothing behind: its control socket and its memory files have no names, and the
 //! kernel frees them.
 //!
 //! When a parent exits normally, it ends its [daemons](Builder::daemon) and waits for its other children.
-//! When it is killed, its daemons die with it, and the others go on; [`parent_process`] tells them.
+//! When it is killed, its daemons die with it, and the others go on; they can learn of it from
+//! [`parent_process`].
 //!
-//! # What it blocks, what it costs
+//! # What blocks, what it costs
 //!
 //! `spawn` and `join` of an empty function cost about what `posix_spawn` and `wait` of the same program cost,
 //! which is the kernel's work of loading it: together about a millisecond on a virtual machine with two CPUs.
 //! A child costs its parent two descriptors until it is joined and dropped, and the first child one more.
 //! `join` blocks; `try_join`, `is_alive`, the signals and [`active_children`] do not. No thread works behind
-//! the scenes, but one that sleeps in each daemon.
+//! the scenes, except one that sleeps in each daemon.
 //!
 //! # Limits
 //!
@@ -79,9 +80,9 @@
 //! - With a C library before glibc 2.34, descriptors that another thread opens without `O_CLOEXEC` during a
 //!   `spawn` can leak into the child.
 //! - If the program ignores `SIGCHLD`, or waits for any child itself, values still arrive, but nobody knows
-//!   how a process without one ended.
-//! - `/proc` has to be mounted, and `/proc/self/exe` be this program: under an emulator, or started by way of
-//!   an explicit `ld.so`, it is not.
+//!   how a process ended that returned none.
+//! - `/proc` has to be mounted, and `/proc/self/exe` has to be this program, which it is not under an
+//!   emulator, or if the program was started through an explicit `ld.so`.
 
 #![deny(unsafe_code)]
 

@@ -1,9 +1,9 @@
 //! What polyproc's primitives need from the system, and nothing else: futexes that work between processes,
 //! the thread's robust list, monotonic deadlines, back-off, the thread's identity, locks that no forked child
-//! inherits locked, and long copies.
+//! inherits in the locked state, and long copies.
 //!
-//! This is the bottom of polyproc. Users of a primitive never meet it; it is public for
-//! those who build a primitive of their own on the same ground.
+//! This is the bottom of polyproc. Users of a primitive rarely meet it; it is public for those who build
+//! primitives of their own.
 //!
 //! | module | what it gives | what it costs |
 //! |---|---|---|

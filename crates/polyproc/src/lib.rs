@@ -1,6 +1,6 @@
-//! What Python's `multiprocessing` offers, native and typed: shared values and arrays, locks and all that is
-//! built of them, queues, processes and pools of them, as fast as threads, and safe against the death of any
-//! of the processes.
+//! What Python's `multiprocessing` offers, native and typed: processes and pools of them, shared values and
+//! arrays, queues, pipes, and locks and everything built on them; as fast as threads, and safe against the
+//! death of any process.
 //!
 //! `SIGKILL` any process at any instruction: nobody else hangs, nothing that was committed is lost or seen
 //! twice, no lock, memory or descriptor leaks, and whoever is affected gets a typed error that names the
@@ -35,7 +35,7 @@
 //!
 //! # What there is
 //!
-//! This crate only gathers others. Who needs one thing depends on one crate.
+//! This crate only gathers others. If you need one thing, depend on one crate.
 //!
 //! | crate | feature | what |
 //! |---|---|---|
@@ -52,8 +52,8 @@
 //! | `polyproc-barrier` | `barrier` | [`Barrier`] |
 //! | `polyproc-memory` | always | [`Arena`], for thousands of objects in one piece of memory |
 //!
-//! Each one's page says what blocks, what a death does, and what it costs. Each crate is here as a whole,
-//! too, under its feature's name: [`mutex::RawMutex`] is `polyproc_mutex::RawMutex`.
+//! The page of each says what blocks, what a death does, and what it costs. Each crate is also here as a
+//! whole, under its feature's name: [`mutex::RawMutex`] is `polyproc_mutex::RawMutex`.
 //!
 //! # From Python
 //!
