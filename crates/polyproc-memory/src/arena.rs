@@ -9,14 +9,14 @@ use std::io;
 
 /// One region for many objects: one descriptor, however many they are.
 ///
-/// A region an object is simple, and each one is freed by itself; but it takes a descriptor, of which a
-/// process often has 1,024, and a page. An object in an arena takes its payload rounded up to a multiple of
-/// 64 bytes, and 64 bytes of header, and less than a microsecond to make. For `n` objects with a payload of
-/// `size` bytes each, the capacity is `n * (size.next_multiple_of(64) + 64)`.
+/// One region for each object is simple, and each is freed by itself; but it takes a descriptor, of which a
+/// process often has 1,024, and a page. An object in an arena takes its payload, rounded up to a multiple of
+/// 64 bytes, and 64 bytes of header, and is made in less than a microsecond. For `n` objects with a payload
+/// of `size` bytes each, the capacity is `n * (size.next_multiple_of(64) + 64)`.
 ///
 /// All the memory is allocated when the arena is made. Objects are added by any process that has the arena,
-/// without a lock; nothing is given back before the last user of the arena, or of an object in it, is gone. A
-/// process that is killed in the middle of adding an object loses the arena that object's bytes, and nothing
+/// without a lock; nothing is given back before the last user of the arena, or of an object in it, is gone.
+/// If a process is killed in the middle of adding an object, the arena loses that object's bytes, and nothing
 /// else.
 ///
 /// # Examples
@@ -36,17 +36,17 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// An arena with this many bytes for objects, rounded up to a multiple of 64.
+    /// Makes an arena with this many bytes for objects, rounded up to a multiple of 64.
     ///
     /// # Errors
     ///
-    /// [`CreateError`](crate::CreateError) in an [`io::Error`]: out of memory, out of descriptors, larger
-    /// than memory.
+    /// [`CreateError`](crate::CreateError) in an [`io::Error`] if no memory, address space or file descriptor
+    /// is left, or if it would be larger than memory.
     pub fn new(bytes: usize) -> io::Result<Arena> {
         Ok(Arena { region: Region::create("arena", LINE, bytes as u64, 0)? })
     }
 
-    /// An arena whose label shows in `/proc/PID/maps`, as `polyproc:arena:<label>`.
+    /// Makes an arena whose label shows in `/proc/PID/maps`, as `polyproc:arena:<label>`.
     ///
     /// # Errors
     ///

@@ -19,11 +19,11 @@ pub struct Claimant {
     place: u64,
 }
 
-/// As long as it is there, the object [is claimed](Object::is_claimed).
+/// A claim on an object: as long as it is there, the object [is claimed](Object::is_claimed).
 ///
 /// If its process is killed, the kernel takes it back after the last thread has executed its last
-/// instruction. A process that is stopped keeps it. Of a child that is forked meanwhile the claim is as well,
-/// until that child ends or executes another program, or this process drops it.
+/// instruction. A process that is stopped keeps it. A child that is forked meanwhile has the claim as well,
+/// until it ends or executes another program, or this process drops the claim.
 #[derive(Debug)]
 pub struct Claim<'a> {
     claimant: &'a Claimant,
@@ -36,14 +36,14 @@ impl Object {
     ///
     /// # Errors
     ///
-    /// Out of descriptors; `/proc` is not there; or this process is another user's by now.
+    /// If no descriptor is left, `/proc` is not there, or this process belongs to another user by now.
     pub fn claimant(&self) -> io::Result<Claimant> {
         let path = format!("/proc/self/fd/{}", self.region().mapping().file().as_raw_fd());
         Ok(Claimant { file: File::open(path)?, place: self.offset() })
     }
 
-    /// Whether anybody claims the object, in whatever process. If nobody does, what those who did have
-    /// written there is visible from here on. Does not block.
+    /// Whether anybody claims the object, in whatever process. If nobody does, everything that earlier
+    /// claimants have written there is visible from here on. Does not block.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl Claimant {
     ///
     /// # Errors
     ///
-    /// The system has no room for a lock.
+    /// If the system has no room for a lock.
     pub fn claim(&mut self) -> io::Result<Claim<'_>> {
         control(&self.file, libc::F_OFD_SETLK, &mut lock(libc::F_RDLCK, self.place))?;
         Ok(Claim { claimant: self, pid: std::process::id() })

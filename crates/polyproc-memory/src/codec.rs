@@ -23,12 +23,12 @@ mod plain;
 /// | [`Raw`] | `T: Pod` | copied as it is | never |
 /// | [`Bytes`] | `Vec<u8>` | copied as it is | the vector |
 ///
-/// All of it happens in the process that puts or gets, outside of the channel's locks, but for
+/// All of it happens in the process that puts or gets, outside of the channel's locks, except for
 /// [`copy`](Codec::copy).
 ///
 /// # Example
 ///
-/// A codec of one's own: text, as it is.
+/// A codec of your own: text, as it is.
 ///
 /// ```
 /// use polyproc_memory::codec::{Codec, DecodeError, EncodeError};

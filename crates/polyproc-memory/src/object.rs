@@ -16,8 +16,8 @@ use std::io;
 
 /// One thing in shared memory: a primitive's state, behind a header that says what it is.
 ///
-/// What the primitives are built on. A handle: `Clone`, `Send`, `Sync`, three words wide; it keeps the region
-/// mapped. Making one costs a region (seven system calls, one descriptor, at least one page), or in an
+/// The primitives are built on it. It is a handle: `Clone`, `Send`, `Sync`, three words wide; it keeps the
+/// region mapped. Making one costs a region (seven system calls, one descriptor, at least one page), or in an
 /// [`Arena`] its payload rounded up to 64 bytes, and 64. Nothing in here blocks.
 ///
 /// An object that grows has a reserve behind it, [`with_reserve`](Object::with_reserve): addresses that
@@ -50,8 +50,8 @@ pub struct Object {
 impl Object {
     /// Makes an object in the arena, or in a region of its own. Its payload is zero.
     ///
-    /// The place of an object in an arena is taken in one step and filled in the next: a process that is
-    /// killed between the two loses the arena these bytes, and nothing else.
+    /// The place of an object in an arena is taken in one step and filled in the next: if a process is killed
+    /// between the two, the arena loses these bytes, and nothing else.
     ///
     /// # Errors
     ///

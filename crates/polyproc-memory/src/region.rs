@@ -24,12 +24,12 @@ pub(crate) const ARENA: &str = "arena:";
 
 /// Memory that processes share: an anonymous file of fixed size, mapped into this process.
 ///
-/// A handle: cloning it costs two counters, and the memory stays mapped while there is a clone, or an
-/// [`Object`](crate::Object) or [`Arena`](crate::Arena) in it. When the last one in the last process is gone,
-/// however that process ended, the kernel frees the memory.
+/// This is a handle: cloning it changes two counters, and the memory stays mapped while there is a clone, or
+/// an [`Object`](crate::Object) or [`Arena`](crate::Arena) in it. When the last one in the last process is
+/// gone, however that process ended, the kernel frees the memory.
 ///
-/// There is one mapping a process: a region that was received twice, or that this process made, has the same
-/// address each time.
+/// A process maps a region once: if it made the region itself, or received it twice, the address is the same
+/// each time.
 #[must_use]
 pub struct Region {
     mapping: Arc<Mapping>,

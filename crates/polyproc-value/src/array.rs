@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 /// is after. [`write`](Array::write) and a guard ([`lock`](Array::lock)) work in place: a death in the middle
 /// of those poisons.
 ///
-/// All of them wait for whoever holds the lock: if parts of the elements were lent to others when the holder
-/// died, for those who are at work on them, too. See the [crate](crate) for costs.
+/// All of them wait for whoever holds the lock; and if its holder died while parts of the elements were lent
+/// to others, for those who are still at work on them. See the [crate](crate) for costs.
 ///
 /// # Examples
 ///
@@ -89,7 +89,7 @@ impl<T: Pod> Array<T> {
         Ok(Array { table: Table::zeroed(Some(arena), len)? })
     }
 
-    /// A copy of one element.
+    /// Returns a copy of one element.
     ///
     /// # Errors
     ///
@@ -110,7 +110,8 @@ impl<T: Pod> Array<T> {
         Ok(element)
     }
 
-    /// Replaces one element.
+    /// Replaces one element. A process that is killed in the middle of it has replaced it or not, and poisons
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -151,7 +152,7 @@ impl<T: Pod> Array<T> {
         Ok(unsafe { self.table.update(hold, index, f) })
     }
 
-    /// A copy of all elements.
+    /// Returns a copy of all elements, as they were at one moment.
     ///
     /// # Errors
     ///
@@ -165,7 +166,7 @@ impl<T: Pod> Array<T> {
         self.copy_out(0, self.len())
     }
 
-    /// A copy of a range of elements.
+    /// Returns a copy of a range of elements, as they were at one moment.
     ///
     /// # Errors
     ///

@@ -66,7 +66,7 @@ impl<T: Scalar> RawArray<T> {
         RawArray::create(Some(arena), elements)
     }
 
-    /// An array of so many zeros, in memory of its own.
+    /// Makes an array of `len` zeros, in memory of its own.
     ///
     /// # Errors
     ///
@@ -75,7 +75,7 @@ impl<T: Scalar> RawArray<T> {
         RawArray::allocate(None, len)
     }
 
-    /// An array of so many zeros, in an arena.
+    /// Makes an array of `len` zeros, in an arena.
     ///
     /// # Errors
     ///
@@ -97,7 +97,7 @@ impl<T: Scalar> RawArray<T> {
         Ok(array)
     }
 
-    /// A copy of all elements, each read by itself.
+    /// Returns a copy of all elements, each read by itself: others may change some of them meanwhile.
     pub fn to_vec(&self) -> Vec<T> {
         self.cells().iter().map(T::load).collect()
     }
@@ -106,7 +106,7 @@ impl<T: Scalar> RawArray<T> {
     ///
     /// # Errors
     ///
-    /// There is none of this index. So for all that follow.
+    /// [`OutOfRange`].
     #[inline]
     pub fn load(&self, index: usize) -> Result<T, OutOfRange> {
         Ok(T::load(self.cell(index)?))
@@ -123,13 +123,13 @@ impl<T: Scalar> RawArray<T> {
         Ok(())
     }
 
-    /// Replaces elements from `start` on, each by itself and one after the other: who sees a later one sees
-    /// the earlier ones too, and what this thread stored before. It costs what plain stores cost; unlike the
-    /// other operations it can be overtaken by a later `load` of another element.
+    /// Replaces elements from `start` on, each by itself and one after the other: whoever sees a later one
+    /// sees the earlier ones too, and what this thread stored before. It costs what plain stores cost; unlike
+    /// the other operations it can be overtaken by a later `load` of another element.
     ///
     /// # Errors
     ///
-    /// [`OutOfRange`], with the first index that there is not; nothing changes.
+    /// [`OutOfRange`], with the first index that the array does not have; nothing changes.
     ///
     /// # Example
     ///

@@ -51,7 +51,7 @@ fn shape<T: Scalar>() -> Shape {
 }
 
 impl<T: Scalar> RawValue<T> {
-    /// A number in memory of its own: a page and a file descriptor.
+    /// Makes a number in memory of its own: a page and a file descriptor.
     ///
     /// # Errors
     ///
@@ -61,7 +61,7 @@ impl<T: Scalar> RawValue<T> {
         RawValue::create(None, number)
     }
 
-    /// A number in an arena, where it takes 128 bytes, header included.
+    /// Makes a number in an arena, where it takes 128 bytes, header included.
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl<T: Scalar> RawValue<T> {
     ///
     /// # Errors
     ///
-    /// What it is, if it is another.
+    /// The number that was found, if it is not `current`. Nothing was replaced.
     #[inline]
     pub fn compare_exchange(&self, current: T, new: T) -> Result<T, T> {
         T::compare_exchange(self.cell(), current, new)

@@ -126,7 +126,7 @@ impl<T: Pod> Value<T> {
         Value { raw: payload.cast(), slots: slots.cast(), object }
     }
 
-    /// A copy of the value.
+    /// Returns a copy of the value.
     ///
     /// # Errors
     ///
@@ -146,7 +146,8 @@ impl<T: Pod> Value<T> {
         Ok(value)
     }
 
-    /// Replaces the value.
+    /// Replaces the value. A process that is killed in the middle of it has replaced it or not, and poisons
+    /// nothing.
     ///
     /// # Errors
     ///
