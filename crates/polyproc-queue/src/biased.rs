@@ -12,7 +12,7 @@
 //! | `mutex` | [`RawMutex`] | whoever comes and is not the owner, and the owner when it has more to do than usual |
 //! | `bias` | 0: nobody's; `n`: granted to the owner of slot `n - 1`; `n` + `TAKEN_AWAY`: no more, it may be inside yet | see below |
 //! | a slot's `word` | 0, or its owner's id while that is inside, + `WAITERS`; `OWNER_DIED` | the owner, with plain stores; others only add `WAITERS`; the kernel |
-//! | a slot's `token` | whose it is; 0: free | the holder of the mutex |
+//! | a slot's `token` | whose it is, see [`slot`]; 0: free | the holder of the mutex |
 //!
 //! **Who is inside** has either the mutex, with `bias` 0 or its own; or has said so in its slot's word, and
 //! *then* seen that `bias` is its grant.
@@ -30,13 +30,6 @@
 //! barrier on all CPUs ([`membarrier`](polyproc_sys::membarrier)): what the owner has said before that is
 //! seen now, and if it looks at `bias` after that, it sees the change. So either the owner is seen inside,
 //! and waited for, or it does not get in.
-//!
-//! # Whose slot
-//!
-//! An owner may be stopped between its look at `bias` and its store to the word, and go on after an hour. So
-//! a slot belongs to one thread, even while its grant is gone, and is free again only when the kernel says
-//! that there is no such thread. If no slot is free, nobody is granted the lock, and everything is a little
-//! slower.
 //!
 //! # Who can die where
 //!
@@ -63,21 +56,25 @@
 //! A process that is not registered is granted nothing. If it finds another's grant, it waits for [`GRACE`]
 //! instead: no store stays in a store buffer for so long; and from then on nothing is granted to anybody.
 
+mod slot;
+#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+mod tests;
+
+pub(crate) use slot::Slot;
+
 use polyproc_mutex::{RawMutex, Refusal};
 use polyproc_sys::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 use polyproc_sys::deadline::Deadline;
-use polyproc_sys::futex::{self, Futex, OWNER, WAITERS, Wait, Waiter};
+use polyproc_sys::futex::{self, OWNER, Wait, Waiter};
 use polyproc_sys::membarrier;
-use polyproc_sys::robust::Node;
 use polyproc_sys::thread::{self, Current};
+use slot::OUTSIDE;
 use std::time::Duration;
 
 /// In `bias`: nobody's.
 const NOBODY: u32 = 0;
 /// In `bias`: no longer its owner's.
 const TAKEN_AWAY: u32 = 1 << 31;
-/// Of a slot's word: its owner is not inside.
-const OUTSIDE: u32 = 0;
 
 /// So many threads can be granted a lock, one after the other.
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
@@ -117,24 +114,9 @@ pub(crate) struct Biased {
     since: AtomicU64,
 }
 
-/// What belongs to a thread to which the lock was granted.
-#[derive(Debug, Default)]
-#[repr(C, align(128))]
-pub(crate) struct Slot {
-    word: Futex,
-    reserved: [AtomicU32; 5],
-    node: Node,
-    token: AtomicU64,
-    /// The PID namespace that counts the ids; 0 if that is not known.
-    namespace: AtomicU64,
-    pid: AtomicU32,
-    tid: AtomicU32,
-}
-
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 const _: () = {
-    assert!(size_of::<Biased>() == 72 && size_of::<Slot>() == 128);
-    assert!(core::mem::offset_of!(Slot, node) == polyproc_sys::robust::NODE_OFFSET);
+    assert!(size_of::<Biased>() == 72);
 };
 
 /// The whole lock.
@@ -151,25 +133,6 @@ pub(crate) struct Inside<'a> {
     bias: u32,
 }
 
-impl Slot {
-    /// A plain store. (loom takes one and another thread's atomic addition of nothing, in its futex, for
-    /// unordered, and may lose the store: there it is a swap.)
-    #[inline(always)]
-    fn say(&self, word: u32, ordering: Ordering) {
-        if cfg!(polyproc_loom) {
-            self.word.swap(word, ordering);
-        } else {
-            self.word.store(word, ordering);
-        }
-    }
-
-    fn is_inside(&self) -> bool {
-        // Acquire: pairs with the Release in `leave`. SeqCst for the models, whose fences stand for the
-        // kernel's.
-        self.word.load(Ordering::SeqCst) & OWNER != 0
-    }
-}
-
 impl<'a> Side<'a> {
     /// Goes inside if the lock is granted to the calling thread. Between this and [`leave`](Side::leave)
     /// comes nothing that takes a lock: the slot is pending, and in no list.
@@ -180,12 +143,10 @@ impl<'a> Side<'a> {
         let slot = self.slots.get((bias as usize).wrapping_sub(1))?;
         let current = thread::current();
         // It may be inside already: a codec that uses its own queue.
-        if slot.token.load(Ordering::Relaxed) != current.token()
-            || slot.word.load(Ordering::Relaxed) != OUTSIDE
-        {
+        if !slot.belongs_to(current) || slot.word.load(Ordering::Relaxed) != OUTSIDE {
             return None;
         }
-        self.announce(current, slot);
+        slot.announce(current);
         slot.say(current.tid(), Ordering::Relaxed);
         // The other half is in `take_away`.
         light();
@@ -195,15 +156,6 @@ impl<'a> Side<'a> {
         }
         self.leave(inside);
         None
-    }
-
-    #[inline(always)]
-    fn announce(self, current: Current, slot: &Slot) {
-        #[cfg(any(polyproc_loom, polyproc_shuttle))]
-        if crate::model::is_without(crate::model::Part::Pending) {
-            return;
-        }
-        current.begin(&slot.word, &slot.node);
     }
 
     /// Leaves.
@@ -304,7 +256,7 @@ impl<'a> Side<'a> {
     /// the grant is gone.
     fn settle(self, bias: u32, deadline: Deadline, forgotten: fn(Self)) -> Result<(), Refusal> {
         let slot = self.slot(bias);
-        let settled = if slot.token.load(Ordering::Relaxed) == thread::current().token() {
+        let settled = if slot.belongs_to(thread::current()) {
             Self::keep(slot, bias, deadline)
         } else {
             self.wait_until_outside(slot, bias, deadline).map(|()| true)
@@ -391,26 +343,17 @@ impl<'a> Side<'a> {
         if self.lock.off.load(Ordering::Relaxed) != 0 || !membarrier::is_registered() {
             return;
         }
-        let is_own = |slot: &&Slot| slot.token.load(Ordering::Relaxed) == current.token();
-        let is_free = |slot: &&Slot| slot.token.load(Ordering::Relaxed) == 0;
-        let find = |fits: &dyn Fn(&&Slot) -> bool| self.slots.iter().position(|slot| fits(&slot));
-        let Some(index) =
-            find(&is_own).or_else(|| find(&is_free)).or_else(|| find(&|slot| slot.is_left_by_the_dead()))
+        let find = |fits: &dyn Fn(&Slot) -> bool| self.slots.iter().position(fits);
+        let Some(index) = find(&|slot| slot.belongs_to(current))
+            .or_else(|| find(&Slot::is_free))
+            .or_else(|| find(&Slot::is_left_by_the_dead))
         else {
             self.lock.needed.store((self.needed() * 2).min(MOST), Ordering::Relaxed);
             return;
         };
         let slot = &self.slots[index];
-        if slot.token.load(Ordering::Relaxed) != current.token() {
-            slot.token.store(0, Ordering::Relaxed);
-            compiler_fence(Ordering::SeqCst);
-            slot.word.store(OUTSIDE, Ordering::Relaxed);
-            slot.namespace.store(namespace(), Ordering::Relaxed);
-            slot.pid.store(current.pid(), Ordering::Relaxed);
-            slot.tid.store(current.tid(), Ordering::Relaxed);
-            // Last: if this thread dies before it, the slot is free.
-            compiler_fence(Ordering::SeqCst);
-            slot.token.store(current.token(), Ordering::Relaxed);
+        if !slot.belongs_to(current) {
+            slot.hand_to(current);
         }
         self.lock.since.store(now(), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
@@ -436,7 +379,7 @@ impl<'a> Side<'a> {
         let bias = self.lock.bias.load(Ordering::SeqCst);
         let mut heard = None;
         // This thread itself is outside.
-        if bias != NOBODY && self.slot(bias).token.load(Ordering::Relaxed) != thread::current().token() {
+        if bias != NOBODY && !self.slot(bias).belongs_to(thread::current()) {
             let slot = self.slot(bias);
             self.take_away(bias);
             if slot.is_inside() {
@@ -451,65 +394,12 @@ impl<'a> Side<'a> {
         }
         wait
     }
-}
 
-impl Side<'_> {
     /// As in [`listen`](Side::listen): whether nobody has the lock, and nobody comes to it who does not take
     /// the mutex.
     pub(crate) fn is_quiet(self) -> bool {
         let bias = self.lock.bias.load(Ordering::SeqCst);
-        (bias == NOBODY || self.slot(bias).token.load(Ordering::Relaxed) == thread::current().token())
-            && self.lock.mutex.is_free()
-    }
-}
-
-impl Slot {
-    /// Says that somebody sleeps until the owner is outside. `None` if something has changed.
-    fn mark(&self) -> Option<u32> {
-        let word = self.word.load(Ordering::Relaxed);
-        let marked = word | WAITERS;
-        // SeqCst: as the kernel's comparison. The owner's store may overwrite it: then it wakes because of
-        // `bias`.
-        let is_marked = word & OWNER != 0
-            && (word == marked
-                || self.word.compare_exchange(word, marked, Ordering::SeqCst, Ordering::Relaxed).is_ok());
-        is_marked.then_some(marked)
-    }
-
-    /// As the owner that has left.
-    #[cold]
-    #[inline(never)]
-    fn call(&self) {
-        #[cfg(any(polyproc_loom, polyproc_shuttle))]
-        if crate::model::is_without(crate::model::Part::Call) {
-            return;
-        }
-        self.word.wake_all();
-    }
-
-    /// As one who may have been woken here: the kernel wakes no more than one for a dead owner.
-    fn pass_on(&self) {
-        if !self.is_inside() {
-            self.word.wake_all();
-        }
-    }
-
-    /// Whether there certainly is no such thread any more.
-    #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
-    fn is_left_by_the_dead(&self) -> bool {
-        let namespace = namespace();
-        if namespace == 0 || self.namespace.load(Ordering::Relaxed) != namespace {
-            return false;
-        }
-        let (pid, tid) = (self.pid.load(Ordering::Relaxed), self.tid.load(Ordering::Relaxed));
-        // SAFETY: takes numbers only, and signal 0 is none.
-        let found = unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) };
-        found < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
-    }
-
-    #[cfg(any(polyproc_loom, polyproc_shuttle))]
-    fn is_left_by_the_dead(&self) -> bool {
-        false
+        (bias == NOBODY || self.slot(bias).belongs_to(thread::current())) && self.lock.mutex.is_free()
     }
 }
 
@@ -532,13 +422,6 @@ fn heavy() -> bool {
     membarrier::heavy()
 }
 
-/// The number of the PID namespace, 0 if it is not to be found out.
-#[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
-fn namespace() -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino())
-}
-
 /// Milliseconds of the monotonic clock.
 #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 fn now() -> u64 {
@@ -549,165 +432,6 @@ fn now() -> u64 {
 }
 
 #[cfg(any(polyproc_loom, polyproc_shuttle))]
-fn namespace() -> u64 {
-    0
-}
-
-#[cfg(any(polyproc_loom, polyproc_shuttle))]
 fn now() -> u64 {
     0
-}
-
-#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
-mod tests {
-    use super::*;
-
-    /// A lock of its own.
-    #[derive(Default)]
-    struct Lock {
-        lock: Biased,
-        slots: [Slot; SLOTS],
-    }
-
-    impl Lock {
-        fn side(&self) -> Side<'_> {
-            Side { lock: &self.lock, slots: &self.slots }
-        }
-
-        fn lock(&self, deadline: Deadline) -> Result<(), Refusal> {
-            // SAFETY: the lock outlives the threads of a test.
-            unsafe { self.side().lock_until(deadline) }?;
-            // SAFETY: locked above.
-            unsafe { self.side().unlock() };
-            Ok(())
-        }
-
-        /// Until it is granted, or it is clear that it is not.
-        fn own(&self) -> bool {
-            (0..2 * MOST).any(|_| {
-                self.lock(Deadline::NEVER).unwrap();
-                self.enter()
-            })
-        }
-
-        fn enter(&self) -> bool {
-            self.side().enter().map(|inside| self.side().leave(inside)).is_some()
-        }
-    }
-
-    #[test]
-    fn who_always_comes_is_granted_it_until_another_comes() {
-        let lock = Lock::default();
-        for _ in 0..FIRST {
-            lock.lock(Deadline::NEVER).unwrap();
-            assert!(!lock.enter());
-        }
-        assert!(lock.own() && lock.enter());
-        // The owner may take the mutex, too, and keeps what it has.
-        lock.lock(Deadline::NEVER).unwrap();
-        assert!(lock.enter());
-        std::thread::scope(|scope| _ = scope.spawn(|| lock.lock(Deadline::PAST).unwrap()));
-        assert!(!lock.enter());
-        assert!(lock.own());
-    }
-
-    #[test]
-    fn a_visit_takes_it_away_for_once() {
-        let lock = Lock::default();
-        let visit = || {
-            // SAFETY: the lock outlives the threads of a test.
-            unsafe { lock.side().visit() }?;
-            // SAFETY: locked above.
-            unsafe { lock.side().unlock() };
-            Ok(())
-        };
-        let visited_by_another = || std::thread::scope(|scope| scope.spawn(visit).join().unwrap());
-        assert!(lock.own());
-        for _ in 0..20 {
-            assert_eq!(visited_by_another(), Ok(()));
-            assert!(!lock.enter());
-            lock.lock(Deadline::NEVER).unwrap();
-            assert!(lock.enter(), "granted again at once");
-        }
-        // By the owner itself it takes nothing away.
-        visit().unwrap();
-        assert!(lock.enter());
-        // And while somebody is inside, it does not wait.
-        let inside = lock.side().enter().unwrap();
-        assert_eq!((visit(), visited_by_another()), (Err(Refusal::TimedOut), Err(Refusal::TimedOut)));
-        lock.side().leave(inside);
-        assert!(lock.enter(), "nor does it take anything away");
-        // One whose grant is a while off yet is none the farther from it.
-        lock.side().note_disturbance();
-        lock.lock.bias.store(NOBODY, Ordering::Relaxed);
-        let left = lock.lock.left.load(Ordering::Relaxed);
-        assert!(left > 10);
-        assert_eq!(visited_by_another(), Ok(()));
-        assert_eq!(lock.lock.left.load(Ordering::Relaxed), left);
-        assert!(lock.own());
-    }
-
-    #[test]
-    fn while_the_owner_is_inside_another_waits() {
-        let lock = Lock::default();
-        assert!(lock.own());
-        let inside = lock.side().enter().unwrap();
-        std::thread::scope(|scope| {
-            let other = scope.spawn(|| {
-                assert_eq!(lock.lock(Deadline::PAST), Err(Refusal::TimedOut));
-                let start = std::time::Instant::now();
-                assert_eq!(lock.lock(Deadline::after(Duration::from_millis(30))), Err(Refusal::TimedOut));
-                assert!(start.elapsed() >= Duration::from_millis(30));
-            });
-            other.join().unwrap();
-            let waiter = scope.spawn(|| lock.lock(Deadline::NEVER).unwrap());
-            std::thread::sleep(Duration::from_millis(30));
-            assert!(!waiter.is_finished());
-            lock.side().leave(inside);
-            waiter.join().unwrap();
-        });
-        assert!(!lock.enter());
-        assert_eq!(futex::backstop_rescues(), 0);
-    }
-
-    #[test]
-    fn the_owner_does_not_wait_for_itself() {
-        let lock = Lock::default();
-        assert!(lock.own());
-        let inside = lock.side().enter().unwrap();
-        assert!(lock.side().enter().is_none());
-        assert_eq!(lock.lock(Deadline::NEVER), Err(Refusal::OwnedByCaller));
-        assert_eq!(lock.lock(Deadline::after(Duration::from_millis(1))), Err(Refusal::TimedOut));
-        lock.side().leave(inside);
-        assert!(lock.enter());
-    }
-
-    #[test]
-    fn threads_that_have_ended_leave_their_slots_to_others() {
-        let lock = Lock::default();
-        for nth in 0..3 * SLOTS {
-            let granted = std::thread::scope(|scope| scope.spawn(|| lock.own()).join().unwrap());
-            assert!(granted, "thread {nth}");
-        }
-    }
-
-    #[test]
-    fn more_threads_than_slots_take_turns() {
-        let lock = Lock::default();
-        let (turn, done) = (std::sync::Mutex::new(()), std::sync::Barrier::new(SLOTS + 2));
-        let granted: Vec<_> = std::thread::scope(|scope| {
-            let own = || {
-                let granted = {
-                    let _turn = turn.lock().unwrap();
-                    lock.own()
-                };
-                // Nobody ends before all have had their turn.
-                done.wait();
-                granted
-            };
-            let threads: Vec<_> = (0..SLOTS + 2).map(|_| scope.spawn(own)).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        assert_eq!(granted.iter().filter(|granted| **granted).count(), SLOTS);
-    }
 }
