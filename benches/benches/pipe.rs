@@ -1,6 +1,8 @@
 //! Connections, beside what they are made of: a spinning cache line, a ring by hand, `pipe(2)`.
 
-use polyproc_benches::{Events, Processes, Ring, Samples, Table, is_test, nanos, pin_to, scaled, spreads};
+use polyproc_benches::{
+    Events, NumberPipe, Processes, Ring, Samples, Table, is_test, nanos, pin_to, scaled, spreads,
+};
 use polyproc_pipe::{Bytes, Connection, Raw, RecvError, pipe_with_capacity};
 use std::cell::Cell;
 use std::hint::{black_box, spin_loop};
@@ -125,26 +127,6 @@ fn large() {
         .run();
 }
 
-/// A pipe of numbers.
-struct Numbers(std::io::PipeReader, std::io::PipeWriter);
-
-impl Numbers {
-    fn new() -> Numbers {
-        let (reader, writer) = std::io::pipe().expect("a pipe");
-        Numbers(reader, writer)
-    }
-
-    fn put(&self, number: u64) {
-        std::io::Write::write_all(&mut &self.1, &number.to_le_bytes()).expect("a write");
-    }
-
-    fn get(&self) -> u64 {
-        let mut bytes = [0; 8];
-        std::io::Read::read_exact(&mut &self.0, &mut bytes).expect("a read");
-        u64::from_le_bytes(bytes)
-    }
-}
-
 fn there_and_back(title: &'static str, cpus: [usize; 2], count: u64, is_hot: bool) {
     let count = scaled(count).max(10);
     // To be asleep when the answer comes, the other one waits a little before it sends it.
@@ -177,7 +159,7 @@ fn there_and_back(title: &'static str, cpus: [usize; 2], count: u64, is_hot: boo
         })
     } else {
         Table::new(title).subject("pipe(2)", || {
-            let (there, back) = (Numbers::new(), Numbers::new());
+            let (there, back) = (NumberPipe::new(), NumberPipe::new());
             let first = || {
                 for number in 0..count {
                     there.put(number);
@@ -267,7 +249,7 @@ impl Ends for Connection<u64, u64, Raw> {
     }
 }
 
-impl Ends for (Numbers, Numbers) {
+impl Ends for (NumberPipe, NumberPipe) {
     fn send(&mut self, number: u64) {
         self.0.put(number);
     }
@@ -331,14 +313,9 @@ fn each() {
         [here, there]
     };
     let pipes = || {
-        let ((reader, there), (back, writer)) =
-            (std::io::pipe().expect("a pipe"), std::io::pipe().expect("a pipe"));
         // A number goes into one pipe and comes out of the other.
-        let twin = |reader: &std::io::PipeReader, writer: &std::io::PipeWriter| {
-            Numbers(reader.try_clone().expect("a descriptor"), writer.try_clone().expect("a descriptor"))
-        };
-        let (to, fro) = (twin(&reader, &there), twin(&back, &writer));
-        [(twin(&reader, &there), twin(&back, &writer)), (fro, to)]
+        let (there, back) = (NumberPipe::new(), NumberPipe::new());
+        [(there.twin(), back.twin()), (back, there)]
     };
     let rings = || {
         let (there, back) = (Ring::<8>::new(64), Ring::<8>::new(64));

@@ -1,6 +1,6 @@
 //! Messages from process to process: ours beside a hand-written ring, the limit, and crossbeam between threads.
 
-use polyproc_benches::{Processes, Ring, Table, nanos, pin_to, scaled, time_each};
+use polyproc_benches::{NumberPipe, Processes, Ring, Table, nanos, pin_to, scaled, time_each};
 use polyproc_queue::{Bytes, Queue, Raw};
 use std::hint::black_box;
 use std::time::Instant;
@@ -285,7 +285,7 @@ fn asleep(one_cpu: bool) {
     let title = if one_cpu { "there and back, asleep, one CPU" } else { "there and back, two CPUs" };
     Table::new(title)
         .subject("pipe(2)", || {
-            let (there, back) = (Pipe::new(), Pipe::new());
+            let (there, back) = (NumberPipe::new(), NumberPipe::new());
             rounds(&|index| {
                 for number in 0..count {
                     if index == 0 {
@@ -311,26 +311,6 @@ fn asleep(one_cpu: bool) {
             })
         })
         .run();
-}
-
-/// A pipe of numbers.
-struct Pipe(std::io::PipeReader, std::io::PipeWriter);
-
-impl Pipe {
-    fn new() -> Pipe {
-        let (reader, writer) = std::io::pipe().expect("a pipe");
-        Pipe(reader, writer)
-    }
-
-    fn put(&self, number: u64) {
-        std::io::Write::write_all(&mut &self.1, &number.to_le_bytes()).expect("a write");
-    }
-
-    fn get(&self) -> u64 {
-        let mut bytes = [0; 8];
-        std::io::Read::read_exact(&mut &self.0, &mut bytes).expect("a read");
-        u64::from_le_bytes(bytes)
-    }
 }
 
 fn main() {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 mod cpu;
 pub mod fairness;
+mod pipe;
 mod processes;
 pub mod results;
 mod ring;
@@ -21,6 +22,7 @@ mod samples;
 mod section;
 
 pub use cpu::{cpu_count, note_pin, pin_to, pinned, pinned_to};
+pub use pipe::NumberPipe;
 pub use processes::{Processes, Timed};
 use results::{How, Machine, Row, Run, Series, Share, Spread};
 pub use ring::Ring;

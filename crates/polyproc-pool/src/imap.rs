@@ -34,6 +34,20 @@ impl<R> Take<R> for VecDeque<(usize, Result<R, TaskError>)> {
     }
 }
 
+/// Pulls the first items, so that the workers begin before anybody asks for the first result.
+fn begin<T: Serialize + 'static, I: Iterator<Item = T>>(
+    hub: &Arc<Hub>,
+    function: Result<Remote, SpawnError>,
+    options: &Options,
+    input: I,
+) -> Feeder<I> {
+    options.progress.begin(input.size_hint());
+    let mut feeder = Feeder::new(hub, function, options, input);
+    feeder.feed(Some(0));
+    feeder.submitted.hub.attend(feeder.submitted.hub.lock());
+    feeder
+}
+
 /// The results of [`Pool::imap`](crate::Pool::imap), in the order of the input.
 ///
 /// Each `next` waits for the next result, and pulls from the input what the workers will soon need. A task
@@ -58,13 +72,8 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'stati
         options: &Options,
         input: I,
     ) -> Imap<I, R> {
-        options.progress.begin(input.size_hint());
-        let mut feeder = Feeder::new(hub, function, options, input);
-        // So that the workers begin before anybody asks for the first result.
-        feeder.feed(Some(0));
-        feeder.submitted.hub.attend(feeder.submitted.hub.lock());
         Imap {
-            feeder,
+            feeder: begin(hub, function, options, input),
             early: BTreeMap::new(),
             ready: VecDeque::new(),
             yielded: 0,
@@ -154,10 +163,7 @@ impl<T: Serialize + 'static, I: Iterator<Item = T>, R: DeserializeOwned + 'stati
         options: &Options,
         input: I,
     ) -> ImapUnordered<I, R> {
-        options.progress.begin(input.size_hint());
-        let mut feeder = Feeder::new(hub, function, options, input);
-        feeder.feed(Some(0));
-        feeder.submitted.hub.attend(feeder.submitted.hub.lock());
+        let feeder = begin(hub, function, options, input);
         let progress = options.progress.clone();
         let (pieces, ready) = (VecDeque::new(), VecDeque::new());
         ImapUnordered { feeder, pieces, ready, yielded: 0, is_done: false, progress }
