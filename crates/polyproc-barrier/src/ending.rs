@@ -11,8 +11,8 @@
 //! A slow waiter may look at the state only when a reset has made it g + 1, and must not take that for
 //! completion. So a reset breaks the round first, if it is not broken; then no more parties can count
 //! themselves. Then it writes the verdict into the notes of all parties of the round, and only then begins
-//! the next. Who finds another round looks into its own note. A reset that is killed on the way leaves the
-//! barrier broken.
+//! the next. Whoever finds another round looks into its own note. A reset that is killed on the way leaves
+//! the barrier broken.
 
 use crate::error::BrokenCause;
 use crate::raw::RawBarrier;

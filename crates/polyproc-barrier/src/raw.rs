@@ -37,17 +37,17 @@
 //! waiter sleeps, and when it has slept, it looks at all seats; so does the last to come, before it completes
 //! the round. One who died after its round was complete has a note of an older round, and breaks nobody's.
 //!
-//! Who finds a dead seat *tidies up*: takes the seat over, so that it is its alone; breaks the round of the
-//! note, if that is still open; wakes all; and only then frees the seat. Meanwhile its own seat is in the
+//! Whoever finds a dead seat *tidies up*: takes the seat over, so that it is its alone; breaks the round of
+//! the note, if that is still open; wakes all; and only then frees the seat. Meanwhile its own seat is in the
 //! list of its locks, and the dead one's is announced. If it dies on the way, both seats are dead, with their
-//! notes. To free a dead seat without taking it over would be a race with who sits down and dies there in the
-//! same moment.
+//! notes. To free a dead seat without taking it over would be a race with one that sits down and dies there
+//! in the same moment.
 //!
 //! # Why nobody sleeps for ever
 //!
-//! A waiter sleeps on the state *and* on the words of all seats at once (of those that are free as well: who
-//! sits down there later will have it as its sleeper). It looks for dead seats first; if one dies later, the
-//! sleep does not begin. What if a thread dies that others depend on?
+//! A waiter sleeps on the state *and* on the words of all seats at once (of those that are free as well:
+//! whoever sits down there later will have it as its sleeper). It looks for dead seats first; if one dies
+//! later, the sleep does not begin. What if a thread dies that others depend on?
 //!
 //! - **A party that waits**: the kernel wakes one sleeper. It finds the dead seat, breaks the round, and
 //!   wakes all.

@@ -23,7 +23,7 @@ pub(crate) const FREE: u32 = 0;
 pub struct Seat {
     /// Who sits here; see the table above.
     pub(crate) word: Futex,
-    /// The process of who sits here.
+    /// The process of the thread that sits here.
     pub(crate) pid: AtomicU32,
     /// What round the party came to, and the verdict on it; see [`word`](crate::word). Zero if it came to
     /// none.

@@ -52,7 +52,8 @@ impl RawBarrier {
         wait
     }
 
-    /// [`tidy_up`](RawBarrier::tidy_up), by one who sits here itself. Whether there was anything to tidy up.
+    /// [`tidy_up`](RawBarrier::tidy_up), by one that sits here itself. Returns whether there was anything to
+    /// tidy up.
     #[inline]
     pub(crate) fn tidy_up_beside(&self, current: Current, mine: &Seat) -> bool {
         // Relaxed: who tidies up looks again. What the kernel wrote before it woke a sleeper is seen by that.

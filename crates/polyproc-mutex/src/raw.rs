@@ -24,8 +24,8 @@
 //!
 //! # Why nobody sleeps for ever
 //!
-//! An unlock that finds `WAITERS` wakes one sleeper, after it has released. Who has slept takes the lock with
-//! `WAITERS`, because others may sleep still, and so its own unlock wakes the next; the last one's wakes
+//! An unlock that finds `WAITERS` wakes one sleeper, after it has released. Whoever has slept takes the lock
+//! with `WAITERS`, because others may sleep still, and so its own unlock wakes the next; the last one's wakes
 //! nobody, in vain. What if a thread dies around that?
 //!
 //! - **The holder**: the kernel puts `OWNER_DIED` in its place and wakes one if `WAITERS` is set.

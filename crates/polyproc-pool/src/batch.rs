@@ -210,7 +210,7 @@ pub(crate) struct Batch {
     /// Whether nobody wants the results.
     pub(crate) is_abandoned: bool,
     pub(crate) callback: Option<Callback>,
-    /// Tells who waits for it.
+    /// Tells those that wait for it.
     pub(crate) news: Arc<Condvar>,
     pub(crate) waiting: usize,
 }

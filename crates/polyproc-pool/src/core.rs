@@ -61,8 +61,8 @@ pub(crate) enum Phase {
 const UNITS: usize = 8;
 /// So many workers in a row may die before they are ready.
 const DEATHS: u32 = 3;
-/// So many may die before they begin a task that they have next. More, because somebody may kill them who has
-/// nothing to do with it.
+/// So many may die before they begin a task that they have next. Several, because somebody may kill them that
+/// has nothing to do with it.
 const SHUNNED: u32 = 10;
 /// A task that may take so long is begun by a worker after ten times as long, and this at least: else the
 /// worker stands still.
@@ -107,10 +107,10 @@ pub(crate) struct Core {
     /// How many tasks were submitted, and of how many it is known what became of them.
     entered: u64,
     pub(crate) tasks: u64,
-    /// Tells who waits until fewer tasks are under way, and how many they are.
+    /// Tells those that wait until fewer tasks are under way how many they are.
     pub(crate) room: Arc<Condvar>,
     pub(crate) wait_for_room: usize,
-    /// Tells who waits for the workers' end.
+    /// Tells those that wait for the workers' end.
     pub(crate) ended: Arc<Condvar>,
 }
 

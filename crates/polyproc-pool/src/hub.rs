@@ -2,7 +2,7 @@
 //! supervisor.
 //!
 //! A thread that waits for its result takes the *seat* and receives for everybody, so that between a worker
-//! and who waits for it there is no third thread. Others that wait sleep until the seat is free or their
+//! and whoever waits for it there is no third thread. Others that wait sleep until the seat is free or their
 //! result is there. When nobody waits and there is something to attend to, the supervisor takes the seat: a
 //! thread of the pool that gives it up as soon as somebody asks.
 //!
@@ -202,8 +202,8 @@ impl Hub {
         state
     }
 
-    /// Offers the free seat to somebody who waits for it, or else to the supervisor. Who is offered it and
-    /// does not take it offers it again.
+    /// Offers the free seat to somebody who waits for it, or else to the supervisor. Whoever is offered it
+    /// and does not take it offers it again.
     fn offer(&self, state: &mut State) {
         if let Some(next) = state.queue.first() {
             next.notify_all();
@@ -282,7 +282,7 @@ impl Hub {
         }
     }
 
-    /// Sees to it that what comes from now on wakes who sleeps. `true` if something has come already.
+    /// Sees to it that what comes from now on wakes whoever sleeps. `true` if something has come already.
     fn arm(&self, state: &mut State) -> bool {
         let mut is_any = false;
         for worker in state.core.workers.iter_mut().filter(|worker| !worker.is_armed && !worker.is_gone) {

@@ -24,12 +24,12 @@
 //! | settle | `n` + `TAKEN_AWAY` | 0 | the holder of the mutex, when it has seen that the owner is not inside: after a barrier on all CPUs, or because it is the owner |
 //!
 //! The owner **enters**: its slot is *pending* ([`robust`](polyproc_sys::robust)), the word is its id, `bias`
-//! is still its grant. It **leaves**: the word is 0; if `bias` is not its grant any more, it wakes who sleeps
-//! on the word; nothing is pending. In between comes no locked instruction and no fence, only the compiler is
-//! held back. So its stores may be seen late. Whoever takes away sets `bias` and then has the kernel run a
-//! barrier on all CPUs ([`membarrier`](polyproc_sys::membarrier)): what the owner has said before that is
-//! seen now, and if it looks at `bias` after that, it sees the change. So either the owner is seen inside,
-//! and waited for, or it does not get in.
+//! is still its grant. It **leaves**: the word is 0; if `bias` is not its grant any more, it wakes whoever
+//! sleeps on the word; nothing is pending. In between comes no locked instruction and no fence, only the
+//! compiler is held back. So its stores may be seen late. Whoever takes away sets `bias` and then has the
+//! kernel run a barrier on all CPUs ([`membarrier`](polyproc_sys::membarrier)): what the owner has said
+//! before that is seen now, and if it looks at `bias` after that, it sees the change. So either the owner is
+//! seen inside, and waited for, or it does not get in.
 //!
 //! # Who can die where
 //!

@@ -251,8 +251,8 @@ impl<'a> Consumer<'a> {
         self.fresh = 0;
     }
 
-    /// So many messages have gone, or something else has made room: who sleeps for it is woken when the lock
-    /// is released.
+    /// So many messages have gone, or something else has made room: whoever sleeps for it is woken when the
+    /// lock is released.
     #[inline(always)]
     fn announce(&mut self, fresh: u32) {
         if let Some(herald) = &mut self.herald {

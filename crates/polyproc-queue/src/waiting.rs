@@ -54,9 +54,9 @@ impl<'a> Waiting<'a> {
 
     /// Looks for news before it sleeps.
     ///
-    /// Who looks all the time finds one message at a time, and each look holds up who makes the next one. So
-    /// `longer` says, of the number of looks that it took, whether the next wait is to leave the other side
-    /// alone for longer, or for less.
+    /// Whoever looks all the time finds one message at a time, and each look holds up the one that makes the
+    /// next. So `longer` says, of the number of looks that it took, whether the next wait is to leave the
+    /// other side alone for longer, or for less.
     fn looks(&self, news: impl Fn() -> bool, longer: impl Fn(u32) -> bool) -> bool {
         let first = self.look.first.load(Ordering::Relaxed).clamp(1, PAUSES);
         let found = self.look.patience.look_sparsely(first, PAUSES, || news().then_some(()));

@@ -1,4 +1,4 @@
-//! Where those sleep who need a change that the holders of some lock make: a message, or room for one.
+//! Where those sleep that need a change which the holders of some lock make: a message, or room for one.
 //!
 //! Each side of the queue has a lock, and a waitroom for those who wait for what that lock's holders do:
 //! consumers wait for the producers' news, producers for the room that consumers make. In between, a holder
@@ -116,7 +116,7 @@ pub(crate) struct Waitroom {
     door: Robust,
     /// Raised where several sleep.
     heralds: [Robust; HERALDS],
-    /// What all sleep on but who sleeps alone.
+    /// What all sleep on but one that sleeps alone.
     bell: Futex,
     /// So many places were ever used.
     used: AtomicU32,

@@ -24,8 +24,8 @@
 //! # Why nobody sleeps for ever
 //!
 //! For the writer lock, see [`RawMutex`]. On slots sleeps only the holder of the writer lock: a writer on
-//! one, a reader for which there was no slot on all of them. Who frees a marked slot wakes. So there is never
-//! more than one sleeper, and no wake-up can be spent on another. What if a thread dies?
+//! one, a reader for which there was no slot on all of them. Whoever frees a marked slot wakes. So there is
+//! never more than one sleeper, and no wake-up can be spent on another. What if a thread dies?
 //!
 //! - **A reader with its slot**: the kernel puts `OWNER_DIED` in its place, and wakes if `WAITERS` is set.
 //! - **Between release and wake**: the operation is pending

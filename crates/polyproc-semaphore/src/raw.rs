@@ -11,8 +11,8 @@
 //! Taking and giving back are one step each, and there is no instruction at which a permit is in two places
 //! or in none.
 //!
-//! Who waits sleeps on the *gate*, the *door* and the known cells together. The gate is where one is woken;
-//! the door says whether anybody may be asleep, and its number changes with all news.
+//! Whoever waits sleeps on the *gate*, the *door* and the known cells together. The gate is where one is
+//! woken; the door says whether anybody may be asleep, and its number changes with all news.
 //!
 //! # Why nobody sleeps for ever
 //!
@@ -28,8 +28,8 @@
 //!   on it. If it is taken again by then, its next end tells.
 //! - **Woken, and not yet at a cell**: the gate is pending, and zero, so that the kernel wakes another there.
 //!   If a thread has the gate, it tells when it leaves.
-//! - **At a cell, and not yet its holder**: as between release and wake. And who has waited takes a cell with
-//!   `WAITERS` in the same step.
+//! - **At a cell, and not yet its holder**: as between release and wake. And whoever has waited takes a cell
+//!   with `WAITERS` in the same step.
 //! - **Woken for two**: a sleeper hangs on many words, and two wakes of different words may both hit it. It
 //!   passes on.
 //!
@@ -38,7 +38,7 @@
 //!
 //! The kernel takes 128 words to sleep on. Where more cells than that are known, a sleeper looks at all of
 //! them every millisecond; and so it does on kernels before 5.16, which take one word; and while there are
-//! permits and every cell is taken, because who forgets a permit then and dies tells nobody.
+//! permits and every cell is taken, because one that forgets a permit then and dies tells nobody.
 //!
 //! What can strand others, until their backstop ([`polyproc_sys::deadline::BACKSTOP`]) ends, is two deaths:
 //!

@@ -21,8 +21,8 @@ pub struct Backoff {
 /// and so on.
 const SPINS: u32 = 3;
 /// Beyond this step there are no more pauses: time to sleep. By then they have taken some 20 µs, as long as a
-/// sleep and a wake would. Who sleeps sooner costs the holder of a lock more than it gains: the holder wakes
-/// it, has taken the lock again long before it is awake, and is soon to wake it once more.
+/// sleep and a wake would. Whoever sleeps sooner costs the holder of a lock more than it gains: the holder
+/// wakes it, has taken the lock again long before it is awake, and is soon to wake it once more.
 const STEPS: u32 = 9;
 /// Nor if the yields have taken longer than this: then more threads want the CPU than there are CPUs, each
 /// yield costs the others' turns, and a sleeper is woken before its turn would come again.
@@ -76,9 +76,9 @@ impl Default for Backoff {
 ///
 /// For waits on something that another process does in its own time: an event that it sets, a message that it
 /// sends. If both sides run, the news is there in less than the microseconds that a sleep and a wake cost; if
-/// not, to look for it takes the CPU from who would bring it. Each wait that looked in vain halves the next
-/// look, eight in a row end it, and every 1,024th tries again. A hint, shared by whoever waits on the same
-/// object; all zero is full of hope.
+/// not, to look for it takes the CPU from the one that would bring it. Each wait that looked in vain halves
+/// the next look, eight in a row end it, and every 1,024th tries again. A hint, shared by whoever waits on
+/// the same object; all zero is full of hope.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct Patience(AtomicU32);

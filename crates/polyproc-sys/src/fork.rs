@@ -2,7 +2,7 @@
 //!
 //! A child has the one thread that forked. A lock that another thread held in this moment stays locked in the
 //! child for ever, with what it guards half changed. So whoever forks waits until nobody holds one of these,
-//! and who wants one meanwhile waits for the fork.
+//! and whoever wants one meanwhile waits for the fork.
 //!
 //! That is a `pthread_atfork` handler's work: `fork` calls it, `_Fork` and a bare `clone` do not.
 
@@ -11,7 +11,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::ops::{Deref, DerefMut};
 use std::sync::{MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
-/// Read by who holds a [`Mutex`], written by who forks.
+/// Read by holders of a [`Mutex`], written by those that fork.
 static CALM: RwLock<()> = RwLock::new(());
 
 /// A lock among the threads of one process, free in every child that is forked. A panic while it is held does

@@ -1,4 +1,4 @@
-//! Futexes: sleep on a 32-bit word in shared memory, and wake who sleeps there, in whatever process.
+//! Futexes: sleep on a 32-bit word in shared memory, and wake whoever sleeps there, in whatever process.
 //!
 //! All of them are *shared* futexes. The private ones that `std` and most libraries use are found by the
 //! address in one process, and never wake another.

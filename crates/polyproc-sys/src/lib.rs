@@ -8,7 +8,7 @@
 //! | module | what it gives | what it costs |
 //! |---|---|---|
 //! | [`atomic`] | the atomics of shared memory, and the seam for the model checkers | nothing |
-//! | [`futex`] | sleep on a 32-bit word, wake who sleeps there, in any process | a system call |
+//! | [`futex`] | sleep on a 32-bit word, wake whoever sleeps there, in any process | a system call |
 //! | [`robust`] | tell the kernel which locks a thread holds, so that it can release them for the dead | a few plain stores |
 //! | [`thread`] | who the calling thread is, right after a `fork` too | a thread-local load |
 //! | [`membarrier`] | barriers that only the rare side pays for | a system call, for that side |

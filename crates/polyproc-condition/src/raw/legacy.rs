@@ -1,12 +1,12 @@
-//! What the dead have left, and who is awake sees to: before it comes into sight, and each time before it
-//! sleeps.
+//! What the dead have left, which those that are awake see to: before they come into sight, and each time
+//! before they sleep.
 //!
 //! | what is found | what is done |
 //! |---|---|
 //! | a slot `OWNER_DIED` + `WAITERS`: its waiter died with a notification | the slot is taken as it is, the oldest is notified, the slot is freed |
 //! | `rung` behind `all`: the notifier died in `notify_all` | everybody is woken |
 //!
-//! Who dies at it leaves the same, or has done it: a slot that it owns is again one of a waiter that died
+//! Whoever dies at it leaves the same, or has done it: a slot that it owns is again one of a waiter that died
 //! with a notification.
 
 use super::RawCondition;

@@ -11,7 +11,7 @@ fn seen(room: &Waitroom) -> Vec<u32> {
     [&room.door.word, &room.bell].into_iter().chain(heralds).map(|word| word.load(Ordering::SeqCst)).collect()
 }
 
-/// In particular what a dead one has published, though nobody says so who comes after it.
+/// In particular what a dead one has published, though nobody that comes after it says so.
 #[test]
 fn whoever_does_not_sleep_yet_looks_again_after_a_death() {
     for is_alone in [false, true] {

@@ -187,8 +187,8 @@ impl ReaderSlot {
         unsafe { current.link(&self.word, &self.node) };
     }
 
-    /// As the holder of the writer lock: makes who frees the slot wake. Returns the word, `None` if it was
-    /// freed before.
+    /// As the holder of the writer lock: makes whoever frees the slot wake. Returns the word, `None` if it
+    /// was freed before.
     pub(super) fn mark(&self) -> Option<u32> {
         let mut word = self.word.load(Ordering::Relaxed);
         while word & OWNER != 0 {

@@ -26,7 +26,7 @@ pub enum Wait {
     Interrupted,
 }
 
-/// A word, and the kernel's queue of who sleeps on it.
+/// A word, and the kernel's queue of those that sleep on it.
 #[derive(Debug)]
 pub struct Futex {
     word: AtomicU32,
