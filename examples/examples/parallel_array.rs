@@ -1,5 +1,9 @@
 //! Doubles 100 million numbers in shared memory, in place: alone, and by a pool. No number is copied anywhere.
 //!
+//! ```sh
+//! cargo run --release --example parallel_array
+//! ```
+//!
 //! The work is next to nothing, so it is memory that limits both. What a process touches for the first time takes longer, so
 //! the best of a few passes counts.
 

@@ -1,4 +1,8 @@
 //! A connection to a child: it says hello, and is answered.
+//!
+//! ```sh
+//! cargo run --release --example pipe
+//! ```
 
 use polyproc::{Connection, Process, pipe};
 

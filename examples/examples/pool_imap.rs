@@ -1,4 +1,8 @@
 //! Results in order, each as soon as it is there; the input has no end.
+//!
+//! ```sh
+//! cargo run --release --example pool_imap
+//! ```
 
 use polyproc::Pool;
 use std::time::Duration;

@@ -1,4 +1,8 @@
 //! Four workers square numbers, as Python's `Pool.map` does.
+//!
+//! ```sh
+//! cargo run --release --example pool_map
+//! ```
 
 use polyproc::Pool;
 

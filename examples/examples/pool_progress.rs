@@ -1,4 +1,8 @@
 //! A bar in the terminal while many tasks are done.
+//!
+//! ```sh
+//! cargo run --release --example pool_progress
+//! ```
 
 use polyproc::Pool;
 use std::time::Duration;

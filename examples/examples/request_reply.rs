@@ -1,4 +1,8 @@
 //! Requests and replies of types of one's own, to several servers at once; one of them dies.
+//!
+//! ```sh
+//! cargo run --release --example request_reply
+//! ```
 
 use polyproc::{Connection, Process, RecvError, pipe, wait};
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,9 @@
 //! Counts the words in all text files below a folder, and prints the twenty most frequent ones.
 //!
+//! ```sh
+//! cargo run --release --example word_count -- DIR
+//! ```
+//!
 //! A word is a run of ASCII letters, a text a file without a NUL. The same, as a shell pipeline:
 //!
 //! ```sh
