@@ -102,7 +102,8 @@
 //!
 //! let (bytes, descriptors) = handover::send(|| postcard::to_stdvec(&counters[7]).unwrap());
 //! // The bytes and the descriptors travel; here they stay.
-//! let descriptors = descriptors.iter().map(|one| one.as_fd().try_clone_to_owned()).collect::<Result<_, _>>()?;
+//! let copies = descriptors.iter().map(|one| one.as_fd().try_clone_to_owned());
+//! let descriptors = copies.collect::<Result<_, _>>()?;
 //! let received: Counter = handover::receive(descriptors, || postcard::from_bytes(&bytes).unwrap());
 //!
 //! received.value().fetch_add(1, Ordering::Relaxed);

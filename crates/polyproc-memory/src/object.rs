@@ -31,8 +31,8 @@ use std::io;
 /// use polyproc_memory::{Kind, Object, Shape};
 ///
 /// let layout = Layout::new::<u64>();
-/// let shape =
-///     Shape { kind: Kind::new("counter"), code: 0, element: layout, count: 1, payload: layout, lock: false };
+/// let kind = Kind::new("counter");
+/// let shape = Shape { kind, code: 0, element: layout, count: 1, payload: layout, lock: false };
 /// let object = Object::create(None, &shape)?;
 /// // SAFETY: the payload has room for a u64, is aligned to 64 and zero, and `object` keeps it mapped.
 /// let counter = unsafe { AtomicU64::from_ptr(object.payload().cast().as_ptr()) };

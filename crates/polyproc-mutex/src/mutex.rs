@@ -86,7 +86,7 @@ impl<T: Pod> Mutex<T> {
     /// use polyproc_mutex::{Arena, Mutex};
     ///
     /// let arena = Arena::new(1000 * 128)?; // 128 bytes for each, header included.
-    /// let mutexes = (0..1000).map(|n| Mutex::new_in(&arena, n)).collect::<std::io::Result<Vec<Mutex<u64>>>>()?;
+    /// let mutexes = (0..1000).map(|n| Mutex::new_in(&arena, n)).collect::<Result<Vec<Mutex<u64>>, _>>()?;
     /// assert_eq!(*mutexes[7].lock().unwrap(), 7);
     /// # Ok::<(), std::io::Error>(())
     /// ```
