@@ -50,6 +50,11 @@ impl Pulse {
         self.credit > 0
     }
 
+    /// How many.
+    pub(crate) fn credit(&self) -> u64 {
+        self.credit
+    }
+
     /// So many more messages will be sent without a look.
     #[inline(always)]
     pub(crate) fn spend(&mut self, messages: u64) {

@@ -4,7 +4,7 @@ use crate::barrier;
 use crate::door::RECEIVING;
 use crate::end::{End, SLICE};
 use crate::gate::Inside;
-use crate::ring::{Broken, Front, Receiver};
+use crate::ring::{Broken, Front, Ready, Receiver};
 use crate::socket;
 use polyproc_sys::atomic::Ordering;
 use polyproc_sys::deadline::Deadline;
@@ -66,41 +66,51 @@ impl End {
     /// As the thread to which the gate belongs, inside: stays there if a message of so many bytes, at most
     /// [`BUFFER`](crate::ring::BUFFER), is ready to be taken. If not, or if anything is not as usual, [`recv`](End::recv) does it.
     #[inline(always)]
-    pub(crate) fn finds_ready<I: DerefMut<Target = Receiving>>(
+    pub(crate) fn find_ready<I: DerefMut<Target = Receiving>>(
         &self,
         mut receiving: I,
         length: usize,
         deadline: Deadline,
-    ) -> Option<I> {
+    ) -> Option<(I, Ready)> {
         // Nobody owns the gate of an end that is closed, or broken.
-        (receiving.ring.is_ready(length) || self.makes_ready(&mut receiving, length, deadline))
-            .then_some(receiving)
+        let ring = &mut receiving.ring;
+        let ready = match ring.ready(length) {
+            None => match ring.begin_line(length) {
+                None => self.make_ready(&mut receiving, length, deadline),
+                first => first,
+            },
+            next => next,
+        };
+        ready.map(|ready| (receiving, ready))
     }
 
     /// As a thread to which it does not belong: goes in, and stays there.
     #[cold]
     #[inline(never)]
-    pub(crate) fn enter_to_ready(&self, length: usize, deadline: Deadline) -> Option<Inside<'_, Receiving>> {
+    pub(crate) fn enter_to_ready(
+        &self,
+        length: usize,
+        deadline: Deadline,
+    ) -> Option<(Inside<'_, Receiving>, Ready)> {
         let receiving = self.receiving.enter(deadline)?;
         let is_over = receiving.is_broken || self.is_closed();
-        if is_over { None } else { self.finds_ready(receiving, length, deadline) }
+        if is_over { None } else { self.find_ready(receiving, length, deadline) }
     }
 
-    /// Whether a message of so many bytes can be taken at once.
+    /// If a message of so many bytes can be taken at once.
     #[inline(never)]
-    fn makes_ready(&self, receiving: &mut Receiving, length: usize, deadline: Deadline) -> bool {
-        receiving.ring.begins_line(length) || self.makes_other_ready(receiving, length, deadline)
-    }
-
-    #[inline(never)]
-    fn makes_other_ready(&self, receiving: &mut Receiving, length: usize, deadline: Deadline) -> bool {
+    fn make_ready(&self, receiving: &mut Receiving, length: usize, deadline: Deadline) -> Option<Ready> {
         // Of what was taken before.
         self.taken(receiving);
         let mut front = receiving.ring.front();
         if front == Ok(Front::Nothing) && deadline != Deadline::PAST && self.look(receiving) {
             front = receiving.ring.front();
         }
-        front == Ok(Front::Whole(length, 0)) && !receiving.is_broken && receiving.ring.makes_ready(length)
+        if front == Ok(Front::Whole(length, 0)) && !receiving.is_broken {
+            receiving.ring.make_ready(length)
+        } else {
+            None
+        }
     }
 
     /// Looks for news, as long as that pays. Who finds it again and again at the first look is in step with the sender,

@@ -5,7 +5,7 @@ use crate::door::SENDING;
 use crate::end::{End, SLICE};
 use crate::gate::Inside;
 use crate::pulse::Pulse;
-use crate::ring::{Broken, DESCRIPTORS_MAX, Kind, MESSAGE_MAX, RUN_MOST, Sender};
+use crate::ring::{Broken, DESCRIPTORS_MAX, Kind, MESSAGE_MAX, RUN_MOST, Run, Sender};
 use crate::socket;
 use polyproc_sys::atomic::AtomicU32;
 use polyproc_sys::deadline::Deadline;
@@ -58,14 +58,20 @@ impl End {
         };
         // Nobody owns the gate of an end that is closed, or broken.
         let (receiver, kind) = (sending.ring.receiver(), Kind::of(bytes.len()));
-        let is_in_run = !receiver.has_notice()
-            && (sending.ring.goes_on(bytes.len())
-                || sending.ring.is_at_line(bytes.len())
-                    && sending.opens_line(kind, kind.most(), &self.heard));
-        if !is_in_run {
+        let run = sending.ring.run();
+        let open = if receiver.has_notice() {
+            None
+        } else if run.is_open(kind) {
+            Some(run)
+        } else if run.is_full(kind) {
+            sending.open_line(kind, &self.heard)
+        } else {
+            None
+        };
+        let Some(run) = open else {
             return set_aside(bytes, |bytes| self.send_record(sending.into(), bytes, deadline, quietly));
-        }
-        sending.ring.go_on(bytes);
+        };
+        sending.ring.go_on(run, bytes);
         barrier::light_here();
         if receiver.has_notice() {
             self.hear(&sending, quietly);
@@ -97,8 +103,9 @@ impl End {
         if sending.ring.receiver().hears_farewell() | sending.pulse.is_due(&self.heard) {
             self.take_pulse(&mut sending)?;
         }
-        if !sending.ring.is_nowhere() && sending.ring.goes_on(bytes.len()) {
-            sending.ring.go_on(bytes);
+        let run = sending.ring.run();
+        if !sending.ring.has_no_run() && run.is_open(Kind::of(bytes.len())) {
+            sending.ring.go_on(run, bytes);
         } else if bytes.len() <= sending.ring.most() && sending.ring.has_room(bytes.len()) {
             let is_burst = sending.pulse.is_burst();
             if sending.ring.write(bytes, 0, is_burst).is_err() {
@@ -419,22 +426,30 @@ fn set_aside<T>(bytes: &[u8], send: impl FnOnce(&[u8]) -> T) -> T {
 
 impl Sending {
     /// Opens a line for a message that begins one as the last one did: that is one of seven in a stream of numbers.
-    #[inline(never)]
-    fn opens_line(&mut self, kind: Kind, messages: u64, heard: &AtomicU32) -> bool {
-        if !self.pulse.has_credit() || !self.ring.has_room_for_line() {
-            return self.opens_line_after_a_look(kind, messages, heard);
+    #[inline(always)]
+    fn open_line(&mut self, kind: Kind, heard: &AtomicU32) -> Option<Run> {
+        if !self.ring.may_open_line() && !self.allows_lines(kind, heard) {
+            return None;
         }
-        // Those that will go on with it ask nobody.
-        self.pulse.spend(messages);
-        self.ring.open_line(kind).is_ok()
+        self.ring.open_line(kind).ok()
     }
 
+    /// Asks, for some lines, what has to be asked.
     #[cold]
     #[inline(never)]
-    fn opens_line_after_a_look(&mut self, kind: Kind, messages: u64, heard: &AtomicU32) -> bool {
+    fn allows_lines(&mut self, kind: Kind, heard: &AtomicU32) -> bool {
         let is_burst = self.pulse.has_credit()
             || self.pulse.is_burst() && !self.pulse.is_due(heard) && self.pulse.has_credit();
-        is_burst && self.ring.finds_room_for_line() == Ok(true) && self.opens_line(kind, messages, heard)
+        if !is_burst {
+            return false;
+        }
+        let lines = self.pulse.credit().div_ceil(kind.most());
+        let is_allowed = self.ring.allows_lines(lines) == Ok(true);
+        if is_allowed {
+            // Those who go on with them ask nobody.
+            self.pulse.spend(lines * kind.most());
+        }
+        is_allowed
     }
 }
 

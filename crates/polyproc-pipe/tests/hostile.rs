@@ -165,7 +165,7 @@ fn parts_that_are_taken_back_without_end_do_not_outlast_a_deadline() {
     // beginning of a message of 100 bytes, and that it does not go on.
     for at in (1024..1536).step_by(4) {
         for (place, word) in
-            [(1 << 63) | (1 << 60) | 16, 100, 0, (1 << 63) | (1 << 61)].into_iter().enumerate()
+            [(1 << 23) | (1 << 20) | (16 << 24), 100, 0, (1 << 23) | (1 << 21)].into_iter().enumerate()
         {
             // SAFETY: within the mapping.
             let word_there = unsafe { words.add(at + place) };

@@ -96,7 +96,7 @@ fn an_end_that_is_broken_gives_out_nothing_that_was_ready() {
         // Until several of them share a line.
         for batch in 1u64.. {
             (0..batch).for_each(|number| there.send(number).unwrap());
-            let is_run = |receiving: &Receiving| receiving.ring.is_ready(8);
+            let is_run = |receiving: &Receiving| receiving.ring.ready(8).is_some();
             let taken = (0..batch).find(|_| {
                 here.recv().unwrap();
                 is_run(&here.end.receiving.enter(Deadline::PAST).unwrap())
