@@ -10,6 +10,7 @@ use crate::socket;
 use polyproc_sys::atomic::AtomicU32;
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex;
+use std::hint::cold_path;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -64,6 +65,7 @@ impl End {
         } else if run.is_open(kind) {
             Some(run)
         } else if run.is_full(kind) {
+            cold_path();
             sending.open_line(kind, &self.heard)
         } else {
             None
