@@ -158,7 +158,6 @@ impl End {
             receiving: Gate::new(Receiving {
                 ring: Receiver::new(receives_by, ticket.head, ticket.taken),
                 pause: 0,
-                since_news: 0,
                 torso: Vec::new(),
                 descriptors: 0,
                 serial: ticket.serial_received,

@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 
 /// The longest pause before the first look for news: some hundred nanoseconds.
 const PAUSE: u32 = 16;
-/// The same, where several messages come in it: a microsecond.
+/// The same, where several messages have come in it: a microsecond.
 const STREAM_PAUSE: u32 = 64;
 
 /// Why nothing was received.
@@ -43,8 +43,6 @@ pub(crate) struct Receiving {
     pub(crate) ring: Receiver,
     /// How long it leaves the sender alone before it looks.
     pub(crate) pause: u32,
-    /// So many records were taken since there was nothing in front, some more if others looked; of runs, lines.
-    pub(crate) since_news: u32,
     /// What came of the message that has begun, and how many descriptors belong to it.
     pub(crate) torso: Vec<u8>,
     pub(crate) descriptors: usize,
@@ -125,8 +123,6 @@ impl End {
         if self.heard.load(Ordering::Relaxed) == 0 {
             self.heard.store(1, Ordering::Relaxed);
         }
-        // Or some have come while it took others.
-        let is_stream = core::mem::take(&mut receiving.since_news) > 2 || is_stream;
         let most = if is_stream { STREAM_PAUSE } else { PAUSE };
         receiving.pause = if looks == 1 { (2 * receiving.pause).clamp(1, most) } else { receiving.pause / 2 };
         true
@@ -141,7 +137,6 @@ impl End {
     /// After something was taken.
     #[inline(always)]
     fn taken(&self, receiving: &mut Receiving) {
-        receiving.since_news += 1;
         if receiving.ring.has_to_publish() {
             self.publish_head(receiving);
         }

@@ -14,9 +14,6 @@ use polyproc_sys::prefetch::prefetch_write;
 /// So many lines ahead of the one that a run begins in, a line is fetched for the run that will begin there.
 const AHEAD: u64 = 4;
 
-/// So many bytes ahead, a stream of records has lines fetched.
-const RECORDS_AHEAD: u64 = 512;
-
 /// What takes some time to be written.
 const LONG: usize = 256;
 
@@ -235,24 +232,7 @@ impl Sender {
         }
         self.close_run();
         self.last_length = bytes.len();
-        if is_burst {
-            self.fetch_ahead(HEADER + padded(bytes.len() as u64));
-        }
         self.write_record(header(bytes.len(), descriptors), bytes)
-    }
-
-    /// In a stream of records, before one of so many bytes: fetches the lines that begin as far ahead as it is long.
-    #[inline(always)]
-    fn fetch_ahead(&self, length: u64) {
-        if length > LONG as u64 || !self.has_room_for(RECORDS_AHEAD + LONG as u64) {
-            return;
-        }
-        let from = self.tail.wrapping_add(RECORDS_AHEAD);
-        let mut line = line_end(from.wrapping_sub(1));
-        while line.wrapping_sub(from) < length {
-            prefetch_write(self.place.at(line).as_ptr());
-            line = line.wrapping_add(LINE);
-        }
     }
 
     /// Whether a line may be opened: there is room, and it was allowed.
