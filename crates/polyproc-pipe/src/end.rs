@@ -11,6 +11,7 @@ use crate::sending::Sending;
 use crate::socket;
 use core::alloc::Layout;
 use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
 use polyproc_memory::{CreateError, Kind, Object, Shape, handover};
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::backoff::Patience;
@@ -87,12 +88,19 @@ pub(crate) fn shape(most: u64, code: u8) -> Option<Shape> {
     })
 }
 
+/// The control words of a ring: that of side 0 or of side 1.
+fn control(object: &Object, side: u8) -> &Control {
+    // SAFETY: the payload begins with two of them.
+    let control = unsafe { object.payload().cast::<Control>().add(usize::from(side & 1)) };
+    // SAFETY: mapped as long as the object is, and nothing but atomics.
+    unsafe { control.as_ref() }
+}
+
 /// Where a ring is that uses so many bytes: that of side 0 or of side 1.
 fn place(object: &Object, side: u8, capacity: u64) -> Place {
     let ring = usize::from(side & 1);
     let most = object.count();
-    // SAFETY: the payload begins with two of them.
-    let control = unsafe { object.payload().cast::<Control>().add(ring) };
+    let control = NonNull::from(control(object, side));
     // SAFETY: the reserve has as many bytes for each ring; that it is so large is checked on receipt.
     let bytes = unsafe { object.reserve().0.add(ring * most as usize) };
     // SAFETY: the end keeps the object mapped, and drops what has the places before it. So many were allocated, by who made
@@ -158,6 +166,7 @@ impl End {
             receiving: Gate::new(Receiving {
                 ring: Receiver::new(receives_by, ticket.head, ticket.taken),
                 pause: 0,
+                sent: ticket.tail,
                 torso: Vec::new(),
                 descriptors: 0,
                 serial: ticket.serial_received,
@@ -225,6 +234,12 @@ impl End {
             && [ticket.tail, ticket.head_seen, ticket.head].iter().all(|position| position.is_multiple_of(8))
             && socket::is_ours(socket.as_fd());
         is_sane.then(|| End::new(object, socket, ticket))
+    }
+
+    /// How far this side has sent, as it says itself.
+    #[inline(always)]
+    pub(crate) fn sent(&self) -> u64 {
+        control(&self.object, self.side).sent()
     }
 
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {

@@ -4,7 +4,7 @@ use crate::barrier;
 use crate::door::RECEIVING;
 use crate::end::{End, SLICE};
 use crate::gate::Inside;
-use crate::ring::{Broken, Front, Ready, Receiver};
+use crate::ring::{Broken, Front, News, Ready, Receiver};
 use crate::socket;
 use polyproc_sys::atomic::Ordering;
 use polyproc_sys::deadline::Deadline;
@@ -17,6 +17,10 @@ use std::os::fd::OwnedFd;
 const PAUSE: u32 = 16;
 /// The same, where several messages have come in it: a microsecond.
 const STREAM_PAUSE: u32 = 64;
+/// In the time of a spin, twice as many bytes come in records, or as many where lines cross slowly.
+const SPIN: u64 = 32;
+/// After so many bytes, one record behind the other, the pause may be longer, too.
+const FAR: u64 = PAUSE as u64 * SPIN;
 
 /// Why nothing was received.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub(crate) struct Receiving {
     pub(crate) ring: Receiver,
     /// How long it leaves the sender alone before it looks.
     pub(crate) pause: u32,
+    /// How far this side's own sender was when something came that was not there a moment before.
+    pub(crate) sent: u64,
     /// What came of the message that has begun, and how many descriptors belong to it.
     pub(crate) torso: Vec<u8>,
     pub(crate) descriptors: usize,
@@ -119,13 +125,26 @@ impl End {
     fn look(&self, receiving: &mut Receiving) -> bool {
         let ring = &receiving.ring;
         let news = self.news.look_sparsely(receiving.pause, 1, || ring.news());
-        let Some((is_stream, looks)) = news else { return false };
+        let Some((news, looks)) = news else { return false };
         if self.heard.load(Ordering::Relaxed) == 0 {
             self.heard.store(1, Ordering::Relaxed);
         }
-        let most = if is_stream { STREAM_PAUSE } else { PAUSE };
+        let most = match news {
+            News::Several => STREAM_PAUSE,
+            News::Record if receiving.ring.had_come() >= FAR => self.longest_pause(receiving),
+            News::One | News::Record => PAUSE,
+        };
         receiving.pause = if looks == 1 { (2 * receiving.pause).clamp(1, most) } else { receiving.pause / 2 };
         true
+    }
+
+    /// The longest pause after many records, one behind the other: no more than twice as long as it took to send them. But who has
+    /// sent something meanwhile waits for an answer.
+    #[inline(never)]
+    fn longest_pause(&self, receiving: &mut Receiving) -> u32 {
+        let sent = self.sent();
+        let is_answer = core::mem::replace(&mut receiving.sent, sent) != sent;
+        if is_answer { PAUSE } else { (receiving.ring.had_come() / SPIN).min(STREAM_PAUSE.into()) as u32 }
     }
 
     /// Whether something is in front.
@@ -392,5 +411,39 @@ impl End {
 impl Receiving {
     fn take_part(&mut self, front: Front) {
         self.ring.take_into(front, &mut self.torso);
+    }
+}
+
+#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::end::{CAPACITY, shape};
+
+    /// Right behind the sender, each line would cross several times. But an answer is not to be late.
+    #[test]
+    fn a_sender_of_many_records_is_left_alone_for_longer_unless_they_are_an_answer() {
+        let size = *CAPACITY.end() as u64;
+        let (here, there) = End::pair(&shape(size, 0).unwrap(), size).unwrap();
+        let mut receiving = there.receiving.enter(Deadline::NEVER).unwrap();
+        let mut pause_after = |records: u64| {
+            for _ in 0..records {
+                here.send(&[1; 56], Deadline::NEVER, false).unwrap();
+            }
+            while receiving.ring.front() == Ok(Front::Whole(56, 0)) {
+                receiving.ring.take_into(Front::Whole(56, 0), &mut Vec::new());
+            }
+            here.send(&[1; 56], Deadline::NEVER, false).unwrap();
+            receiving.pause = STREAM_PAUSE;
+            assert!(there.look(&mut receiving));
+            receiving.pause
+        };
+        assert_eq!(pause_after(0), PAUSE);
+        // And the one that was news.
+        assert_eq!(pause_after(6), PAUSE);
+        assert_eq!(pause_after(15), 2 * PAUSE);
+        assert_eq!(pause_after(300), STREAM_PAUSE);
+        there.send(&[2; 56], Deadline::NEVER, false).unwrap();
+        assert_eq!(pause_after(300), PAUSE, "it was asked for");
+        assert_eq!(pause_after(300), STREAM_PAUSE);
     }
 }

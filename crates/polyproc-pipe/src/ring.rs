@@ -45,6 +45,14 @@
 //! that is wrong costs time and nothing else, and is for an address in private geometry. A receiver publishes what it has taken so when it
 //! looks for the next record that is not ready, so that a quarter of the ring and a line may be free unsaid.
 //!
+//! A stream of records has another trap. A receiver that is faster than the sender and right behind it takes each line while it is being
+//! written; the sender takes it back; and both then go at the pace of lines that cross, several times for each message, without the receiver
+//! ever finding nothing. So a sender in a stream fetches the lines ahead of it ([`fetch_ahead`](Sender::fetch_ahead)), and needs fewer
+//! of the places in which a CPU keeps what it has yet to store, which else fill up with two messages that wait for a line; a
+//! receiver fetches ahead once it has come as far without a wait, and so reaches the end; and there it leaves the sender alone, for longer
+//! the more had come. Where lines cross slowly, a stream of 64 bytes took 78 ns a message without any of this, 72 without what the receiver
+//! fetches, 44 without the longer pauses, and 24 with all.
+//!
 //! Without the zero, the word behind a record would be whatever was there when the ring came round the last time: bytes
 //! of a message, that may look like a header.
 //!
@@ -92,7 +100,7 @@ mod sender;
 mod tests;
 
 pub(crate) use crate::line::Broken;
-pub(crate) use receiver::{BUFFER, Front, Ready, Receiver};
+pub(crate) use receiver::{BUFFER, Front, News, Ready, Receiver};
 pub(crate) use run::{Kind, Run};
 pub(crate) use sender::Sender;
 
@@ -127,6 +135,13 @@ pub(crate) const RUN_MOST: usize = 24;
 pub(crate) struct Control {
     sender: Line,
     receiver: Line,
+}
+
+impl Control {
+    /// How far the sender is, as it says itself.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sender.position()
+    }
 }
 
 const _: () = assert!(size_of::<Control>() == 256 && align_of::<Control>() == 128);

@@ -109,6 +109,9 @@ impl End {
         if !sending.ring.has_no_run() && run.is_open(Kind::of(bytes.len())) {
             sending.ring.go_on(run, bytes);
         } else if bytes.len() <= sending.ring.most() && sending.ring.has_room(bytes.len()) {
+            if sending.pulse.is_stream() {
+                sending.ring.fetch_ahead(bytes.len());
+            }
             let is_burst = sending.pulse.is_burst();
             if sending.ring.write(bytes, 0, is_burst).is_err() {
                 self.break_off(&mut sending);

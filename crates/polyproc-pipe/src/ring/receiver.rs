@@ -16,6 +16,9 @@ pub(super) const SOME: u64 = 16 << 10;
 /// So many lines ahead of a full one, a line is fetched: the sender is likely to be done with it, too.
 const AHEAD: u64 = 2;
 
+/// So many bytes behind a record a line is fetched, by a receiver that has come as far without a wait.
+const RECORD_AHEAD: usize = 3 * LINE as usize;
+
 /// No message is so long.
 const NONE: usize = usize::MAX;
 
@@ -49,6 +52,17 @@ impl Front {
             Front::First(..) | Front::Abort | Front::Grown => HEADER,
         }
     }
+}
+
+/// What has come where nothing was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// A message of a run.
+    One,
+    /// Several of them.
+    Several,
+    /// Something else: perhaps there is more behind it.
+    Record,
 }
 
 /// The longest message that [`take_ready`](Receiver::take_ready) takes.
@@ -99,6 +113,9 @@ pub(crate) struct Receiver {
     published: u64,
     /// So much free room is worth a word to a sender that is awake.
     some: u64,
+    /// Where it was when no record was in front the last time, and how many bytes had come then since the time before.
+    waited_at: u64,
+    had_come: u64,
     /// The header in front, once it was copied out and judged; else 0.
     front: u64,
     /// Bytes that are still to come of the message that has begun; `None` between messages.
@@ -164,6 +181,8 @@ impl Receiver {
             head,
             published: head,
             some: some(place.capacity),
+            waited_at: head,
+            had_come: 0,
             front: 0,
             left: None,
             ready_length: NONE,
@@ -195,14 +214,29 @@ impl Receiver {
         (length == self.ready_length).then_some(Ready { slot: self.run.slot, known: self.run.known })
     }
 
-    /// After there was nothing in front: whether there is something now, and then, whether it is several short messages.
+    /// After there was nothing in front: whether there is something now, and what.
     #[inline(always)]
-    pub(crate) fn news(&self) -> Option<bool> {
+    pub(crate) fn news(&self) -> Option<News> {
         // Relaxed: what it is is read again.
         let header = self.place.header(self.head).load(Ordering::Relaxed);
-        let end = (self.run.header & END).max(HEADER);
-        let is_several = header & RUN != 0 && header & END > end + padded(super::length(header));
-        (header != self.run.header).then_some(is_several)
+        let before = (self.run.header & END).max(HEADER);
+        (header != self.run.header).then_some(match header & RUN {
+            0 => News::Record,
+            _ if header & END > before + padded(super::length(header)) => News::Several,
+            _ => News::One,
+        })
+    }
+
+    /// How many bytes had come one behind the other when no record was in front the last time.
+    #[inline(always)]
+    pub(crate) fn had_come(&self) -> u64 {
+        self.had_come
+    }
+
+    /// How many have come since.
+    #[inline(always)]
+    fn has_come(&self) -> u64 {
+        self.head.wrapping_sub(self.waited_at)
     }
 
     /// What comes next.
@@ -219,6 +253,7 @@ impl Receiver {
         if header & RUN != 0 {
             self.begin_run(header)
         } else if header == 0 {
+            (self.had_come, self.waited_at) = (self.has_come(), self.head);
             Ok(Front::Nothing)
         } else {
             self.judge(header)
@@ -399,6 +434,10 @@ impl Receiver {
             }
             // SAFETY: up to the end of the ring.
             let end = unsafe { slot.add(padded(length as u64)) };
+            if self.has_come() >= RECORD_AHEAD as u64 {
+                // Around the end of the ring it is another line, and no harm.
+                prefetch_read(end.0.as_ptr().wrapping_add(RECORD_AHEAD));
+            }
             // As if it were a run of one.
             self.run = Run { header: 0, room: 0, slot, known: end };
             self.ready_length = length;

@@ -14,6 +14,9 @@ use polyproc_sys::prefetch::prefetch_write;
 /// So many lines ahead of the one that a run begins in, a line is fetched for the run that will begin there.
 const AHEAD: u64 = 4;
 
+/// So many bytes ahead of a record in a stream of them, the lines are fetched that begin there.
+const RECORD_AHEAD: u64 = 8 * LINE;
+
 /// What takes some time to be written.
 const LONG: usize = 256;
 
@@ -233,6 +236,21 @@ impl Sender {
         self.close_run();
         self.last_length = bytes.len();
         self.write_record(header(bytes.len(), descriptors), bytes)
+    }
+
+    /// Before a [`write`](Sender::write) of so many bytes, one of many: fetches lines for one that is to come, as many as begin in this one, if
+    /// they are known to be free.
+    #[inline(always)]
+    pub(crate) fn fetch_ahead(&self, length: usize) {
+        let record = HEADER + padded(length as u64);
+        if length > LONG || !self.has_room_for(RECORD_AHEAD + record) {
+            return;
+        }
+        let first = self.tail.wrapping_add(LINE - 1) & !(LINE - 1);
+        let lines = line_end(self.tail.wrapping_add(record - 1)).wrapping_sub(first) / LINE;
+        for line in 0..lines {
+            prefetch_write(self.place.at(first.wrapping_add(RECORD_AHEAD + line * LINE)).as_ptr());
+        }
     }
 
     /// Whether a line may be opened: there is room, and it was allowed.

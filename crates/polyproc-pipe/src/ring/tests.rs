@@ -177,6 +177,35 @@ fn short_messages_of_one_length_share_lines() {
 }
 
 #[test]
+fn a_receiver_knows_what_came_and_how_much_between_two_waits() {
+    let mut rig = rig();
+    assert_eq!((rig.receiver.news(), rig.receiver.front()), (None, Ok(Front::Nothing)));
+    for length in [64, 100, 0] {
+        rig.send(&vec![1; length]);
+        assert_eq!(rig.receiver.news(), Some(News::Record));
+        rig.receive().unwrap().unwrap();
+    }
+    assert_eq!(rig.receive(), Ok(None));
+    assert_eq!(rig.receiver.had_come(), 72 + 112 + 8);
+    rig.send(&[1; 30]);
+    rig.receive().unwrap().unwrap();
+    assert_eq!(rig.receive(), Ok(None));
+    assert_eq!(rig.receiver.had_come(), 40);
+    assert_eq!(rig.receive(), Ok(None));
+    assert_eq!(rig.receiver.had_come(), 0, "none since");
+    // Then a run, at the latest from the next line but one on.
+    for _ in 0..10 {
+        rig.send(&[1; 8]);
+        rig.receive().unwrap().unwrap();
+    }
+    assert_eq!(rig.receive(), Ok(None));
+    rig.send(&[1; 8]);
+    assert_eq!(rig.receiver.news(), Some(News::One));
+    rig.send(&[1; 8]);
+    assert_eq!(rig.receiver.news(), Some(News::Several));
+}
+
+#[test]
 fn a_stream_is_received_line_by_line() {
     for length in [1usize, 8, 13, 16, 24, 20, 40, 64] {
         let mut rig = rig();
