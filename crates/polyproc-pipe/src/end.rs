@@ -222,6 +222,7 @@ impl End {
             && object.reserve().1 as u64 >= 2 * ticket.most
             && ticket.capacities.into_iter().all(is_capacity)
             && on_their_way <= ticket.capacities[0]
+            && [ticket.serial_sent, ticket.serial_received].iter().all(|serial| *serial < 1 << 63)
             && [ticket.tail, ticket.head_seen, ticket.head].iter().all(|position| position.is_multiple_of(8))
             && socket::is_ours(socket.as_fd());
         is_sane.then(|| End::new(object, socket, ticket))

@@ -189,7 +189,7 @@ fn a_ticket_with_a_number_that_cannot_be_is_refused() {
     assert!(attach(2 * MOST, |_| {}));
     assert!(attach(2 * MOST, |ticket| (ticket.side, ticket.capacities) = (0, [MOST; 2])));
     assert!(!attach(2 * MOST - (64 << 10), |_| {}), "a region that is too small");
-    let changes: [fn(&mut Ticket); 16] = [
+    let changes: [fn(&mut Ticket); 18] = [
         |ticket| ticket.side = 2,
         |ticket| ticket.side = 255,
         |ticket| ticket.most /= 2,
@@ -205,6 +205,8 @@ fn a_ticket_with_a_number_that_cannot_be_is_refused() {
         |ticket| ticket.head_seen += 1,
         |ticket| ticket.head += 4,
         |ticket| ticket.head += 1,
+        |ticket| ticket.serial_sent = u64::MAX,
+        |ticket| ticket.serial_received = 1 << 63,
         |ticket| (ticket.tail, ticket.head_seen) = (START + 4, START + 4),
     ];
     for (number, change) in changes.into_iter().enumerate() {
