@@ -164,6 +164,8 @@ impl<S, R, C> Connection<S, R, C> {
     /// Waits until something can be received, or never will be: at the end, that is `true` as well. `false` after the
     /// timeout; zero does not wait, `None` waits without end.
     ///
+    /// The beginning of a long message that passes in parts is something, too. What its sender has taken back is not.
+    ///
     /// # Errors
     ///
     /// What poll(2) says.

@@ -349,6 +349,31 @@ impl Receiver {
         self.head = self.run.next;
     }
 
+    /// Whether the message of which a part is in front was taken back. Has memory put behind a ring that has grown meanwhile, by
+    /// `allocate`, before it looks there.
+    pub(crate) fn is_taken_back(&self, allocate: impl Fn(&Place) -> bool) -> bool {
+        let (mut place, mut at) = (self.place, self.head);
+        // No further than there is room after what this side has published.
+        while at.wrapping_sub(self.published) + HEADER <= place.capacity {
+            // Acquire: pairs with the Release of who publishes it.
+            let header = place.header(at).load(Ordering::Acquire);
+            match header & !(LENGTH | COUNT) ^ WRITTEN {
+                ABORT => return true,
+                MORE => at = at.wrapping_add(HEADER + padded(header & LENGTH)),
+                GROWN
+                    if place.capacity < place.most
+                        && place.is_in_one_even_lap(self.published, at)
+                        && allocate(&place) =>
+                {
+                    place.capacity *= 2;
+                    at = at.wrapping_add(HEADER);
+                }
+                _ => return false,
+            }
+        }
+        false
+    }
+
     /// Whether a line is in front as the one before it was, full of messages of so many bytes: then the first of them is
     /// [ready](Receiver::is_ready).
     #[inline(always)]
