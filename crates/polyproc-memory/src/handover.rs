@@ -158,7 +158,7 @@ enum Hand {
 
 /// A received descriptor, before and after somebody found out that it is a region's.
 enum Received {
-    Descriptor(OwnedFd),
+    Descriptor(Arc<OwnedFd>),
     Region(Region),
     /// It was thought a region's and is none. Closed.
     Refused(ReceiveError),
@@ -212,7 +212,7 @@ pub fn send<R>(f: impl FnOnce() -> R) -> (R, Vec<Descriptor>) {
 ///
 /// Blocks only as `f` does.
 pub fn receive<R>(descriptors: Vec<OwnedFd>, f: impl FnOnce() -> R) -> R {
-    let received = descriptors.into_iter().map(Received::Descriptor).collect();
+    let received = descriptors.into_iter().map(|one| Received::Descriptor(Arc::new(one))).collect();
     let _place = Place::begin(Hand::Taking(received));
     f()
 }
@@ -259,7 +259,7 @@ pub fn region(index: u32) -> Result<Region, ReceiveError> {
                 };
             }
         };
-        let region = Region::from_fd(descriptor).map_err(ReceiveError::from);
+        let region = alone(descriptor).and_then(|descriptor| Ok(Region::from_fd(descriptor)?));
         *received = match &region {
             Ok(region) => Received::Region(region.clone()),
             Err(error) => Received::Refused(error.clone()),
@@ -283,6 +283,29 @@ pub fn descriptor(index: u32) -> Result<OwnedFd, ReceiveError> {
         };
         duplicate.map_err(|error| ReceiveError::Duplicate(Arc::new(error)))
     })
+}
+
+/// The descriptor of this number in the innermost [`receive`] of this thread, for handles that are not regions and keep it: the very one
+/// that came, for which there is room already. A [duplicate](descriptor) if somebody keeps that.
+///
+/// # Errors
+///
+/// As for [`descriptor`].
+pub fn kept_descriptor(index: u32) -> Result<Arc<OwnedFd>, ReceiveError> {
+    let kept = with_received(index, |received| match received {
+        Received::Descriptor(descriptor) if Arc::strong_count(descriptor) == 1 => {
+            Ok(Some(Arc::clone(descriptor)))
+        }
+        _ => Ok(None),
+    })?;
+    kept.map_or_else(|| descriptor(index).map(Arc::new), Ok)
+}
+
+/// One that is nobody else's.
+fn alone(descriptor: Arc<OwnedFd>) -> Result<OwnedFd, ReceiveError> {
+    Arc::try_unwrap(descriptor)
+        .or_else(|shared| shared.try_clone())
+        .map_err(|error| ReceiveError::Duplicate(Arc::new(error)))
 }
 
 fn with_received<R>(

@@ -134,12 +134,12 @@ impl End {
             allocate(&object, side, 0, capacity)?;
             Sender::new(place(&object, side, capacity), START, START).initialise();
         }
-        let first = End::new(object.clone(), first, &ticket(0));
-        let second = End::new(object.clone(), second, &ticket(1));
+        let first = End::new(object.clone(), first.into(), &ticket(0));
+        let second = End::new(object.clone(), second.into(), &ticket(1));
         Ok((first, second))
     }
 
-    fn new(object: Object, socket: OwnedFd, ticket: &Ticket) -> End {
+    fn new(object: Object, socket: Arc<OwnedFd>, ticket: &Ticket) -> End {
         barrier::is_registered();
         let side = ticket.side;
         let [sends_by, receives_by] = ticket.capacities;
@@ -165,7 +165,7 @@ impl End {
                 has_parked: false,
             }),
             object: ManuallyDrop::new(object),
-            socket: ManuallyDrop::new(Arc::new(socket)),
+            socket: ManuallyDrop::new(socket),
             side,
             door: Door::new(ticket.serial_received, ticket.has_notice),
             news: Patience::new(),
@@ -212,7 +212,7 @@ impl End {
     }
 
     /// What [`ticket`](End::ticket) made. `None` if the numbers cannot be.
-    pub(crate) fn from_ticket(ticket: &Ticket, object: Object, socket: OwnedFd) -> Option<End> {
+    pub(crate) fn from_ticket(ticket: &Ticket, object: Object, socket: Arc<OwnedFd>) -> Option<End> {
         let on_their_way = ticket.tail.wrapping_sub(ticket.head_seen);
         let is_capacity = |capacity: u64| {
             capacity.is_power_of_two() && (*CAPACITY.start() as u64..=ticket.most).contains(&capacity)

@@ -182,7 +182,7 @@ fn a_ticket_with_a_number_that_cannot_be_is_refused() {
         let (socket, other) = socket::pair().unwrap();
         drop(other);
         let number = socket.as_raw_fd();
-        let end = End::from_ticket(&ticket, object(reserve), socket);
+        let end = End::from_ticket(&ticket, object(reserve), socket.into());
         assert!(end.as_ref().is_none_or(|end| end.socket().as_raw_fd() == number));
         end.is_some()
     };
@@ -221,7 +221,7 @@ fn a_ticket_that_has_received_too_much_is_found_out() {
     there.send(vec![1; 40]).unwrap();
     let (ticket, object, _) = here.end.ticket(Kinds::default()).unwrap();
     let (socket, _other) = socket::pair().unwrap();
-    let end = End::from_ticket(&Ticket { taken: 1, ..ticket }, object, socket).unwrap();
+    let end = End::from_ticket(&Ticket { taken: 1, ..ticket }, object, socket.into()).unwrap();
     let received = end.recv(&mut Vec::new(), usize::MAX, Deadline::PAST);
     assert!(matches!(received, Err(RecvRefusal::Corrupt)));
 }
@@ -238,7 +238,7 @@ fn a_ticket_says_what_was_announced_and_is_not_made_while_something_is_under_way
         let (socket, _other) = socket::pair().unwrap();
         // As one who had no room for what comes behind it.
         let ticket = Ticket { has_notice: is_announced, ..ticket };
-        let end = End::from_ticket(&ticket, object, socket).unwrap();
+        let end = End::from_ticket(&ticket, object, socket.into()).unwrap();
         assert_eq!(end.door.has_notice(), is_announced);
         let (again, ..) = end.ticket(Kinds::default()).unwrap();
         assert_eq!(again.has_notice, is_announced);
