@@ -192,7 +192,10 @@ impl End {
                 Front::Grown => self.grow(receiving)?,
                 Front::Final => return Err(RecvRefusal::Disconnected),
                 Front::Whole(length, _) | Front::First(length, _) if length > max => {
-                    return Err(RecvRefusal::TooLong(length));
+                    // Not one that was taken back.
+                    if self.settle(receiving)? == front {
+                        return Err(RecvRefusal::TooLong(length));
+                    }
                 }
                 // One that has begun for somebody who would have taken more.
                 Front::Last(length) if receiving.torso.len() + length > max => {

@@ -155,43 +155,23 @@ pub(crate) fn poll_all(polled: &mut [libc::pollfd], deadline: Deadline) -> io::R
     if error.kind() == io::ErrorKind::Interrupted { Ok(0) } else { Err(error) }
 }
 
-/// Sends descriptors of the message with this serial number, waiting for room until the deadline.
+/// Sends some descriptors, at most [`PACKET_DESCRIPTORS`], of the message with this serial number.
 ///
 /// # Errors
 ///
-/// `TimedOut`, or what sendmsg(2) says: `BrokenPipe` if nobody is there, or too many descriptors on their way.
+/// `WouldBlock`, or what sendmsg(2) says: `BrokenPipe` if nobody is there, or too many descriptors on their way.
 pub(crate) fn send_descriptors(
     socket: BorrowedFd<'_>,
     serial: u64,
     descriptors: &[BorrowedFd<'_>],
-    deadline: Deadline,
 ) -> io::Result<()> {
-    for packet in descriptors.chunks(PACKET_DESCRIPTORS) {
-        patiently(socket, deadline, || send_byte(socket, NOTICE))?;
-        patiently(socket, deadline, || send_packet(socket, serial, packet))?;
-    }
-    Ok(())
+    send_byte(socket, NOTICE)?;
+    send_packet(socket, serial, descriptors)
 }
 
-/// Sends something as soon as there is room.
-fn patiently(
-    socket: BorrowedFd<'_>,
-    deadline: Deadline,
-    mut send: impl FnMut() -> io::Result<()>,
-) -> io::Result<()> {
-    while let Err(error) = send() {
-        match error.kind() {
-            io::ErrorKind::Interrupted => {}
-            io::ErrorKind::WouldBlock if deadline.has_passed() => {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            io::ErrorKind::WouldBlock => {
-                poll(socket, libc::POLLOUT, deadline)?;
-            }
-            _ => return Err(error),
-        }
-    }
-    Ok(())
+/// Waits until there is room on the socket, or the other end is gone. Not always: who cares tries again.
+pub(crate) fn wait_writable(socket: BorrowedFd<'_>, deadline: Deadline) -> io::Result<()> {
+    poll(socket, libc::POLLOUT, deadline).map(drop)
 }
 
 fn send_packet(socket: BorrowedFd<'_>, serial: u64, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {

@@ -13,7 +13,7 @@ use crate::door::{Door, RECEIVING, SENDING};
 use crate::end::End;
 use crate::error::{RecvError, SendError};
 use crate::receiving::Asked;
-use crate::sending::{SendRefusal, Sending};
+use crate::sending::{SendRefusal, Sending, Sent};
 use core::future::poll_fn;
 use core::task::Poll;
 use polyproc_memory::codec::Codec;
@@ -32,6 +32,8 @@ enum Attempt<T> {
     Asleep,
     /// Another thread is inside.
     Busy,
+    /// The socket has no room for descriptors.
+    NoRoom,
 }
 
 /// One who waits at the door as a task, until dropped.
@@ -42,10 +44,12 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    fn new(end: &'a End) -> io::Result<Waiting<'a>> {
+    fn new(end: &'a End, direction: usize) -> io::Result<Waiting<'a>> {
         let socket = end.socket().try_clone_to_owned()?;
+        let writes = direction == SENDING;
+        let interest = if writes { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
         // SAFETY: the descriptor stays open and the same until the registration drops it.
-        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        let socket = unsafe { AsyncFd::register_with_interest(socket, interest) }?;
         Ok(Waiting { door: &end.door, socket })
     }
 
@@ -58,6 +62,12 @@ impl<'a> Waiting<'a> {
     fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.door.enlist(self.number(), context.waker());
         ready!(self.socket.poll_read_ready(context))?.clear_ready();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the socket may have got room since the last time.
+    fn poll_room(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.socket.poll_write_ready(context))?.clear_ready();
         Poll::Ready(Ok(()))
     }
 }
@@ -78,7 +88,7 @@ async fn until_done<T>(
     if let Attempt::Done(done) = attempt() {
         return done;
     }
-    let waiting = match Waiting::new(end) {
+    let waiting = match Waiting::new(end, direction) {
         Ok(waiting) => waiting,
         Err(error) => return failed(error),
     };
@@ -93,6 +103,11 @@ async fn until_done<T>(
                 Attempt::Asleep => {}
                 Attempt::Busy if end.door.is_parked(direction) => {}
                 Attempt::Busy => context.waker().wake_by_ref(),
+                Attempt::NoRoom => match waiting.poll_room(context) {
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Ok(())) => continue,
+                    Poll::Pending => {}
+                },
             }
             if readable.is_pending() {
                 return Poll::Pending;
@@ -173,7 +188,7 @@ impl<S, R, C: Codec<S>> Connection<S, R, C> {
             Ok(bytes) => bytes,
             Err(error) => return Err(SendError::Encode { message, error }),
         };
-        let mut outgoing = Outgoing { end: &self.end, sent: 0, is_under_way: false };
+        let mut outgoing = Outgoing { end: &self.end, sent: Sent::default(), is_under_way: false };
         let attempt = || {
             let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             outgoing.go_on(&bytes, &borrowed)
@@ -186,7 +201,7 @@ impl<S, R, C: Codec<S>> Connection<S, R, C> {
 /// A message on its way. Taken back if it is dropped half-way.
 struct Outgoing<'a> {
     end: &'a End,
-    sent: usize,
+    sent: Sent,
     is_under_way: bool,
 }
 
@@ -220,32 +235,36 @@ impl Outgoing<'_> {
             if let Err(refusal) = end.may_send(&mut sending, bytes.len(), descriptors.len()) {
                 break Err(refusal);
             }
-            let need = end.next_part(&sending, bytes, self.sent);
+            let need = end.next_part(&sending, bytes, descriptors, &self.sent);
             match self.prepares_wait(&mut sending, need) {
                 Ok(true) => {}
                 Ok(false) => return Attempt::Asleep,
                 Err(refusal) => break Err(refusal),
             }
-            match end.send_part(&mut sending, bytes, descriptors, &mut self.sent, Deadline::PAST) {
+            let part = end.send_part(&mut sending, bytes, descriptors, &mut self.sent, Deadline::PAST);
+            let has_room = match part {
                 Ok(true) => break Ok(()),
-                Ok(false) => {
-                    self.is_under_way = true;
-                    sending.is_under_way = true;
-                    end.sending.disown();
-                }
-                // No room for descriptors: the socket does not tell when there is some.
-                Err(SendRefusal::Full) => return Attempt::Busy,
+                Ok(false) => true,
+                Err(SendRefusal::Full) => false,
                 Err(refusal) => break Err(refusal),
+            };
+            if !self.is_under_way && !self.sent.is_nothing() {
+                self.is_under_way = true;
+                sending.is_under_way = true;
+                end.sending.disown();
+            }
+            if !has_room {
+                return Attempt::NoRoom;
             }
         };
         if let Err(SendRefusal::Corrupt) = result {
             end.break_off(&mut sending);
         }
+        if matches!(result, Err(SendRefusal::Closed | SendRefusal::Io(_))) {
+            _ = end.take_back(&mut sending, &self.sent);
+        }
         if core::mem::take(&mut self.is_under_way) {
             sending.is_under_way = false;
-            if matches!(result, Err(SendRefusal::Closed | SendRefusal::Io(_))) {
-                _ = end.take_back(&mut sending);
-            }
             drop(sending);
             end.door.wake_all();
         }
@@ -260,7 +279,7 @@ impl Drop for Outgoing<'_> {
         }
         if let Some(mut sending) = self.end.sending.enter(Deadline::NEVER) {
             sending.is_under_way = false;
-            if self.end.take_back(&mut sending).is_err() {
+            if self.end.take_back(&mut sending, &self.sent).is_err() {
                 self.end.break_off(&mut sending);
             }
         }

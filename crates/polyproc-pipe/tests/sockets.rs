@@ -84,6 +84,66 @@ fn who_may_have_no_descriptors_hears_of_the_end() {
     child.join();
 }
 
+/// So many messages with a descriptor that no more fit on the socket.
+fn fill(end: &End) -> usize {
+    let null = null();
+    (0..).take_while(|_| end.try_send_with(b"", &[null.as_fd()]).is_ok()).count()
+}
+
+fn null() -> std::fs::File {
+    std::fs::File::open("/dev/null").unwrap()
+}
+
+/// In a call that has no deadline.
+#[test]
+fn who_waits_for_room_for_descriptors_hears_of_a_close_and_of_the_end() {
+    let _alone = alone();
+    for closes in [true, false] {
+        let (here, there) = pair();
+        assert!(fill(&here) > 0);
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| at_rest(|| here.send_with(b"one more", &[null().as_fd()])));
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!sending.is_finished());
+            if closes {
+                here.close().unwrap();
+                assert!(matches!(sending.join().unwrap(), Err(SendError::Closed(()))));
+            } else {
+                drop(there);
+                assert!(matches!(sending.join().unwrap(), Err(SendError::Disconnected(()))));
+            }
+        });
+    }
+}
+
+/// Some of its descriptors were sent: they are closed at the other side, and the next message has its own.
+#[test]
+fn descriptors_of_a_message_for_which_there_was_no_room_are_taken_back() {
+    let _alone = alone();
+    let (here, there) = pair();
+    let most = fill(&here);
+    let take = |count: usize| {
+        for _ in 0..count {
+            assert_eq!(there.recv_with(&mut Vec::new()).unwrap().len(), 1);
+        }
+    };
+    take(most);
+    let null = null();
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    for _ in 0..3 {
+        // Room for one packet more.
+        (1..most).for_each(|_| here.try_send_with(b"", &[null.as_fd()]).unwrap());
+        let sent = here.try_send_with(b"two packets", &[null.as_fd(); 254]);
+        assert!(matches!(sent, Err(SendError::Full(()))));
+        take(most - 1);
+        assert!(matches!(there.try_recv(), Err(RecvError::Empty)));
+        assert_eq!(open(), before);
+    }
+    here.send_with(b"two packets", &[null.as_fd(); 254]).unwrap();
+    assert_eq!(there.recv_with(&mut Vec::new()).unwrap().len(), 254);
+}
+
 /// Whoever had an end before may have kept its socket, and may have the kernel add what nobody asked for.
 #[test]
 fn what_the_kernel_adds_to_a_packet_is_closed() {

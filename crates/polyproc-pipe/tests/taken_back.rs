@@ -74,6 +74,24 @@ fn the_rest_of_what_was_taken_back_is_no_news() {
     }
 }
 
+/// Nor is it too long for anybody.
+#[test]
+fn what_was_taken_back_is_not_too_long() {
+    let _dog = watchdog();
+    for (here, there) in pairs() {
+        take_back(&here, &[]);
+        let mut received = Vec::new();
+        here.send(vec![2]).unwrap();
+        assert_eq!(there.recv_bytes(1).unwrap(), [2]);
+        take_back(&here, &[]);
+        take_back(&here, &[]);
+        here.send(vec![3; 9]).unwrap();
+        let refused = there.recv_bytes_into(&mut received, 1);
+        assert!(matches!(refused, Err(RecvError::TooLong { length: 9, max: 1 })), "{refused:?}");
+        assert_eq!(there.recv_bytes(9).unwrap(), [3; 9]);
+    }
+}
+
 /// And its descriptors are closed, and the next message has its own.
 #[test]
 fn the_descriptors_of_what_was_taken_back_are_closed_by_who_asks() {

@@ -126,7 +126,7 @@ fn who_was_sent_descriptors_without_end_believes_none() {
     let one = [null.as_fd()];
     for number in 0..=door::KEPT as u64 {
         // Of messages that are not to come soon.
-        socket::send_descriptors(there.end.socket(), 100 + number, &one, Deadline::NEVER).unwrap();
+        socket::send_descriptors(there.end.socket(), 100 + number, &one).unwrap();
         if number % 32 == 0 {
             assert!(matches!(here.try_recv(), Err(RecvError::Empty)));
         }
