@@ -203,7 +203,7 @@ impl End {
                 }
                 Front::Whole(_, descriptors) => {
                     // Before it is taken: what does not arrive with it is missed, and what finds no room comes later.
-                    let descriptors = self.take_descriptors(receiving, descriptors)?;
+                    let descriptors = self.take_descriptors(receiving, descriptors, deadline)?;
                     receiving.ring.take_into(front, to);
                     self.taken(receiving);
                     return Ok(descriptors);
@@ -217,7 +217,7 @@ impl End {
                 Front::Next(_) => receiving.take_part(front),
                 Front::Abort => self.forget(receiving)?,
                 Front::Last(_) => {
-                    let descriptors = self.take_descriptors(receiving, receiving.descriptors)?;
+                    let descriptors = self.take_descriptors(receiving, receiving.descriptors, deadline)?;
                     receiving.take_part(front);
                     self.taken(receiving);
                     let torso = core::mem::take(&mut receiving.torso);
@@ -299,13 +299,21 @@ impl End {
         Ok(())
     }
 
-    fn take_descriptors(&self, receiving: &mut Receiving, count: usize) -> Result<Vec<OwnedFd>, RecvRefusal> {
+    fn take_descriptors(
+        &self,
+        receiving: &mut Receiving,
+        count: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<OwnedFd>, RecvRefusal> {
         if count == 0 {
             return Ok(Vec::new());
         }
         // They were sent before the message was published.
-        let fetched = self.door.fetch_descriptors(self.socket(), receiving.serial + 1, count);
-        let descriptors = fetched.map_err(RecvRefusal::Io)?;
+        let fetched = self.door.fetch_descriptors(self.socket(), receiving.serial + 1, count, deadline);
+        let descriptors = fetched.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => RecvRefusal::Empty,
+            _ => RecvRefusal::Io(error),
+        })?;
         receiving.serial += 1;
         if descriptors.len() == count && !self.door.is_flooded() {
             Ok(descriptors)
