@@ -4,7 +4,7 @@ use crate::barrier;
 use crate::door::RECEIVING;
 use crate::end::{End, SLICE};
 use crate::gate::Inside;
-use crate::ring::{Broken, Front, Place, Receiver};
+use crate::ring::{Broken, Front, Place, Receiver, TRUSTED};
 use crate::socket;
 use polyproc_sys::atomic::Ordering;
 use polyproc_sys::deadline::Deadline;
@@ -201,22 +201,32 @@ impl End {
                 Front::Last(length) if receiving.torso.len() + length > max => {
                     return Err(RecvRefusal::TooLong(receiving.torso.len() + length));
                 }
-                Front::Whole(_, descriptors) => {
+                Front::Whole(length, descriptors) => {
+                    reserve(to, length)?;
                     // Before it is taken: what does not arrive with it is missed, and what finds no room comes later.
                     let descriptors = self.take_descriptors(receiving, descriptors, deadline)?;
                     receiving.ring.take_into(front, to);
                     self.taken(receiving);
                     return Ok(descriptors);
                 }
-                Front::First(_, descriptors) => {
+                Front::First(length, descriptors) => {
                     // The caller's memory, if it has some to spare: fresh memory costs more than the copy.
-                    receiving.torso = if to.is_empty() { core::mem::take(to) } else { Vec::new() };
+                    let mut torso = if to.is_empty() { core::mem::take(to) } else { Vec::new() };
+                    reserve(&mut torso, length.min(TRUSTED))?;
+                    receiving.torso = torso;
                     receiving.descriptors = descriptors;
                     receiving.take_part(front);
                 }
-                Front::Next(_) => receiving.take_part(front),
+                Front::Next(length) => {
+                    reserve(&mut receiving.torso, length)?;
+                    receiving.take_part(front);
+                }
                 Front::Abort => self.forget(receiving)?,
-                Front::Last(_) => {
+                Front::Last(length) => {
+                    reserve(&mut receiving.torso, length)?;
+                    if !to.is_empty() {
+                        reserve(to, receiving.torso.len() + length)?;
+                    }
                     let descriptors = self.take_descriptors(receiving, receiving.descriptors, deadline)?;
                     receiving.take_part(front);
                     self.taken(receiving);
@@ -444,6 +454,13 @@ impl End {
         }
         Ok(Asked::Ready)
     }
+}
+
+/// Has room for so many bytes more. A message for which there is no memory stays where it is.
+fn reserve(to: &mut Vec<u8>, bytes: usize) -> Result<(), RecvRefusal> {
+    // Twice as much as there is may be too much.
+    let reserved = to.try_reserve(bytes).or_else(|_| to.try_reserve_exact(bytes));
+    reserved.map_err(|_| RecvRefusal::Io(io::ErrorKind::OutOfMemory.into()))
 }
 
 impl Receiving {

@@ -92,7 +92,7 @@ mod sender;
 mod tests;
 
 pub(crate) use crate::line::Broken;
-pub(crate) use receiver::{BUFFER, Front, Receiver};
+pub(crate) use receiver::{BUFFER, Front, Receiver, TRUSTED};
 pub(crate) use run::Kind;
 pub(crate) use sender::Sender;
 

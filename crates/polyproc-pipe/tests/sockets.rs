@@ -1,4 +1,5 @@
-//! What comes of it when somebody does to a connection's socket what the connection itself never does, or the system refuses.
+//! What comes of it when somebody does to a connection's socket what the connection itself never does, or when the system refuses
+//! descriptors or memory.
 #![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 
 use polyproc_pipe::{Bytes, Connection, RecvError, SendError, pipe_with_capacity, wait};
@@ -177,4 +178,50 @@ fn what_the_kernel_adds_to_a_packet_is_closed() {
     there.send_with(b"one", &[null.as_fd()]).unwrap();
     assert_eq!(here.recv_with(&mut Vec::new()).unwrap().len(), 1);
     assert_eq!(open(), before + 1);
+}
+
+/// Limits the addresses of this process to so many bytes more than it has.
+fn limit_memory(more: Option<u64>) {
+    // SAFETY: all zero is a limit.
+    let mut limits: libc::rlimit = unsafe { std::mem::zeroed() };
+    // SAFETY: there is room for the limits.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limits) }, 0);
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    // SAFETY: takes a number only.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
+    limits.rlim_cur = more.map_or(limits.rlim_max, |more| pages * page + more);
+    // SAFETY: the limits are there.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limits) }, 0);
+}
+
+/// It is received when there is.
+#[test]
+fn a_message_for_which_there_is_no_memory_is_an_error_and_stays() {
+    let _alone = alone();
+    // More than an allocator has addresses for.
+    let length = 100 << 20;
+    for more in [300_000, 30 << 20] {
+        let (here, there) = Connection::<Vec<u8>, Vec<u8>, Bytes>::pair().unwrap();
+        let child = Child::run(|| {
+            here.close().unwrap();
+            // Whatever has to be allocated once.
+            assert_eq!(there.recv().unwrap(), [1]);
+            limit_memory(Some(more));
+            for _ in 0..3 {
+                match there.recv() {
+                    Err(RecvError::Io(error)) => assert_eq!(error.kind(), std::io::ErrorKind::OutOfMemory),
+                    received => panic!("{:?}", received.map(|message| message.len())),
+                }
+            }
+            there.send(vec![3]).unwrap();
+            limit_memory(None);
+            assert!(there.recv().unwrap() == vec![2; length]);
+        });
+        drop(there);
+        here.send(vec![1]).unwrap();
+        here.send(vec![2; length]).unwrap();
+        assert_eq!(here.recv().unwrap(), [3]);
+        child.join();
+    }
 }

@@ -16,6 +16,9 @@ pub(super) const SOME: u64 = 16 << 10;
 /// So many lines ahead of a full one, a line is fetched: the sender is likely to be done with it, too.
 const AHEAD: u64 = 2;
 
+/// A peer may claim what it never sends: no more is reserved for that.
+pub(crate) const TRUSTED: usize = 4 << 20;
+
 /// No message is so long.
 const NONE: usize = usize::MAX;
 
@@ -456,8 +459,7 @@ impl Receiver {
             Front::Whole(length, _) => (0, length),
             Front::First(total, _) => {
                 let first = (self.front & LENGTH) - HEADER;
-                // A peer may claim what it never sends: what is reserved for that is bounded.
-                to.reserve(total.min(4 << 20));
+                to.reserve(total.min(TRUSTED));
                 self.left = Some(total);
                 (HEADER, first as usize)
             }
