@@ -285,6 +285,26 @@ fn a_child_that_is_forked_in_the_middle_of_a_tasks_message_does_not_wait_for_it(
     });
 }
 
+/// In a sandbox, while the other side has the kernel's barriers and makes none itself: that one may have looked too early.
+#[test]
+fn a_task_that_cannot_have_the_kernels_barrier_looks_by_itself() {
+    let _alone = alone();
+    let (here, there) = Numbers::pair().unwrap();
+    let child = Child::run(|| {
+        here.close().unwrap();
+        polyproc_pipe::without_membarrier(true);
+        let soon = |timeout| async move { tokio::time::timeout(timeout, there.recv_async()).await };
+        let begin = Instant::now();
+        let received = one_thread().block_on(soon(Duration::from_secs(15)));
+        assert_eq!(received.unwrap().unwrap(), 1);
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    });
+    // The child's, too, is closed when it has ended.
+    child.wait_asleep();
+    here.send_quietly(1).unwrap();
+    child.join();
+}
+
 type Courier = Connection<Vec<Numbers>, (), polyproc_pipe::Postcard>;
 
 /// As many messages with descriptors as the socket has room for.

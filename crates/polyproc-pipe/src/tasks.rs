@@ -10,7 +10,7 @@
 use crate::barrier;
 use crate::connection::{Connection, is_plain};
 use crate::door::{Door, RECEIVING, SENDING};
-use crate::end::End;
+use crate::end::{End, SLICE};
 use crate::error::{RecvError, SendError};
 use crate::receiving::Asked;
 use crate::sending::{SendRefusal, Sending, Sent};
@@ -19,9 +19,10 @@ use core::task::Poll;
 use polyproc_memory::codec::Codec;
 use polyproc_memory::handover;
 use polyproc_sys::deadline::Deadline;
+use polyproc_sys::{fork, thread};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::task::{Context, ready};
+use std::task::{Context, Waker, ready};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -30,6 +31,8 @@ enum Attempt<T> {
     Done(T),
     /// Somebody will ring, or wake the tasks.
     Asleep,
+    /// The same, but not surely at once: the kernel made no barrier.
+    Dozing,
     /// Another thread is inside.
     Busy,
     /// The socket has no room for descriptors.
@@ -101,6 +104,7 @@ async fn until_done<T>(
             match attempt() {
                 Attempt::Done(done) => return Poll::Ready(Ok(done)),
                 Attempt::Asleep => {}
+                Attempt::Dozing => wake_soon(context.waker()),
                 Attempt::Busy if end.door.is_parked(direction) => {}
                 Attempt::Busy => context.waker().wake_by_ref(),
                 Attempt::NoRoom => match waiting.poll_room(context) {
@@ -115,6 +119,32 @@ async fn until_done<T>(
         }
     });
     done.await.unwrap_or_else(failed)
+}
+
+/// Has a task look again in a millisecond.
+fn wake_soon(waker: &Waker) {
+    /// In which process, and who.
+    static DOZING: fork::Mutex<(u32, Vec<Waker>)> = fork::Mutex::new((0, Vec::new()));
+    fn wake_all() {
+        let tasks = core::mem::take(&mut DOZING.lock().1);
+        tasks.into_iter().for_each(Waker::wake);
+    }
+    let mut dozing = DOZING.lock();
+    let process = thread::forks();
+    if core::mem::replace(&mut dozing.0, process) != process {
+        // Not dropped: they are those of a runtime whose threads are not here, nor is who would wake them.
+        core::mem::forget(core::mem::take(&mut dozing.1));
+    }
+    dozing.1.push(waker.clone());
+    let is_first = dozing.1.len() == 1;
+    drop(dozing);
+    let wakes = || {
+        std::thread::sleep(SLICE);
+        wake_all();
+    };
+    if is_first && std::thread::Builder::new().spawn(wakes).is_err() {
+        wake_all();
+    }
 }
 
 impl<S, R, C: Codec<R>> Connection<S, R, C> {
@@ -152,7 +182,8 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
                 match self.try_recv() {
                     Err(RecvError::Empty) => match self.end.prepares_wait(Deadline::PAST) {
                         Ok(Asked::Ready) => {}
-                        Ok(Asked::Waits { .. }) => return Attempt::Asleep,
+                        Ok(Asked::Waits { prompt: true }) => return Attempt::Asleep,
+                        Ok(Asked::Waits { prompt: false }) => return Attempt::Dozing,
                         Ok(Asked::Busy) => return Attempt::Busy,
                         Err(error) => return Attempt::Done(Err(RecvError::Io(error))),
                     },
@@ -198,6 +229,12 @@ impl<S, R, C: Codec<S>> Connection<S, R, C> {
     }
 }
 
+/// What came of asking for room: the bell rings when there is some, not surely at once, unless it is `prompt`.
+enum Room {
+    Found,
+    Awaited { prompt: bool },
+}
+
 /// A message on its way. Taken back if it is dropped half-way.
 struct Outgoing<'a> {
     end: &'a End,
@@ -206,19 +243,19 @@ struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    /// Whether there is room. If not, the bell rings when there is.
-    fn prepares_wait(&self, sending: &mut Sending, need: usize) -> Result<bool, SendRefusal> {
+    /// Looks for room, and asks for the bell.
+    fn prepares_wait(&self, sending: &mut Sending, need: usize) -> Result<Room, SendRefusal> {
         if self.end.finds_room(sending, need)? {
-            return Ok(true);
+            return Ok(Room::Found);
         }
         self.end.door.look(self.end.socket()).map_err(SendRefusal::Io)?;
         sending.ring.line().falls_asleep();
-        barrier::heavy();
+        let prompt = barrier::heavy();
         if sending.ring.finds_room(need)? {
-            return Ok(true);
+            return Ok(Room::Found);
         }
         self.end.refuses()?;
-        Ok(false)
+        Ok(Room::Awaited { prompt })
     }
 
     /// Sends what there is room for.
@@ -237,8 +274,9 @@ impl Outgoing<'_> {
             }
             let need = end.next_part(&sending, bytes, descriptors, &self.sent);
             match self.prepares_wait(&mut sending, need) {
-                Ok(true) => {}
-                Ok(false) => return Attempt::Asleep,
+                Ok(Room::Found) => {}
+                Ok(Room::Awaited { prompt: true }) => return Attempt::Asleep,
+                Ok(Room::Awaited { prompt: false }) => return Attempt::Dozing,
                 Err(refusal) => break Err(refusal),
             }
             let part = end.send_part(&mut sending, bytes, descriptors, &mut self.sent, Deadline::PAST);
