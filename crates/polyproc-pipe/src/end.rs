@@ -183,6 +183,8 @@ impl End {
     pub(crate) fn ticket(&self, kinds: Kinds) -> Option<(Ticket, Object, Option<u32>)> {
         let mut sending = self.sending.enter(Deadline::PAST)?;
         let mut receiving = self.receiving.enter(Deadline::PAST)?;
+        // What was taken back is in nobody's way; what is broken is found again.
+        _ = self.settle(&mut receiving);
         let (head, taken) = receiving.ring.position()?;
         if !self.door.is_empty() || sending.is_under_way || self.is_closed() {
             return None;

@@ -264,7 +264,7 @@ impl End {
     /// What is in front, for one who only asks: sees to growth, and forgets what was taken back. A message of which a part is in
     /// front stays there: how much of it is wanted is for who receives it to say.
     #[cold]
-    fn settle(&self, receiving: &mut Receiving) -> Result<Front, RecvRefusal> {
+    pub(crate) fn settle(&self, receiving: &mut Receiving) -> Result<Front, RecvRefusal> {
         // As many as the ring has room for: a peer may take back without end.
         for _ in 0..receiving.ring.place().capacities().1 / 16 {
             let front = receiving.ring.front()?;

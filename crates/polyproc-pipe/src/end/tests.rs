@@ -141,19 +141,18 @@ fn who_was_sent_descriptors_without_end_believes_none() {
 /// Else the first one that runs out of memory would be who reads it.
 #[test]
 fn a_receiver_has_memory_put_where_a_sender_says_that_it_is() {
-    let memory = |end: &Connection<u8, u8>| {
-        use std::os::unix::fs::MetadataExt;
-        let (bytes, descriptors) = handover::send(|| postcard::to_stdvec(end));
-        bytes.unwrap();
-        let files = descriptors.iter().map(|one| File::from(one.as_fd().try_clone_to_owned().unwrap()));
-        files.map(|file| file.metadata().unwrap().blocks() * 512).sum::<u64>()
-    };
+    use std::os::unix::fs::MetadataExt;
     let (here, there) = pipe::<u8, u8>().unwrap();
-    let before = memory(&here);
+    let (bytes, descriptors) = handover::send(|| postcard::to_stdvec(&here));
+    bytes.unwrap();
+    let files = descriptors.iter().map(|one| File::from(one.as_fd().try_clone_to_owned().unwrap()));
+    let files: Vec<_> = files.collect();
+    let memory = || files.iter().map(|file| file.metadata().unwrap().blocks() * 512).sum::<u64>();
+    let before = memory();
     there.end.sending.enter(Deadline::PAST).unwrap().ring.grow().unwrap();
-    assert_eq!(memory(&here), before);
+    assert_eq!(memory(), before);
     assert!(matches!(here.try_recv(), Err(RecvError::Empty)));
-    assert_eq!(memory(&here), before + (128 << 10));
+    assert_eq!(memory(), before + (128 << 10));
     there.send(1).unwrap();
     assert_eq!(here.recv().unwrap(), 1);
 }
