@@ -57,6 +57,7 @@ pub(crate) struct Sent {
     packets: usize,
 }
 
+#[cfg(feature = "tokio")]
 impl Sent {
     pub(crate) fn is_nothing(&self) -> bool {
         self.bytes == 0 && self.packets == 0
