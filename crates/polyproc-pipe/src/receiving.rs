@@ -4,7 +4,7 @@ use crate::barrier;
 use crate::door::RECEIVING;
 use crate::end::{End, SLICE};
 use crate::gate::Inside;
-use crate::ring::{Broken, Front, News, Ready, Receiver};
+use crate::ring::{Broken, Front, News, Place, Ready, Receiver, TRUSTED};
 use crate::socket;
 use polyproc_sys::atomic::Ordering;
 use polyproc_sys::deadline::Deadline;
@@ -221,38 +221,42 @@ impl End {
                 Front::Grown => self.grow(receiving)?,
                 Front::Final => return Err(RecvRefusal::Disconnected),
                 Front::Whole(length, _) | Front::First(length, _) if length > max => {
-                    return Err(RecvRefusal::TooLong(length));
+                    // Not one that was taken back.
+                    if self.settle(receiving)? == front {
+                        return Err(RecvRefusal::TooLong(length));
+                    }
                 }
                 // One that has begun for somebody who would have taken more.
                 Front::Last(length) if receiving.torso.len() + length > max => {
                     return Err(RecvRefusal::TooLong(receiving.torso.len() + length));
                 }
-                Front::Whole(_, descriptors) => {
+                Front::Whole(length, descriptors) => {
+                    reserve(to, length)?;
                     // Before it is taken: what does not arrive with it is missed, and what finds no room comes later.
-                    let descriptors = self.take_descriptors(receiving, descriptors)?;
+                    let descriptors = self.take_descriptors(receiving, descriptors, deadline)?;
                     receiving.ring.take_into(front, to);
                     self.taken(receiving);
                     return Ok(descriptors);
                 }
-                Front::First(_, descriptors) => {
+                Front::First(length, descriptors) => {
                     // The caller's memory, if it has some to spare: fresh memory costs more than the copy.
-                    receiving.torso = if to.is_empty() { core::mem::take(to) } else { Vec::new() };
+                    let mut torso = if to.is_empty() { core::mem::take(to) } else { Vec::new() };
+                    reserve(&mut torso, length.min(TRUSTED))?;
+                    receiving.torso = torso;
                     receiving.descriptors = descriptors;
                     receiving.take_part(front);
                 }
-                Front::Next(_) => receiving.take_part(front),
-                Front::Abort => {
+                Front::Next(length) => {
+                    reserve(&mut receiving.torso, length)?;
                     receiving.take_part(front);
-                    receiving.torso = Vec::new();
-                    // The descriptors of what is not to come.
-                    if receiving.descriptors != 0 {
-                        receiving.serial += 1;
-                        let refused = self.door.refuse_descriptors(self.socket(), receiving.serial);
-                        refused.map_err(RecvRefusal::Io)?;
-                    }
                 }
-                Front::Last(_) => {
-                    let descriptors = self.take_descriptors(receiving, receiving.descriptors)?;
+                Front::Abort => self.forget(receiving)?,
+                Front::Last(length) => {
+                    reserve(&mut receiving.torso, length)?;
+                    if !to.is_empty() {
+                        reserve(to, receiving.torso.len() + length)?;
+                    }
+                    let descriptors = self.take_descriptors(receiving, receiving.descriptors, deadline)?;
                     receiving.take_part(front);
                     self.taken(receiving);
                     let torso = core::mem::take(&mut receiving.torso);
@@ -273,6 +277,59 @@ impl End {
         }
     }
 
+    /// The message that has begun does not go on.
+    fn forget(&self, receiving: &mut Receiving) -> Result<(), RecvRefusal> {
+        receiving.take_part(Front::Abort);
+        receiving.torso = Vec::new();
+        // The descriptors of what is not to come.
+        if receiving.descriptors != 0 {
+            receiving.serial += 1;
+            let refused = self.door.refuse_descriptors(self.socket(), receiving.serial);
+            refused.map_err(RecvRefusal::Io)?;
+        }
+        Ok(())
+    }
+
+    /// What is in front, for one who only asks: sees to growth, and forgets what was taken back. A message of which a part is in
+    /// front stays there: how much of it is wanted is for who receives it to say.
+    #[cold]
+    pub(crate) fn settle(&self, receiving: &mut Receiving) -> Result<Front, RecvRefusal> {
+        // As many as the ring has room for: a peer may take back without end.
+        for _ in 0..receiving.ring.place().capacities().1 / 16 {
+            let front = receiving.ring.front()?;
+            match front {
+                Front::Grown => self.grow(receiving)?,
+                Front::First(..) | Front::Next(_) | Front::Abort => {
+                    let allocate = |place: &Place| self.allocate_more(1 - self.side, place).is_ok();
+                    if !receiving.ring.is_taken_back(allocate) {
+                        break;
+                    }
+                    self.skip(receiving)?;
+                }
+                _ => break,
+            }
+            self.taken(receiving);
+        }
+        Ok(receiving.ring.front()?)
+    }
+
+    /// Takes the message in front, which was taken back.
+    fn skip(&self, receiving: &mut Receiving) -> Result<(), RecvRefusal> {
+        loop {
+            match receiving.ring.front()? {
+                Front::Grown => self.grow(receiving)?,
+                front @ Front::First(_, descriptors) => {
+                    receiving.descriptors = descriptors;
+                    receiving.take_part(front);
+                }
+                front @ Front::Next(_) => receiving.take_part(front),
+                Front::Abort => return self.forget(receiving),
+                // What was seen behind it is not there any more.
+                _ => return Err(RecvRefusal::Corrupt),
+            }
+        }
+    }
+
     /// The ring has grown: sees to it that there is memory.
     #[cold]
     fn grow(&self, receiving: &mut Receiving) -> Result<(), RecvRefusal> {
@@ -281,13 +338,21 @@ impl End {
         Ok(())
     }
 
-    fn take_descriptors(&self, receiving: &mut Receiving, count: usize) -> Result<Vec<OwnedFd>, RecvRefusal> {
+    fn take_descriptors(
+        &self,
+        receiving: &mut Receiving,
+        count: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<OwnedFd>, RecvRefusal> {
         if count == 0 {
             return Ok(Vec::new());
         }
         // They were sent before the message was published.
-        let fetched = self.door.fetch_descriptors(self.socket(), receiving.serial + 1, count);
-        let descriptors = fetched.map_err(RecvRefusal::Io)?;
+        let fetched = self.door.fetch_descriptors(self.socket(), receiving.serial + 1, count, deadline);
+        let descriptors = fetched.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => RecvRefusal::Empty,
+            _ => RecvRefusal::Io(error),
+        })?;
         receiving.serial += 1;
         if descriptors.len() == count && !self.door.is_flooded() {
             Ok(descriptors)
@@ -369,16 +434,19 @@ impl End {
     /// Waits until there is something to receive, or will never be: both are `true`. `false` after the deadline.
     pub(crate) fn poll(&self, deadline: Deadline) -> io::Result<bool> {
         let Some(mut receiving) = self.receiving.enter(deadline) else { return Ok(self.receiving.is_lost()) };
+        let mut is_last = false;
         let news = loop {
-            match self.wait_for_news(&mut receiving, deadline) {
-                Ok(Front::Grown) => {
-                    if let Err(refusal) = self.grow(&mut receiving) {
-                        break Err(refusal);
-                    }
-                }
+            let waited = self.wait_for_news(&mut receiving, deadline);
+            match waited.and_then(|_| self.settle(&mut receiving)) {
+                // Once more: it may have been the end.
+                Ok(Front::Nothing) if !is_last => is_last = deadline.has_passed(),
+                Ok(Front::Nothing) => break Err(RecvRefusal::Empty),
                 news => break news,
             }
         };
+        if let Err(RecvRefusal::Corrupt) = news {
+            self.break_off_receiving(&mut receiving);
+        }
         self.leave_receiving(receiving);
         match news {
             Err(RecvRefusal::Empty) => Ok(false),
@@ -397,15 +465,31 @@ impl End {
         if self.is_closed() || receiving.is_broken || outlook.has_ended || outlook.lacks_room {
             return Ok(Asked::Ready);
         }
-        self.publish_head(&mut receiving);
-        if receiving.is_broken {
-            return Ok(Asked::Ready);
+        // What comes meanwhile may be taken back, too, but not without end.
+        for _ in 0..4 {
+            let front = self.settle(&mut receiving);
+            if matches!(front, Err(RecvRefusal::Corrupt)) {
+                self.break_off_receiving(&mut receiving);
+            }
+            self.publish_head(&mut receiving);
+            if receiving.is_broken || !matches!(front, Ok(Front::Nothing)) {
+                break;
+            }
+            receiving.ring.line().falls_asleep();
+            let prompt = barrier::heavy();
+            if receiving.ring.front() == Ok(Front::Nothing) {
+                return Ok(Asked::Waits { prompt });
+            }
         }
-        receiving.ring.line().falls_asleep();
-        let prompt = barrier::heavy();
-        let is_ready = receiving.ring.front() != Ok(Front::Nothing);
-        Ok(if is_ready { Asked::Ready } else { Asked::Waits { prompt } })
+        Ok(Asked::Ready)
     }
+}
+
+/// Has room for so many bytes more. A message for which there is no memory stays where it is.
+fn reserve(to: &mut Vec<u8>, bytes: usize) -> Result<(), RecvRefusal> {
+    // Twice as much as there is may be too much.
+    let reserved = to.try_reserve(bytes).or_else(|_| to.try_reserve_exact(bytes));
+    reserved.map_err(|_| RecvRefusal::Io(io::ErrorKind::OutOfMemory.into()))
 }
 
 impl Receiving {

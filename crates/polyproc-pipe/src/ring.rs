@@ -100,7 +100,7 @@ mod sender;
 mod tests;
 
 pub(crate) use crate::line::Broken;
-pub(crate) use receiver::{BUFFER, Front, News, Ready, Receiver};
+pub(crate) use receiver::{BUFFER, Front, News, Ready, Receiver, TRUSTED};
 pub(crate) use run::{Kind, Run};
 pub(crate) use sender::Sender;
 

@@ -50,6 +50,21 @@ pub(crate) struct Sending {
     pub(crate) has_parked: bool,
 }
 
+/// What was sent of a message.
+#[derive(Default)]
+pub(crate) struct Sent {
+    bytes: usize,
+    /// Of its descriptors.
+    packets: usize,
+}
+
+#[cfg(feature = "tokio")]
+impl Sent {
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.bytes == 0 && self.packets == 0
+    }
+}
+
 impl End {
     /// Sends one message, by [`Sender`]. Rings the bell if the receiver sleeps, unless `quietly`.
     #[inline(always)]
@@ -273,19 +288,21 @@ impl End {
         descriptors: &[BorrowedFd<'_>],
         deadline: Deadline,
     ) -> Result<(), SendRefusal> {
-        let mut sent = 0;
+        let mut sent = Sent::default();
         loop {
-            if let Err(refusal) = self.wait_for_room(sending, self.next_part(sending, bytes, sent), deadline)
-            {
-                if sent != 0
-                    && matches!(refusal, SendRefusal::Full | SendRefusal::Closed | SendRefusal::Io(_))
-                {
-                    self.take_back(sending)?;
+            let need = self.next_part(sending, bytes, descriptors, &sent);
+            let result = self
+                .wait_for_room(sending, need, deadline)
+                .and_then(|()| self.send_part(sending, bytes, descriptors, &mut sent, deadline));
+            match result {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(refusal) => {
+                    if matches!(refusal, SendRefusal::Full | SendRefusal::Closed | SendRefusal::Io(_)) {
+                        self.take_back(sending, &sent)?;
+                    }
+                    return Err(refusal);
                 }
-                return Err(refusal);
-            }
-            if self.send_part(sending, bytes, descriptors, &mut sent, deadline)? {
-                return Ok(());
             }
         }
     }
@@ -296,12 +313,19 @@ impl End {
     }
 
     /// For how many bytes there must be room.
-    pub(crate) fn next_part(&self, sending: &Sending, bytes: &[u8], sent: usize) -> usize {
-        match sent {
-            0 if bytes.len() <= sending.ring.most() => bytes.len(),
+    pub(crate) fn next_part(
+        &self,
+        sending: &Sending,
+        bytes: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+        sent: &Sent,
+    ) -> usize {
+        match sent.bytes {
+            // To take back descriptors without a message needs a part with the length.
+            0 if bytes.len() <= sending.ring.most() => bytes.len().max(8 * descriptors.len().min(1)),
             // With the length of all.
             0 => End::part(sending) + 8,
-            _ => End::part(sending).min(bytes.len() - sent),
+            sent => End::part(sending).min(bytes.len() - sent),
         }
     }
 
@@ -311,38 +335,79 @@ impl End {
         sending: &mut Sending,
         bytes: &[u8],
         descriptors: &[BorrowedFd<'_>],
-        sent: &mut usize,
+        sent: &mut Sent,
         deadline: Deadline,
     ) -> Result<bool, SendRefusal> {
-        let is_whole = *sent == 0 && bytes.len() <= sending.ring.most();
+        let begin = sent.bytes;
+        let is_whole = begin == 0 && bytes.len() <= sending.ring.most();
         let part =
-            if is_whole { bytes } else { &bytes[*sent..][..End::part(sending).min(bytes.len() - *sent)] };
-        if *sent == 0 && !descriptors.is_empty() {
-            // The number is used up only by a message that comes: the receiver counts those.
-            let packets = socket::send_descriptors(self.socket(), sending.serial + 1, descriptors, deadline);
-            packets.map_err(|error| match error.kind() {
-                io::ErrorKind::TimedOut => SendRefusal::Full,
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => SendRefusal::Disconnected,
-                _ => SendRefusal::Io(error),
-            })?;
-            sending.serial += 1;
+            if is_whole { bytes } else { &bytes[begin..][..End::part(sending).min(bytes.len() - begin)] };
+        if begin == 0 && !descriptors.is_empty() {
+            self.send_descriptors(sending, descriptors, &mut sent.packets, deadline)?;
         }
-        let is_last = *sent + part.len() == bytes.len();
-        match *sent {
+        let is_last = begin + part.len() == bytes.len();
+        match begin {
             _ if is_whole => sending.ring.write(part, descriptors.len(), false),
             0 => sending.ring.write_first(bytes.len(), part, descriptors.len()),
             _ => sending.ring.write_next(part, is_last),
         }?;
-        *sent += part.len();
+        sent.bytes += part.len();
         self.hear(sending, false);
         Ok(is_last)
     }
 
-    /// Takes back a message of which a part was sent.
-    pub(crate) fn take_back(&self, sending: &mut Sending) -> Result<(), SendRefusal> {
+    /// Sends what is left of the descriptors of the next message.
+    fn send_descriptors(
+        &self,
+        sending: &mut Sending,
+        descriptors: &[BorrowedFd<'_>],
+        packets: &mut usize,
+        deadline: Deadline,
+    ) -> Result<(), SendRefusal> {
+        while let Some(packet) = descriptors.chunks(socket::PACKET_DESCRIPTORS).nth(*packets) {
+            // The number is used up only by a message that comes, or is taken back: the receiver counts those.
+            let Err(error) = socket::send_descriptors(self.socket(), sending.serial + 1, packet) else {
+                *packets += 1;
+                continue;
+            };
+            match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock if deadline.has_passed() => return Err(SendRefusal::Full),
+                io::ErrorKind::WouldBlock => {
+                    self.parks(sending);
+                    // The backstop is for a thread that closes the end meanwhile.
+                    socket::wait_writable(self.socket(), deadline.or_backstop()).map_err(SendRefusal::Io)?;
+                }
+                _ if self.is_closed() => return Err(SendRefusal::Closed),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                    return Err(SendRefusal::Disconnected);
+                }
+                _ => return Err(SendRefusal::Io(error)),
+            }
+        }
+        sending.serial += 1;
+        Ok(())
+    }
+
+    /// Takes back a message of which a part was sent, if one was; or some of its descriptors, and none of its bytes.
+    pub(crate) fn take_back(&self, sending: &mut Sending, sent: &Sent) -> Result<(), SendRefusal> {
+        if sent.bytes == 0 {
+            if sent.packets == 0 {
+                return Ok(());
+            }
+            sending.serial += 1;
+            sending.ring.write_first(1, &[], 1)?;
+        }
         sending.ring.write_abort()?;
         self.hear(sending, false);
         Ok(())
+    }
+
+    /// Says at the door that this thread is about to wait.
+    fn parks(&self, sending: &mut Sending) {
+        if !core::mem::replace(&mut sending.has_parked, true) {
+            self.door.park(SENDING);
+        }
     }
 
     fn wait_for_room(
@@ -368,9 +433,7 @@ impl End {
             if self.room.look(look).is_some() {
                 return Ok(());
             }
-            if !core::mem::replace(&mut sending.has_parked, true) {
-                self.door.park(SENDING);
-            }
+            self.parks(sending);
             sending.ring.line().falls_asleep();
             let is_prompt = barrier::heavy();
             if sending.ring.finds_room(length)? {
@@ -473,9 +536,9 @@ mod tests {
         here.send(&short, Deadline::NEVER, false).unwrap();
         let mut sending = here.sending.enter(Deadline::NEVER).unwrap();
         let mut receiving = there.receiving.enter(Deadline::NEVER).unwrap();
-        let (bytes, mut sent) = (vec![2; 3 << 20], 0);
+        let (bytes, mut sent) = (vec![2; 3 << 20], Sent::default());
         for _ in 0..3 {
-            let length = here.next_part(&sending, &bytes, sent);
+            let length = here.next_part(&sending, &bytes, &[], &sent);
             assert!(here.finds_room(&mut sending, length).unwrap());
             assert!(!here.send_part(&mut sending, &bytes, &[], &mut sent, Deadline::NEVER).unwrap());
         }

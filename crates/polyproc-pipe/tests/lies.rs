@@ -298,6 +298,29 @@ fn descriptors_that_do_not_come_are_found_out() {
     is_found_out(&here, "one more than came");
 }
 
+/// Another thread that waits at the socket might be about to bring them.
+#[test]
+fn descriptors_that_do_not_come_keep_nobody_past_a_deadline() {
+    let _alone = alone();
+    let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
+    let ring = ring();
+    there.send(vec![7; 40]).unwrap();
+    while here.try_send(vec![1; 900]).is_ok() {}
+    std::thread::scope(|scope| {
+        scope.spawn(|| here.send_timeout(vec![1; 900], Duration::from_millis(600)));
+        std::thread::sleep(Duration::from_millis(50));
+        lie(ring, 0, &[WRITTEN | of(40) | 1]);
+        let mut bytes = Vec::new();
+        for wait in [Duration::ZERO, Duration::from_millis(20)] {
+            let begin = Instant::now();
+            assert!(matches!(here.recv_timeout(wait), Err(RecvError::Empty)), "it may still come");
+            assert!((wait..wait + SOON).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+        }
+        // The last word is spoken when nobody is about to bring them.
+        assert!(matches!(here.recv_with(&mut bytes), Err(RecvError::Corrupt)));
+    });
+}
+
 /// Descriptors that nobody has announced are closed, with a bell and without one.
 #[test]
 fn descriptors_that_come_unasked_are_closed() {

@@ -19,6 +19,9 @@ const AHEAD: u64 = 2;
 /// So many bytes behind a record a line is fetched, by a receiver that has come as far without a wait.
 const RECORD_AHEAD: usize = 3 * LINE as usize;
 
+/// A peer may claim what it never sends: no more is reserved for that.
+pub(crate) const TRUSTED: usize = 4 << 20;
+
 /// No message is so long.
 const NONE: usize = usize::MAX;
 
@@ -395,6 +398,31 @@ impl Receiver {
         self.head = line_end(self.head);
     }
 
+    /// Whether the message of which a part is in front was taken back. Has memory put behind a ring that has grown meanwhile, by
+    /// `allocate`, before it looks there.
+    pub(crate) fn is_taken_back(&self, allocate: impl Fn(&Place) -> bool) -> bool {
+        let (mut place, mut at) = (self.place, self.head);
+        // No further than there is room after what this side has published.
+        while at.wrapping_sub(self.published) + HEADER <= place.capacity {
+            // Acquire: pairs with the Release of who publishes it.
+            let header = place.header(at).load(Ordering::Acquire);
+            match header & KIND ^ WRITTEN {
+                ABORT => return true,
+                MORE => at = at.wrapping_add(HEADER + padded(super::length(header))),
+                GROWN
+                    if place.capacity < place.most
+                        && place.is_in_one_even_lap(self.published, at)
+                        && allocate(&place) =>
+                {
+                    place.capacity *= 2;
+                    at = at.wrapping_add(HEADER);
+                }
+                _ => return false,
+            }
+        }
+        false
+    }
+
     /// While no message of so many bytes is [ready](Receiver::ready): if the first of a full line is, behind another one.
     #[inline(always)]
     pub(crate) fn begin_line(&mut self, length: usize) -> Option<Ready> {
@@ -478,8 +506,7 @@ impl Receiver {
             Front::Whole(length, _) => (0, length),
             Front::First(total, _) => {
                 let first = super::length(self.front) - HEADER;
-                // A peer may claim what it never sends: what is reserved for that is bounded.
-                to.reserve(total.min(4 << 20));
+                to.reserve(total.min(TRUSTED));
                 self.left = Some(total);
                 (HEADER, first as usize)
             }

@@ -265,3 +265,37 @@ fn a_run_in_a_line_that_was_not_given_free_is_refused() {
         assert_eq!(rig.receiver.front(), expected, "behind {unsaid} bytes");
     }
 }
+
+/// Who only looks whether a message was taken back looks no further than there can be something, and not where there is no memory.
+#[test]
+fn what_was_taken_back_is_looked_for_within_the_ring() {
+    let never = |_: &Place| -> bool { panic!("it cannot grow") };
+    let mut rig = rig();
+    rig.sender.write_first(100, b"12345678", 0).unwrap();
+    assert!(!rig.receiver.is_taken_back(never));
+    rig.sender.write_abort().unwrap();
+    assert!(rig.receiver.is_taken_back(never));
+    let behind = START + 3 * HEADER;
+    for header in [
+        WRITTEN | MORE | of((1 << 40) - 1),
+        WRITTEN | MORE | of(CAPACITY),
+        WRITTEN | GROWN,
+        WRITTEN | FINAL,
+        WRITTEN | of(8),
+        ABORT,
+    ] {
+        rig.lie(behind, header);
+        assert!(!rig.receiver.is_taken_back(never), "{header:#x}");
+    }
+    // An endless chain.
+    (0..CAPACITY).step_by(8).for_each(|at| rig.lie(START + at, WRITTEN | MORE));
+    assert!(!rig.receiver.is_taken_back(never));
+    let mut growing = rig_of(CAPACITY, 2 * CAPACITY);
+    growing.sender.write_first(10_000, &[1; 2_000], 0).unwrap();
+    growing.sender.grow().unwrap();
+    growing.sender.write_next(&[1; 4_000], false).unwrap();
+    growing.sender.write_abort().unwrap();
+    assert!(!growing.receiver.is_taken_back(|_| false));
+    assert!(growing.receiver.is_taken_back(|place| place.capacities() == (CAPACITY, 2 * CAPACITY)));
+    assert_eq!(growing.receiver.front(), Ok(Front::First(10_000, 0)), "it was only looked at");
+}
