@@ -284,3 +284,123 @@ fn a_child_that_is_forked_in_the_middle_of_a_tasks_message_does_not_wait_for_it(
         assert_eq!(received.unwrap(), [1; 50_000]);
     });
 }
+
+/// In a sandbox, while the other side has the kernel's barriers and makes none itself: that one may have looked too early.
+#[test]
+fn a_task_that_cannot_have_the_kernels_barrier_looks_by_itself() {
+    let _alone = alone();
+    let (here, there) = Numbers::pair().unwrap();
+    let child = Child::run(|| {
+        here.close().unwrap();
+        polyproc_pipe::without_membarrier(true);
+        let soon = |timeout| async move { tokio::time::timeout(timeout, there.recv_async()).await };
+        let begin = Instant::now();
+        let received = one_thread().block_on(soon(Duration::from_secs(15)));
+        assert_eq!(received.unwrap().unwrap(), 1);
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    });
+    // The child's, too, is closed when it has ended.
+    child.wait_asleep();
+    here.send_quietly(1).unwrap();
+    child.join();
+}
+
+type Courier = Connection<Vec<Numbers>, (), polyproc_pipe::Postcard>;
+
+/// As many messages with descriptors as the socket has room for.
+fn fill(here: &Courier, given: &Numbers) -> usize {
+    (0..).take_while(|_| here.try_send(vec![given.clone()]).is_ok()).count()
+}
+
+/// How long the calling thread works in `f`, which waits.
+fn worked<T>(f: impl FnOnce() -> T) -> (T, Duration) {
+    let now = || {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `now` is writable.
+        assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut now) }, 0);
+        Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+    };
+    let before = now();
+    (f(), now() - before)
+}
+
+#[test]
+fn a_task_without_room_for_descriptors_rests_until_there_is_some() {
+    let _alone = alone();
+    let (kept, given) = Numbers::pair().unwrap();
+    // By itself, and while a thread is inside that waits for the same.
+    for has_other in [false, true] {
+        let (here, there) = Courier::pair().unwrap();
+        let sent = fill(&here, &given);
+        assert!(sent > 0);
+        std::thread::scope(|scope| {
+            if has_other {
+                scope.spawn(|| here.send(vec![given.clone()]).unwrap());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let receiving = scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(300));
+                for _ in 0..=sent + usize::from(has_other) {
+                    assert_eq!(there.recv().unwrap().len(), 1);
+                }
+            });
+            let (result, worked) = worked(|| one_thread().block_on(here.send_async(vec![given.clone()])));
+            result.unwrap();
+            assert!(worked < Duration::from_millis(100), "{worked:?}");
+            receiving.join().unwrap();
+        });
+        // It hears of the end as well.
+        fill(&here, &given);
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| one_thread().block_on(here.send_async(vec![given.clone()])));
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!sending.is_finished());
+            drop(there);
+            assert!(matches!(sending.join().unwrap(), Err(SendError::Disconnected(_))));
+        });
+    }
+    kept.send(1).unwrap();
+    assert_eq!(given.recv().unwrap(), 1);
+}
+
+/// Nobody else's descriptors come between, and what is given up is taken back.
+#[test]
+fn a_task_that_has_sent_some_of_a_messages_descriptors_sends_the_others_or_takes_them_back() {
+    let _alone = alone();
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    for gives_up in [false, true] {
+        let pairs: Vec<_> = (0..130).map(|_| Numbers::pair().unwrap()).collect();
+        let many = || pairs.iter().map(|(_, there)| there.clone()).collect::<Vec<_>>();
+        let (here, there) = Courier::pair().unwrap();
+        let most = fill(&here, &pairs[0].1);
+        (0..most).for_each(|_| drop(there.recv().unwrap()));
+        // Room for one packet more, and there will be two.
+        (1..most).for_each(|_| here.try_send(vec![pairs[0].1.clone()]).unwrap());
+        one_thread().block_on(async {
+            let mut sending = std::pin::pin!(here.send_async(many()));
+            let waited = tokio::time::timeout(Duration::from_millis(20), sending.as_mut()).await;
+            assert!(waited.is_err());
+            assert!(matches!(here.try_send(Vec::new()), Err(SendError::Full(_))));
+            let receiving = || {
+                for _ in 1..most {
+                    assert_eq!(there.recv().unwrap().len(), 1);
+                }
+            };
+            if gives_up {
+                return receiving();
+            }
+            std::thread::scope(|scope| {
+                scope.spawn(receiving);
+            });
+            sending.await.unwrap();
+            assert_eq!(there.recv().unwrap().len(), 130);
+        });
+        let before = open();
+        assert!(matches!(there.try_recv(), Err(RecvError::Empty)));
+        assert!(if gives_up { open() < before } else { open() == before });
+        here.send(many()).unwrap();
+        let received = there.recv().unwrap();
+        received[129].send(129).unwrap();
+        assert_eq!(pairs[129].0.recv().unwrap(), 129);
+    }
+}

@@ -159,7 +159,7 @@ enum Hand {
 
 /// A received descriptor, before and after somebody found out that it is a region's.
 enum Received {
-    Descriptor(OwnedFd),
+    Descriptor(Arc<OwnedFd>),
     Region(Region),
     /// It was thought a region's and is none. Closed.
     Refused(ReceiveError),
@@ -171,6 +171,11 @@ thread_local! {
     static FAILURE: RefCell<Option<ReceiveError>> = const { RefCell::new(None) };
 }
 
+/// `None` in a thread that ends, whose own are gone already: what the destructors of its other locals send has no handles.
+fn with_hands<R>(f: impl FnOnce(&mut Vec<Hand>) -> R) -> Option<R> {
+    HANDS.try_with(|hands| f(&mut hands.borrow_mut())).ok()
+}
+
 /// A hand-over's place among those of its thread. Ends it when dropped, by a panic too.
 struct Place {
     depth: usize,
@@ -178,18 +183,19 @@ struct Place {
 
 impl Place {
     fn begin(hand: Hand) -> Place {
-        FAILURE.set(None);
-        HANDS.with_borrow_mut(|hands| {
+        take_failure();
+        let count = with_hands(|hands| {
             hands.push(hand);
-            Place { depth: hands.len() - 1 }
-        })
+            hands.len()
+        });
+        Place { depth: count.unwrap_or(1) - 1 }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         // What is left is dropped outside of the borrow.
-        let left = HANDS.with_borrow_mut(|hands| hands.split_off(self.depth));
+        let left = with_hands(|hands| hands.split_off(self.depth));
         drop(left);
     }
 }
@@ -201,11 +207,11 @@ impl Drop for Place {
 pub fn send<R>(f: impl FnOnce() -> R) -> (R, Vec<Descriptor>) {
     let place = Place::begin(Hand::Giving(Vec::new()));
     let result = f();
-    let given = HANDS.with_borrow_mut(|hands| match hands.get_mut(place.depth) {
+    let given = with_hands(|hands| match hands.get_mut(place.depth) {
         Some(Hand::Giving(given)) => core::mem::take(given),
         _ => Vec::new(),
     });
-    (result, given)
+    (result, given.unwrap_or_default())
 }
 
 /// Runs `f`, usually a deserialiser, with the descriptors that came with its bytes, in the order in which
@@ -213,7 +219,7 @@ pub fn send<R>(f: impl FnOnce() -> R) -> (R, Vec<Descriptor>) {
 ///
 /// Blocks only as `f` does.
 pub fn receive<R>(descriptors: Vec<OwnedFd>, f: impl FnOnce() -> R) -> R {
-    let received = descriptors.into_iter().map(Received::Descriptor).collect();
+    let received = descriptors.into_iter().map(|one| Received::Descriptor(Arc::new(one))).collect();
     let _place = Place::begin(Hand::Taking(received));
     f()
 }
@@ -221,7 +227,7 @@ pub fn receive<R>(descriptors: Vec<OwnedFd>, f: impl FnOnce() -> R) -> R {
 /// Adds a descriptor to the innermost [`send`] of this thread and returns its number there, the same for the
 /// same descriptor. `None` if the innermost hand-over is none that sends: answer with [`NOT_IN_HANDOVER`].
 pub fn attach(descriptor: Descriptor) -> Option<u32> {
-    let index = HANDS.with_borrow_mut(|hands| {
+    let index = with_hands(|hands| {
         let Some(Hand::Giving(given)) = hands.last_mut() else {
             return None;
         };
@@ -236,6 +242,7 @@ pub fn attach(descriptor: Descriptor) -> Option<u32> {
         }
         Some(index)
     });
+    let index = index.flatten();
     if index.is_none() {
         note(ReceiveError::NotInHandover);
     }
@@ -261,7 +268,7 @@ pub fn region(index: u32) -> Result<Region, ReceiveError> {
                 };
             }
         };
-        let region = Region::from_fd(descriptor).map_err(ReceiveError::from);
+        let region = alone(descriptor).and_then(|descriptor| Ok(Region::from_fd(descriptor)?));
         *received = match &region {
             Ok(region) => Received::Region(region.clone()),
             Err(error) => Received::Refused(error.clone()),
@@ -287,11 +294,34 @@ pub fn descriptor(index: u32) -> Result<OwnedFd, ReceiveError> {
     })
 }
 
+/// The descriptor of this number in the innermost [`receive`] of this thread, for handles that are not regions and keep it: the very one
+/// that came, for which there is room already. A [duplicate](descriptor) if somebody keeps that.
+///
+/// # Errors
+///
+/// As for [`descriptor`].
+pub fn kept_descriptor(index: u32) -> Result<Arc<OwnedFd>, ReceiveError> {
+    let kept = with_received(index, |received| match received {
+        Received::Descriptor(descriptor) if Arc::strong_count(descriptor) == 1 => {
+            Ok(Some(Arc::clone(descriptor)))
+        }
+        _ => Ok(None),
+    })?;
+    kept.map_or_else(|| descriptor(index).map(Arc::new), Ok)
+}
+
+/// One that is nobody else's.
+fn alone(descriptor: Arc<OwnedFd>) -> Result<OwnedFd, ReceiveError> {
+    Arc::try_unwrap(descriptor)
+        .or_else(|shared| shared.try_clone())
+        .map_err(|error| ReceiveError::Duplicate(Arc::new(error)))
+}
+
 fn with_received<R>(
     index: u32,
     f: impl FnOnce(&mut Received) -> Result<R, ReceiveError>,
 ) -> Result<R, ReceiveError> {
-    let result = HANDS.with_borrow_mut(|hands| {
+    let result = with_hands(|hands| {
         let Some(Hand::Taking(received)) = hands.last_mut() else {
             return Err(ReceiveError::NotInHandover);
         };
@@ -299,7 +329,7 @@ fn with_received<R>(
         let wanted = usize::try_from(index).ok().and_then(|index| received.get_mut(index));
         f(wanted.ok_or(ReceiveError::NoDescriptor { index, count })?)
     });
-    result.map_err(note)
+    result.unwrap_or(Err(ReceiveError::NotInHandover)).map_err(note)
 }
 
 /// Why the last handle on this thread could not be serialised or deserialised, since the last hand-over
@@ -307,11 +337,12 @@ fn with_received<R>(
 ///
 /// For formats that drop the messages of errors, as postcard does.
 pub fn take_failure() -> Option<ReceiveError> {
-    FAILURE.take()
+    FAILURE.try_with(RefCell::take).ok().flatten()
 }
 
 /// Keeps an error for [`take_failure`], and returns it: for handles that check what they received.
 pub fn note(error: ReceiveError) -> ReceiveError {
-    FAILURE.set(Some(error.clone()));
+    // A thread that ends has no place for it any more.
+    _ = FAILURE.try_with(|failure| failure.replace(Some(error.clone())));
     error
 }

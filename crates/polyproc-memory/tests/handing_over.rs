@@ -180,6 +180,20 @@ fn other_descriptors_travel_too() {
         io::Read::read_exact(&mut std::fs::File::from(handover::descriptor(1).unwrap()), &mut byte).unwrap();
         assert_eq!(byte, *b"x");
     });
+    // Who keeps one has what came, and whoever else wants it a duplicate.
+    handover::receive(owned(&descriptors), || {
+        let one = handover::kept_descriptor(0).unwrap();
+        let number = one.as_raw_fd();
+        assert_ne!(handover::kept_descriptor(0).unwrap().as_raw_fd(), number);
+        assert_ne!(handover::descriptor(0).unwrap().as_raw_fd(), number);
+        drop(one);
+        let one = handover::kept_descriptor(0).unwrap();
+        assert_eq!(one.as_raw_fd(), number);
+        assert!(handover::region(0).is_err());
+        io::Write::write_all(&mut std::fs::File::from(one.try_clone().unwrap()), b"x").unwrap();
+        assert!(handover::kept_descriptor(0).is_err() && handover::kept_descriptor(2).is_err());
+    });
+    assert!(handover::kept_descriptor(0).is_err());
     // A region's descriptor can be had after the region was.
     let arena = Arena::new(64).unwrap();
     handover::receive(vec![arena.region().as_fd().try_clone_to_owned().unwrap()], || {

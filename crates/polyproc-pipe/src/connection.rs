@@ -164,6 +164,8 @@ impl<S, R, C> Connection<S, R, C> {
     /// Waits until something can be received, or never will be: at the end, that is `true` as well. `false` after the
     /// timeout; zero does not wait, `None` waits without end.
     ///
+    /// The beginning of a long message that passes in parts is something, too. What its sender has taken back is not.
+    ///
     /// # Errors
     ///
     /// What poll(2) says.
@@ -177,7 +179,9 @@ impl<S, R, C> Connection<S, R, C> {
     /// with this.
     ///
     /// For one thread at a time that waits at this end: another that receives here, or sends and finds no room, takes the bell, and
-    /// then the descriptor need not become readable. [`wait`](crate::wait()) and `recv_async` are told by the other.
+    /// then the descriptor need not become readable. [`wait`](crate::wait()) and `recv_async` are told by the other. Where membarrier(2) is
+    /// missing in this process only, as in a sandbox, a message that comes in this very moment may not ring: look again every millisecond,
+    /// as those do.
     ///
     /// # Errors
     ///

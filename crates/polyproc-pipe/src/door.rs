@@ -262,14 +262,17 @@ impl Door {
     }
 
     /// So many descriptors of the message with this serial number, or as many as are there; those of earlier ones are
-    /// closed. `EMFILE`, and nothing is lost, if there is no room for them.
+    /// closed. `EMFILE`, and nothing is lost, if there is no room for them; nor after the deadline, which is `TimedOut`.
     pub(crate) fn fetch_descriptors(
         &self,
         socket: BorrowedFd<'_>,
         serial: u64,
         count: usize,
+        deadline: Deadline,
     ) -> io::Result<Vec<OwnedFd>> {
-        let patience = Deadline::after(ATTENDANCE);
+        // One who would not wait for a message waits a moment for what has come with it.
+        let deadline = deadline.max(Deadline::after(SLICE));
+        let patience = deadline.min(Deadline::after(ATTENDANCE));
         for _ in 0..LOOKS + count.div_ceil(socket::PACKET_DESCRIPTORS) {
             let mut outlook = self.look(socket)?;
             // One who waits is about to take the bell that lies before them.
@@ -284,8 +287,11 @@ impl Door {
         if !self.has_descriptors(serial, count) && self.state().outlook.lacks_room {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
+        if !self.has_descriptors(serial, count) && self.is_about_to_take() && deadline.has_passed() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         let mut descriptors = self.take_descriptors(serial);
-        // The first ones may be of an attempt to send it that ran into its deadline.
+        // Those before them are nobody's.
         let stale = descriptors.len().saturating_sub(count);
         descriptors.drain(..stale);
         Ok(descriptors)

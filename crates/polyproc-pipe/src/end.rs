@@ -11,6 +11,7 @@ use crate::sending::Sending;
 use crate::socket;
 use core::alloc::Layout;
 use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
 use polyproc_memory::{CreateError, Kind, Object, Shape, handover};
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 use polyproc_sys::backoff::Patience;
@@ -87,12 +88,19 @@ pub(crate) fn shape(most: u64, code: u8) -> Option<Shape> {
     })
 }
 
+/// The control words of a ring: that of side 0 or of side 1.
+fn control(object: &Object, side: u8) -> &Control {
+    // SAFETY: the payload begins with two of them.
+    let control = unsafe { object.payload().cast::<Control>().add(usize::from(side & 1)) };
+    // SAFETY: mapped as long as the object is, and nothing but atomics.
+    unsafe { control.as_ref() }
+}
+
 /// Where a ring is that uses so many bytes: that of side 0 or of side 1.
 fn place(object: &Object, side: u8, capacity: u64) -> Place {
     let ring = usize::from(side & 1);
     let most = object.count();
-    // SAFETY: the payload begins with two of them.
-    let control = unsafe { object.payload().cast::<Control>().add(ring) };
+    let control = NonNull::from(control(object, side));
     // SAFETY: the reserve has as many bytes for each ring; that it is so large is checked on receipt.
     let bytes = unsafe { object.reserve().0.add(ring * most as usize) };
     // SAFETY: the end keeps the object mapped, and drops what has the places before it. So many were allocated, by who made
@@ -134,12 +142,12 @@ impl End {
             allocate(&object, side, 0, capacity)?;
             Sender::new(place(&object, side, capacity), START, START).initialise();
         }
-        let first = End::new(object.clone(), first, &ticket(0));
-        let second = End::new(object.clone(), second, &ticket(1));
+        let first = End::new(object.clone(), first.into(), &ticket(0));
+        let second = End::new(object.clone(), second.into(), &ticket(1));
         Ok((first, second))
     }
 
-    fn new(object: Object, socket: OwnedFd, ticket: &Ticket) -> End {
+    fn new(object: Object, socket: Arc<OwnedFd>, ticket: &Ticket) -> End {
         barrier::is_registered();
         let side = ticket.side;
         let [sends_by, receives_by] = ticket.capacities;
@@ -158,6 +166,7 @@ impl End {
             receiving: Gate::new(Receiving {
                 ring: Receiver::new(receives_by, ticket.head, ticket.taken),
                 pause: 0,
+                sent: ticket.tail,
                 torso: Vec::new(),
                 descriptors: 0,
                 serial: ticket.serial_received,
@@ -165,7 +174,7 @@ impl End {
                 has_parked: false,
             }),
             object: ManuallyDrop::new(object),
-            socket: ManuallyDrop::new(Arc::new(socket)),
+            socket: ManuallyDrop::new(socket),
             side,
             door: Door::new(ticket.serial_received, ticket.has_notice),
             news: Patience::new(),
@@ -183,6 +192,8 @@ impl End {
     pub(crate) fn ticket(&self, kinds: Kinds) -> Option<(Ticket, Object, Option<u32>)> {
         let mut sending = self.sending.enter(Deadline::PAST)?;
         let mut receiving = self.receiving.enter(Deadline::PAST)?;
+        // What was taken back is in nobody's way; what is broken is found again.
+        _ = self.settle(&mut receiving);
         let (head, taken) = receiving.ring.position()?;
         if !self.door.is_empty() || sending.is_under_way || self.is_closed() {
             return None;
@@ -212,7 +223,7 @@ impl End {
     }
 
     /// What [`ticket`](End::ticket) made. `None` if the numbers cannot be.
-    pub(crate) fn from_ticket(ticket: &Ticket, object: Object, socket: OwnedFd) -> Option<End> {
+    pub(crate) fn from_ticket(ticket: &Ticket, object: Object, socket: Arc<OwnedFd>) -> Option<End> {
         let on_their_way = ticket.tail.wrapping_sub(ticket.head_seen);
         let is_capacity = |capacity: u64| {
             capacity.is_power_of_two() && (*CAPACITY.start() as u64..=ticket.most).contains(&capacity)
@@ -222,9 +233,16 @@ impl End {
             && object.reserve().1 as u64 >= 2 * ticket.most
             && ticket.capacities.into_iter().all(is_capacity)
             && on_their_way <= ticket.capacities[0]
+            && [ticket.serial_sent, ticket.serial_received].iter().all(|serial| *serial < 1 << 63)
             && [ticket.tail, ticket.head_seen, ticket.head].iter().all(|position| position.is_multiple_of(8))
             && socket::is_ours(socket.as_fd());
         is_sane.then(|| End::new(object, socket, ticket))
+    }
+
+    /// How far this side has sent, as it says itself.
+    #[inline(always)]
+    pub(crate) fn sent(&self) -> u64 {
+        control(&self.object, self.side).sent()
     }
 
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {

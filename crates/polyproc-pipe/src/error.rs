@@ -170,7 +170,7 @@ pub enum RecvError {
     /// The other side has written what cannot be, or two processes have used this end. For good.
     Corrupt,
     /// The system refused. `EMFILE`: descriptors have come for which this process has no room. They and their message stay, and
-    /// a call after some others were closed receives them.
+    /// a call after some others were closed receives them. `OutOfMemory`: there is no memory for the message, which stays, too.
     Io(io::Error),
 }
 

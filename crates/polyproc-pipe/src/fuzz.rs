@@ -1,7 +1,7 @@
 //! A ring between this side and one that does what a fuzzer says.
 
 use crate::ring::{
-    Broken, CLOSED, Control, Front, GROWN, Kind, Place, RUN, Receiver, START, Sender, WRITTEN,
+    Broken, CLOSED, Control, Front, GROWN, Kind, LENGTH_SHIFT, Place, RUN, Receiver, START, Sender, WRITTEN,
 };
 use core::ptr::NonNull;
 use polyproc_sys::atomic::{AtomicU64, Ordering};
@@ -90,7 +90,7 @@ pub fn ring(script: &[u8]) {
                     6 => GROWN,
                     // A run, with a length and a number that may be.
                     7..=9 => RUN | ((what >> 10 & 1) * CLOSED),
-                    kind => (kind & 3) << 60 | (kind >> 2 & 1) << 62,
+                    kind => (kind & 3) << 20 | (kind >> 2 & 1) << 22,
                 };
                 let length = if kind & RUN != 0 {
                     length % 26
@@ -108,7 +108,10 @@ pub fn ring(script: &[u8]) {
                 if kind & RUN == 0 {
                     memory.record(tail.wrapping_add(8)).store(total, Ordering::SeqCst);
                 }
-                let header = WRITTEN | kind | (what >> 40 & 0xf) << 40 | length;
+                // Descriptors, or where a run ends, mostly behind a message.
+                let low = what >> 40 & 0xf;
+                let low = if kind & RUN != 0 { low * 8 + (what >> 44 & 15 == 0) as u64 } else { low };
+                let header = WRITTEN | kind | length << LENGTH_SHIFT | low;
                 memory.record(tail).store(header, Ordering::SeqCst);
                 tail = end;
             }),
@@ -122,7 +125,7 @@ pub fn ring(script: &[u8]) {
             // What is in front changes.
             5 => script.next(1).zip(script.next(2)).map(|(at, bits)| {
                 let word = memory.record(tail.wrapping_sub(at * 8));
-                word.fetch_xor((bits & 0xff) << 56 | (bits >> 8) << 40, Ordering::SeqCst);
+                word.fetch_xor((bits & 0xff) << 16 | bits >> 8, Ordering::SeqCst);
             }),
             6 => script.next(8).map(|value| {
                 let word = if value & 1 == 0 { HEAD } else { TAIL };
@@ -153,11 +156,15 @@ fn step_of_a_sender(sender: &mut Sender, script: &mut Script<'_>, tail: &mut u64
         Ok(true) => {
             let message = vec![length as u8; length];
             let is_burst = what >> 14 & 1 != 0;
-            let sent = if sender.goes_on(length) {
-                sender.go_on(&message);
+            let (run, kind) = (sender.run(), Kind::of(length));
+            let sent = if run.is_open(kind) {
+                sender.go_on(run, &message);
                 Ok(())
-            } else if is_burst && sender.is_at_line(length) && sender.finds_room_for_line() == Ok(true) {
-                sender.open_line(Kind::of(length)).map(|()| sender.go_on(&message))
+            } else if is_burst
+                && run.is_full(kind)
+                && (sender.may_open_line() || sender.allows_lines(1 + what as u64 % 5) == Ok(true))
+            {
+                sender.open_line(kind).map(|run| sender.go_on(run, &message))
             } else {
                 sender.write(&message, 0, is_burst)
             };
@@ -181,15 +188,17 @@ fn step_of_a_sender(sender: &mut Sender, script: &mut Script<'_>, tail: &mut u64
 /// Takes what is there and of this length, as one does who knows how long messages are. The last of that is published later.
 fn receive_exactly(receiver: &mut Receiver, length: usize, taken: &mut u64) -> Result<(), Broken> {
     for _ in 0..=CAPACITY / 8 {
-        if !receiver.is_ready(length) && !receiver.begins_line(length) {
+        let mut ready = receiver.ready(length).or_else(|| receiver.begin_line(length));
+        if ready.is_none() {
             if receiver.has_to_publish() {
                 receiver.publish()?;
             }
-            if receiver.front()? != Front::Whole(length, 0) || !receiver.makes_ready(length) {
-                break;
+            if receiver.front()? == Front::Whole(length, 0) {
+                ready = receiver.make_ready(length);
             }
         }
-        let got = receiver.take_ready(length, <[u8]>::len);
+        let Some(ready) = ready else { break };
+        let got = receiver.take_ready(ready, length, <[u8]>::len);
         assert_eq!(got, length);
         *taken += length as u64;
     }

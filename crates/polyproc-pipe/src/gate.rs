@@ -179,6 +179,7 @@ impl<T> Gate<T> {
     }
 
     #[cold]
+    #[inline(never)]
     fn left_for_others(&self) {
         // Release: who sees that it has left sees the door open.
         self.left.fetch_add(1, Ordering::Release);

@@ -112,6 +112,8 @@
 //! - Descriptors for which a process has no room (`EMFILE`) stay where they are, and so does their message, until
 //!   others are closed. Nobody can look behind them: meanwhile `wait` says that the connection is ready, what it
 //!   receives is the message in front or that error, and who waits for room looks every millisecond.
+//! - Descriptors may come long before their message is received: this process keeps them meanwhile, up to 131,072. So a peer that is not
+//!   trusted can use up those that the process may have (`RLIMIT_NOFILE`).
 //! - A send that comes within some thirty microseconds after the other end was killed may succeed, and after a burst of
 //!   messages the next thirty, after a long one two hundred, however slowly those follow: as with any pipe, that it was
 //!   sent does not mean that it was received.

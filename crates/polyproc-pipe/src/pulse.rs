@@ -16,6 +16,8 @@ const BURST: u64 = 24;
 const STREAM: u64 = 8 * BURST;
 /// Some microsecond: messages that are no further apart, from one look at the clock to the next, are a burst.
 const CLOSE: u64 = 2_500;
+/// Some hundred nanoseconds: messages that are no further apart are a stream.
+const DENSE: u64 = 300;
 
 /// Remembers when it was asked last.
 pub(crate) struct Pulse {
@@ -24,13 +26,15 @@ pub(crate) struct Pulse {
     credit: u64,
     /// Messages from one look to the next; 1 if that is no burst.
     stride: u64,
+    /// If that is a burst: it is a stream.
+    is_stream: bool,
     /// It is time to ask, and nobody has, or nobody was there.
     is_due: bool,
 }
 
 impl Pulse {
     pub(crate) fn new() -> Pulse {
-        Pulse { asked: 0, looked: 0, credit: 0, stride: 1, is_due: false }
+        Pulse { asked: 0, looked: 0, credit: 0, stride: 1, is_stream: false, is_due: false }
     }
 
     /// Before a message: whether it is time to ask. `heard` is what is not 0 if the other side was heard of since the last
@@ -50,6 +54,11 @@ impl Pulse {
         self.credit > 0
     }
 
+    /// How many.
+    pub(crate) fn credit(&self) -> u64 {
+        self.credit
+    }
+
     /// So many more messages will be sent without a look.
     #[inline(always)]
     pub(crate) fn spend(&mut self, messages: u64) {
@@ -64,8 +73,13 @@ impl Pulse {
             heard.store(0, Ordering::Relaxed);
             self.asked = self.looked;
         }
-        let is_burst = now.wrapping_sub(self.looked) < self.stride * CLOSE;
-        self.stride = if is_burst { (2 * self.stride).clamp(BURST, STREAM) } else { 1 };
+        let passed = now.wrapping_sub(self.looked);
+        if passed < self.stride * CLOSE {
+            self.is_stream = passed < self.stride * DENSE;
+            self.stride = (2 * self.stride).clamp(BURST, STREAM);
+        } else {
+            self.stride = 1;
+        }
         self.looked = now;
         self.is_due = now.wrapping_sub(self.asked) > FRESH;
         self.gives_credit();
@@ -80,6 +94,12 @@ impl Pulse {
     #[inline(always)]
     pub(crate) fn is_burst(&self) -> bool {
         self.stride > 1
+    }
+
+    /// Whether they do more closely than if each was waited for, and answered.
+    #[inline(always)]
+    pub(crate) fn is_stream(&self) -> bool {
+        self.is_burst() && self.is_stream
     }
 
     /// It was asked, and nobody is there: it is time to ask before each message.
@@ -136,6 +156,24 @@ mod tests {
             strides == [0, 0, BURST, 2 * BURST, 4 * BURST, STREAM, STREAM]
         });
         assert!(is_stream, "no burst was seen");
+    }
+
+    /// What it says of 100 messages that came in so many ticks each, if this is not interrupted.
+    fn after(ticks_each: u64) -> (bool, bool) {
+        let mut pulse = Pulse { looked: ticks() - 100 * ticks_each, stride: 100, ..Pulse::new() };
+        pulse.looks_at_the_clock(&AtomicU32::new(0));
+        (pulse.is_burst(), pulse.is_stream())
+    }
+
+    #[test]
+    fn messages_of_a_stream_are_closer_to_each_other_than_those_of_a_burst() {
+        let is_seen = |ticks_each, what| (0..10_000).any(|_| after(ticks_each) == what);
+        assert!(is_seen(DENSE / 2, (true, true)));
+        assert!(is_seen(2 * DENSE, (true, false)));
+        assert!((0..100).all(|_| !after(2 * DENSE).1 && after(2 * CLOSE) == (false, false)));
+        let mut pulse = Pulse { is_stream: true, stride: 1, ..Pulse::new() };
+        pulse.looks_at_the_clock(&AtomicU32::new(0));
+        assert!(!pulse.is_stream(), "a long time ago");
     }
 
     #[test]

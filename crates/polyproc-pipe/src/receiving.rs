@@ -4,7 +4,7 @@ use crate::barrier;
 use crate::door::RECEIVING;
 use crate::end::{End, SLICE};
 use crate::gate::Inside;
-use crate::ring::{Broken, Front, Receiver};
+use crate::ring::{Broken, Front, News, Place, Ready, Receiver, TRUSTED};
 use crate::socket;
 use polyproc_sys::atomic::Ordering;
 use polyproc_sys::deadline::Deadline;
@@ -17,6 +17,10 @@ use std::os::fd::OwnedFd;
 const PAUSE: u32 = 16;
 /// The same, where several messages have come in it: a microsecond.
 const STREAM_PAUSE: u32 = 64;
+/// In the time of a spin, twice as many bytes come in records, or as many where lines cross slowly.
+const SPIN: u64 = 32;
+/// After so many bytes, one record behind the other, the pause may be longer, too.
+const FAR: u64 = PAUSE as u64 * SPIN;
 
 /// Why nothing was received.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub(crate) struct Receiving {
     pub(crate) ring: Receiver,
     /// How long it leaves the sender alone before it looks.
     pub(crate) pause: u32,
+    /// How far this side's own sender was when something came that was not there a moment before.
+    pub(crate) sent: u64,
     /// What came of the message that has begun, and how many descriptors belong to it.
     pub(crate) torso: Vec<u8>,
     pub(crate) descriptors: usize,
@@ -66,41 +72,51 @@ impl End {
     /// As the thread to which the gate belongs, inside: stays there if a message of so many bytes, at most
     /// [`BUFFER`](crate::ring::BUFFER), is ready to be taken. If not, or if anything is not as usual, [`recv`](End::recv) does it.
     #[inline(always)]
-    pub(crate) fn finds_ready<I: DerefMut<Target = Receiving>>(
+    pub(crate) fn find_ready<I: DerefMut<Target = Receiving>>(
         &self,
         mut receiving: I,
         length: usize,
         deadline: Deadline,
-    ) -> Option<I> {
+    ) -> Option<(I, Ready)> {
         // Nobody owns the gate of an end that is closed, or broken.
-        (receiving.ring.is_ready(length) || self.makes_ready(&mut receiving, length, deadline))
-            .then_some(receiving)
+        let ring = &mut receiving.ring;
+        let ready = match ring.ready(length) {
+            None => match ring.begin_line(length) {
+                None => self.make_ready(&mut receiving, length, deadline),
+                first => first,
+            },
+            next => next,
+        };
+        ready.map(|ready| (receiving, ready))
     }
 
     /// As a thread to which it does not belong: goes in, and stays there.
     #[cold]
     #[inline(never)]
-    pub(crate) fn enter_to_ready(&self, length: usize, deadline: Deadline) -> Option<Inside<'_, Receiving>> {
+    pub(crate) fn enter_to_ready(
+        &self,
+        length: usize,
+        deadline: Deadline,
+    ) -> Option<(Inside<'_, Receiving>, Ready)> {
         let receiving = self.receiving.enter(deadline)?;
         let is_over = receiving.is_broken || self.is_closed();
-        if is_over { None } else { self.finds_ready(receiving, length, deadline) }
+        if is_over { None } else { self.find_ready(receiving, length, deadline) }
     }
 
-    /// Whether a message of so many bytes can be taken at once.
+    /// If a message of so many bytes can be taken at once.
     #[inline(never)]
-    fn makes_ready(&self, receiving: &mut Receiving, length: usize, deadline: Deadline) -> bool {
-        receiving.ring.begins_line(length) || self.makes_other_ready(receiving, length, deadline)
-    }
-
-    #[inline(never)]
-    fn makes_other_ready(&self, receiving: &mut Receiving, length: usize, deadline: Deadline) -> bool {
+    fn make_ready(&self, receiving: &mut Receiving, length: usize, deadline: Deadline) -> Option<Ready> {
         // Of what was taken before.
         self.taken(receiving);
         let mut front = receiving.ring.front();
         if front == Ok(Front::Nothing) && deadline != Deadline::PAST && self.look(receiving) {
             front = receiving.ring.front();
         }
-        front == Ok(Front::Whole(length, 0)) && !receiving.is_broken && receiving.ring.makes_ready(length)
+        if front == Ok(Front::Whole(length, 0)) && !receiving.is_broken {
+            receiving.ring.make_ready(length)
+        } else {
+            None
+        }
     }
 
     /// Looks for news, as long as that pays. Who finds it again and again at the first look is in step with the sender,
@@ -109,13 +125,26 @@ impl End {
     fn look(&self, receiving: &mut Receiving) -> bool {
         let ring = &receiving.ring;
         let news = self.news.look_sparsely(receiving.pause, 1, || ring.news());
-        let Some((is_stream, looks)) = news else { return false };
+        let Some((news, looks)) = news else { return false };
         if self.heard.load(Ordering::Relaxed) == 0 {
             self.heard.store(1, Ordering::Relaxed);
         }
-        let most = if is_stream { STREAM_PAUSE } else { PAUSE };
+        let most = match news {
+            News::Several => STREAM_PAUSE,
+            News::Record if receiving.ring.had_come() >= FAR => self.longest_pause(receiving),
+            News::One | News::Record => PAUSE,
+        };
         receiving.pause = if looks == 1 { (2 * receiving.pause).clamp(1, most) } else { receiving.pause / 2 };
         true
+    }
+
+    /// The longest pause after many records, one behind the other: no more than twice as long as it took to send them. But who has
+    /// sent something meanwhile waits for an answer.
+    #[inline(never)]
+    fn longest_pause(&self, receiving: &mut Receiving) -> u32 {
+        let sent = self.sent();
+        let is_answer = core::mem::replace(&mut receiving.sent, sent) != sent;
+        if is_answer { PAUSE } else { (receiving.ring.had_come() / SPIN).min(STREAM_PAUSE.into()) as u32 }
     }
 
     /// Whether something is in front.
@@ -192,38 +221,42 @@ impl End {
                 Front::Grown => self.grow(receiving)?,
                 Front::Final => return Err(RecvRefusal::Disconnected),
                 Front::Whole(length, _) | Front::First(length, _) if length > max => {
-                    return Err(RecvRefusal::TooLong(length));
+                    // Not one that was taken back.
+                    if self.settle(receiving)? == front {
+                        return Err(RecvRefusal::TooLong(length));
+                    }
                 }
                 // One that has begun for somebody who would have taken more.
                 Front::Last(length) if receiving.torso.len() + length > max => {
                     return Err(RecvRefusal::TooLong(receiving.torso.len() + length));
                 }
-                Front::Whole(_, descriptors) => {
+                Front::Whole(length, descriptors) => {
+                    reserve(to, length)?;
                     // Before it is taken: what does not arrive with it is missed, and what finds no room comes later.
-                    let descriptors = self.take_descriptors(receiving, descriptors)?;
+                    let descriptors = self.take_descriptors(receiving, descriptors, deadline)?;
                     receiving.ring.take_into(front, to);
                     self.taken(receiving);
                     return Ok(descriptors);
                 }
-                Front::First(_, descriptors) => {
+                Front::First(length, descriptors) => {
                     // The caller's memory, if it has some to spare: fresh memory costs more than the copy.
-                    receiving.torso = if to.is_empty() { core::mem::take(to) } else { Vec::new() };
+                    let mut torso = if to.is_empty() { core::mem::take(to) } else { Vec::new() };
+                    reserve(&mut torso, length.min(TRUSTED))?;
+                    receiving.torso = torso;
                     receiving.descriptors = descriptors;
                     receiving.take_part(front);
                 }
-                Front::Next(_) => receiving.take_part(front),
-                Front::Abort => {
+                Front::Next(length) => {
+                    reserve(&mut receiving.torso, length)?;
                     receiving.take_part(front);
-                    receiving.torso = Vec::new();
-                    // The descriptors of what is not to come.
-                    if receiving.descriptors != 0 {
-                        receiving.serial += 1;
-                        let refused = self.door.refuse_descriptors(self.socket(), receiving.serial);
-                        refused.map_err(RecvRefusal::Io)?;
-                    }
                 }
-                Front::Last(_) => {
-                    let descriptors = self.take_descriptors(receiving, receiving.descriptors)?;
+                Front::Abort => self.forget(receiving)?,
+                Front::Last(length) => {
+                    reserve(&mut receiving.torso, length)?;
+                    if !to.is_empty() {
+                        reserve(to, receiving.torso.len() + length)?;
+                    }
+                    let descriptors = self.take_descriptors(receiving, receiving.descriptors, deadline)?;
                     receiving.take_part(front);
                     self.taken(receiving);
                     let torso = core::mem::take(&mut receiving.torso);
@@ -244,6 +277,59 @@ impl End {
         }
     }
 
+    /// The message that has begun does not go on.
+    fn forget(&self, receiving: &mut Receiving) -> Result<(), RecvRefusal> {
+        receiving.take_part(Front::Abort);
+        receiving.torso = Vec::new();
+        // The descriptors of what is not to come.
+        if receiving.descriptors != 0 {
+            receiving.serial += 1;
+            let refused = self.door.refuse_descriptors(self.socket(), receiving.serial);
+            refused.map_err(RecvRefusal::Io)?;
+        }
+        Ok(())
+    }
+
+    /// What is in front, for one who only asks: sees to growth, and forgets what was taken back. A message of which a part is in
+    /// front stays there: how much of it is wanted is for who receives it to say.
+    #[cold]
+    pub(crate) fn settle(&self, receiving: &mut Receiving) -> Result<Front, RecvRefusal> {
+        // As many as the ring has room for: a peer may take back without end.
+        for _ in 0..receiving.ring.place().capacities().1 / 16 {
+            let front = receiving.ring.front()?;
+            match front {
+                Front::Grown => self.grow(receiving)?,
+                Front::First(..) | Front::Next(_) | Front::Abort => {
+                    let allocate = |place: &Place| self.allocate_more(1 - self.side, place).is_ok();
+                    if !receiving.ring.is_taken_back(allocate) {
+                        break;
+                    }
+                    self.skip(receiving)?;
+                }
+                _ => break,
+            }
+            self.taken(receiving);
+        }
+        Ok(receiving.ring.front()?)
+    }
+
+    /// Takes the message in front, which was taken back.
+    fn skip(&self, receiving: &mut Receiving) -> Result<(), RecvRefusal> {
+        loop {
+            match receiving.ring.front()? {
+                Front::Grown => self.grow(receiving)?,
+                front @ Front::First(_, descriptors) => {
+                    receiving.descriptors = descriptors;
+                    receiving.take_part(front);
+                }
+                front @ Front::Next(_) => receiving.take_part(front),
+                Front::Abort => return self.forget(receiving),
+                // What was seen behind it is not there any more.
+                _ => return Err(RecvRefusal::Corrupt),
+            }
+        }
+    }
+
     /// The ring has grown: sees to it that there is memory.
     #[cold]
     fn grow(&self, receiving: &mut Receiving) -> Result<(), RecvRefusal> {
@@ -252,13 +338,21 @@ impl End {
         Ok(())
     }
 
-    fn take_descriptors(&self, receiving: &mut Receiving, count: usize) -> Result<Vec<OwnedFd>, RecvRefusal> {
+    fn take_descriptors(
+        &self,
+        receiving: &mut Receiving,
+        count: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<OwnedFd>, RecvRefusal> {
         if count == 0 {
             return Ok(Vec::new());
         }
         // They were sent before the message was published.
-        let fetched = self.door.fetch_descriptors(self.socket(), receiving.serial + 1, count);
-        let descriptors = fetched.map_err(RecvRefusal::Io)?;
+        let fetched = self.door.fetch_descriptors(self.socket(), receiving.serial + 1, count, deadline);
+        let descriptors = fetched.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => RecvRefusal::Empty,
+            _ => RecvRefusal::Io(error),
+        })?;
         receiving.serial += 1;
         if descriptors.len() == count && !self.door.is_flooded() {
             Ok(descriptors)
@@ -340,16 +434,19 @@ impl End {
     /// Waits until there is something to receive, or will never be: both are `true`. `false` after the deadline.
     pub(crate) fn poll(&self, deadline: Deadline) -> io::Result<bool> {
         let Some(mut receiving) = self.receiving.enter(deadline) else { return Ok(self.receiving.is_lost()) };
+        let mut is_last = false;
         let news = loop {
-            match self.wait_for_news(&mut receiving, deadline) {
-                Ok(Front::Grown) => {
-                    if let Err(refusal) = self.grow(&mut receiving) {
-                        break Err(refusal);
-                    }
-                }
+            let waited = self.wait_for_news(&mut receiving, deadline);
+            match waited.and_then(|_| self.settle(&mut receiving)) {
+                // Once more: it may have been the end.
+                Ok(Front::Nothing) if !is_last => is_last = deadline.has_passed(),
+                Ok(Front::Nothing) => break Err(RecvRefusal::Empty),
                 news => break news,
             }
         };
+        if let Err(RecvRefusal::Corrupt) = news {
+            self.break_off_receiving(&mut receiving);
+        }
         self.leave_receiving(receiving);
         match news {
             Err(RecvRefusal::Empty) => Ok(false),
@@ -368,19 +465,69 @@ impl End {
         if self.is_closed() || receiving.is_broken || outlook.has_ended || outlook.lacks_room {
             return Ok(Asked::Ready);
         }
-        self.publish_head(&mut receiving);
-        if receiving.is_broken {
-            return Ok(Asked::Ready);
+        // What comes meanwhile may be taken back, too, but not without end.
+        for _ in 0..4 {
+            let front = self.settle(&mut receiving);
+            if matches!(front, Err(RecvRefusal::Corrupt)) {
+                self.break_off_receiving(&mut receiving);
+            }
+            self.publish_head(&mut receiving);
+            if receiving.is_broken || !matches!(front, Ok(Front::Nothing)) {
+                break;
+            }
+            receiving.ring.line().falls_asleep();
+            let prompt = barrier::heavy();
+            if receiving.ring.front() == Ok(Front::Nothing) {
+                return Ok(Asked::Waits { prompt });
+            }
         }
-        receiving.ring.line().falls_asleep();
-        let prompt = barrier::heavy();
-        let is_ready = receiving.ring.front() != Ok(Front::Nothing);
-        Ok(if is_ready { Asked::Ready } else { Asked::Waits { prompt } })
+        Ok(Asked::Ready)
     }
+}
+
+/// Has room for so many bytes more. A message for which there is no memory stays where it is.
+fn reserve(to: &mut Vec<u8>, bytes: usize) -> Result<(), RecvRefusal> {
+    // Twice as much as there is may be too much.
+    let reserved = to.try_reserve(bytes).or_else(|_| to.try_reserve_exact(bytes));
+    reserved.map_err(|_| RecvRefusal::Io(io::ErrorKind::OutOfMemory.into()))
 }
 
 impl Receiving {
     fn take_part(&mut self, front: Front) {
         self.ring.take_into(front, &mut self.torso);
+    }
+}
+
+#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::end::{CAPACITY, shape};
+
+    /// Right behind the sender, each line would cross several times. But an answer is not to be late.
+    #[test]
+    fn a_sender_of_many_records_is_left_alone_for_longer_unless_they_are_an_answer() {
+        let size = *CAPACITY.end() as u64;
+        let (here, there) = End::pair(&shape(size, 0).unwrap(), size).unwrap();
+        let mut receiving = there.receiving.enter(Deadline::NEVER).unwrap();
+        let mut pause_after = |records: u64| {
+            for _ in 0..records {
+                here.send(&[1; 56], Deadline::NEVER, false).unwrap();
+            }
+            while receiving.ring.front() == Ok(Front::Whole(56, 0)) {
+                receiving.ring.take_into(Front::Whole(56, 0), &mut Vec::new());
+            }
+            here.send(&[1; 56], Deadline::NEVER, false).unwrap();
+            receiving.pause = STREAM_PAUSE;
+            assert!(there.look(&mut receiving));
+            receiving.pause
+        };
+        assert_eq!(pause_after(0), PAUSE);
+        // And the one that was news.
+        assert_eq!(pause_after(6), PAUSE);
+        assert_eq!(pause_after(15), 2 * PAUSE);
+        assert_eq!(pause_after(300), STREAM_PAUSE);
+        there.send(&[2; 56], Deadline::NEVER, false).unwrap();
+        assert_eq!(pause_after(300), PAUSE, "it was asked for");
+        assert_eq!(pause_after(300), STREAM_PAUSE);
     }
 }

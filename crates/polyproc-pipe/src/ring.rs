@@ -11,15 +11,15 @@
 //!
 //! | header bits | |
 //! |---|---|
-//! | 0 to 39 | length of the payload in bytes; in a run, of each message |
-//! | 40 to 55 | descriptors that come along, by the socket; in a run, how many messages it has |
-//! | 57 | `FINAL`: nothing more comes, ever; the receiver stays there |
-//! | 58 | `CLOSED`: no more messages come to the run |
-//! | 59 | `GROWN`: the ring has twice the bytes from here on |
-//! | 60 | `MORE`: the message goes on in the next record. The first of several begins with the total length |
-//! | 61 | `ABORT`: forget what came so far of the message; the sender ran out of time |
-//! | 62 | `RUN`: a run of short messages of one length |
-//! | 63 | `WRITTEN`, always |
+//! | 0 to 15 | descriptors that come along, by the socket; in a run, where its last message ends: bytes from the header on |
+//! | 17 | `FINAL`: nothing more comes, ever; the receiver stays there |
+//! | 18 | `CLOSED`: no more messages come to the run |
+//! | 19 | `GROWN`: the ring has twice the bytes from here on |
+//! | 20 | `MORE`: the message goes on in the next record. The first of several begins with the total length |
+//! | 21 | `ABORT`: forget what came so far of the message; the sender ran out of time |
+//! | 22 | `RUN`: a run of short messages of one length |
+//! | 23 | `WRITTEN`, always |
+//! | 24 to 63 | length of the payload in bytes; in a run, of each message |
 //!
 //! # Runs
 //!
@@ -40,10 +40,18 @@
 //!
 //! A stream of short messages of one length goes from line to line. The sender begins a run as it began the one before, without a look at
 //! anything but what it keeps in private ([`open_line`](Sender::open_line)); the receiver compares the header of a full line with the one
-//! before ([`begins_line`](Receiver::begins_line)). Both fetch the lines that they will need soon: the sender some lines that it knows to be
+//! before ([`begin_line`](Receiver::begin_line)). Both fetch the lines that they will need soon: the sender some lines that it knows to be
 //! free, to be its own by then; the receiver a line behind one that it found full, which the sender is likely to have left. A hint
 //! that is wrong costs time and nothing else, and is for an address in private geometry. A receiver publishes what it has taken so when it
 //! looks for the next record that is not ready, so that a quarter of the ring and a line may be free unsaid.
+//!
+//! A stream of records has another trap. A receiver that is faster than the sender and right behind it takes each line while it is being
+//! written; the sender takes it back; and both then go at the pace of lines that cross, several times for each message, without the receiver
+//! ever finding nothing. So a sender in a stream fetches the lines ahead of it ([`fetch_ahead`](Sender::fetch_ahead)), and needs fewer
+//! of the places in which a CPU keeps what it has yet to store, which else fill up with two messages that wait for a line; a
+//! receiver fetches ahead once it has come as far without a wait, and so reaches the end; and there it leaves the sender alone, for longer
+//! the more had come. Where lines cross slowly, a stream of 64 bytes took 78 ns a message without any of this, 72 without what the receiver
+//! fetches, 44 without the longer pauses, and 24 with all.
 //!
 //! Without the zero, the word behind a record would be whatever was there when the ring came round the last time: bytes
 //! of a message, that may look like a header.
@@ -92,8 +100,8 @@ mod sender;
 mod tests;
 
 pub(crate) use crate::line::Broken;
-pub(crate) use receiver::{BUFFER, Front, Receiver};
-pub(crate) use run::Kind;
+pub(crate) use receiver::{BUFFER, Front, News, Ready, Receiver, TRUSTED};
+pub(crate) use run::{Kind, Run};
 pub(crate) use sender::Sender;
 
 use crate::copy;
@@ -103,21 +111,20 @@ use polyproc_sys::atomic::AtomicU64;
 
 /// The longest message: 1 GiB.
 pub(crate) const MESSAGE_MAX: usize = 1 << 30;
-const LENGTH: u64 = (1 << 40) - 1;
-const DESCRIPTORS_SHIFT: u32 = 40;
 /// The most descriptors with a message.
 pub(crate) const DESCRIPTORS_MAX: usize = 0xffff;
-const COUNT_SHIFT: u32 = 40;
-const COUNT: u64 = 0xffff << COUNT_SHIFT;
-pub(crate) const FINAL: u64 = 1 << 57;
-pub(crate) const CLOSED: u64 = 1 << 58;
-pub(crate) const GROWN: u64 = 1 << 59;
-const MORE: u64 = 1 << 60;
-const ABORT: u64 = 1 << 61;
-pub(crate) const RUN: u64 = 1 << 62;
-pub(crate) const WRITTEN: u64 = 1 << 63;
-/// From here on, bits say what kind of record it is.
-const KIND_SHIFT: u32 = 56;
+/// In a run: where its last message ends.
+const END: u64 = 0xffff;
+pub(crate) const FINAL: u64 = 1 << 17;
+pub(crate) const CLOSED: u64 = 1 << 18;
+pub(crate) const GROWN: u64 = 1 << 19;
+const MORE: u64 = 1 << 20;
+const ABORT: u64 = 1 << 21;
+pub(crate) const RUN: u64 = 1 << 22;
+pub(crate) const WRITTEN: u64 = 1 << 23;
+/// These bits say what kind of record it is.
+const KIND: u64 = 0xff << 16;
+pub(crate) const LENGTH_SHIFT: u32 = 24;
 const HEADER: u64 = 8;
 const LINE: u64 = 64;
 /// The longest message in a run.
@@ -128,6 +135,13 @@ pub(crate) const RUN_MOST: usize = 24;
 pub(crate) struct Control {
     sender: Line,
     receiver: Line,
+}
+
+impl Control {
+    /// How far the sender is, as it says itself.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sender.position()
+    }
 }
 
 const _: () = assert!(size_of::<Control>() == 256 && align_of::<Control>() == 128);
@@ -278,6 +292,18 @@ impl Place {
     pub(crate) fn capacities(&self) -> (u64, u64) {
         (self.capacity, self.most)
     }
+}
+
+/// The length that a header says.
+#[inline(always)]
+fn length(header: u64) -> u64 {
+    header >> LENGTH_SHIFT
+}
+
+/// How many descriptors the header of a record says.
+#[inline(always)]
+fn descriptors(header: u64) -> usize {
+    usize::from(header as u16)
 }
 
 #[inline(always)]

@@ -5,11 +5,12 @@ use crate::door::SENDING;
 use crate::end::{End, SLICE};
 use crate::gate::Inside;
 use crate::pulse::Pulse;
-use crate::ring::{Broken, DESCRIPTORS_MAX, Kind, MESSAGE_MAX, RUN_MOST, Sender};
+use crate::ring::{Broken, DESCRIPTORS_MAX, Kind, MESSAGE_MAX, RUN_MOST, Run, Sender};
 use crate::socket;
 use polyproc_sys::atomic::AtomicU32;
 use polyproc_sys::deadline::Deadline;
 use polyproc_sys::futex;
+use std::hint::cold_path;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -49,6 +50,21 @@ pub(crate) struct Sending {
     pub(crate) has_parked: bool,
 }
 
+/// What was sent of a message.
+#[derive(Default)]
+pub(crate) struct Sent {
+    bytes: usize,
+    /// Of its descriptors.
+    packets: usize,
+}
+
+#[cfg(feature = "tokio")]
+impl Sent {
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.bytes == 0 && self.packets == 0
+    }
+}
+
 impl End {
     /// Sends one message, by [`Sender`]. Rings the bell if the receiver sleeps, unless `quietly`.
     #[inline(always)]
@@ -58,14 +74,21 @@ impl End {
         };
         // Nobody owns the gate of an end that is closed, or broken.
         let (receiver, kind) = (sending.ring.receiver(), Kind::of(bytes.len()));
-        let is_in_run = !receiver.has_notice()
-            && (sending.ring.goes_on(bytes.len())
-                || sending.ring.is_at_line(bytes.len())
-                    && sending.opens_line(kind, kind.most(), &self.heard));
-        if !is_in_run {
+        let run = sending.ring.run();
+        let open = if receiver.has_notice() {
+            None
+        } else if run.is_open(kind) {
+            Some(run)
+        } else if run.is_full(kind) {
+            cold_path();
+            sending.open_line(kind, &self.heard)
+        } else {
+            None
+        };
+        let Some(run) = open else {
             return set_aside(bytes, |bytes| self.send_record(sending.into(), bytes, deadline, quietly));
-        }
-        sending.ring.go_on(bytes);
+        };
+        sending.ring.go_on(run, bytes);
         barrier::light_here();
         if receiver.has_notice() {
             self.hear(&sending, quietly);
@@ -97,9 +120,13 @@ impl End {
         if sending.ring.receiver().hears_farewell() | sending.pulse.is_due(&self.heard) {
             self.take_pulse(&mut sending)?;
         }
-        if !sending.ring.is_nowhere() && sending.ring.goes_on(bytes.len()) {
-            sending.ring.go_on(bytes);
+        let run = sending.ring.run();
+        if !sending.ring.has_no_run() && run.is_open(Kind::of(bytes.len())) {
+            sending.ring.go_on(run, bytes);
         } else if bytes.len() <= sending.ring.most() && sending.ring.has_room(bytes.len()) {
+            if sending.pulse.is_stream() {
+                sending.ring.fetch_ahead(bytes.len());
+            }
             let is_burst = sending.pulse.is_burst();
             if sending.ring.write(bytes, 0, is_burst).is_err() {
                 self.break_off(&mut sending);
@@ -261,19 +288,21 @@ impl End {
         descriptors: &[BorrowedFd<'_>],
         deadline: Deadline,
     ) -> Result<(), SendRefusal> {
-        let mut sent = 0;
+        let mut sent = Sent::default();
         loop {
-            if let Err(refusal) = self.wait_for_room(sending, self.next_part(sending, bytes, sent), deadline)
-            {
-                if sent != 0
-                    && matches!(refusal, SendRefusal::Full | SendRefusal::Closed | SendRefusal::Io(_))
-                {
-                    self.take_back(sending)?;
+            let need = self.next_part(sending, bytes, descriptors, &sent);
+            let result = self
+                .wait_for_room(sending, need, deadline)
+                .and_then(|()| self.send_part(sending, bytes, descriptors, &mut sent, deadline));
+            match result {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(refusal) => {
+                    if matches!(refusal, SendRefusal::Full | SendRefusal::Closed | SendRefusal::Io(_)) {
+                        self.take_back(sending, &sent)?;
+                    }
+                    return Err(refusal);
                 }
-                return Err(refusal);
-            }
-            if self.send_part(sending, bytes, descriptors, &mut sent, deadline)? {
-                return Ok(());
             }
         }
     }
@@ -284,12 +313,19 @@ impl End {
     }
 
     /// For how many bytes there must be room.
-    pub(crate) fn next_part(&self, sending: &Sending, bytes: &[u8], sent: usize) -> usize {
-        match sent {
-            0 if bytes.len() <= sending.ring.most() => bytes.len(),
+    pub(crate) fn next_part(
+        &self,
+        sending: &Sending,
+        bytes: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+        sent: &Sent,
+    ) -> usize {
+        match sent.bytes {
+            // To take back descriptors without a message needs a part with the length.
+            0 if bytes.len() <= sending.ring.most() => bytes.len().max(8 * descriptors.len().min(1)),
             // With the length of all.
             0 => End::part(sending) + 8,
-            _ => End::part(sending).min(bytes.len() - sent),
+            sent => End::part(sending).min(bytes.len() - sent),
         }
     }
 
@@ -299,38 +335,79 @@ impl End {
         sending: &mut Sending,
         bytes: &[u8],
         descriptors: &[BorrowedFd<'_>],
-        sent: &mut usize,
+        sent: &mut Sent,
         deadline: Deadline,
     ) -> Result<bool, SendRefusal> {
-        let is_whole = *sent == 0 && bytes.len() <= sending.ring.most();
+        let begin = sent.bytes;
+        let is_whole = begin == 0 && bytes.len() <= sending.ring.most();
         let part =
-            if is_whole { bytes } else { &bytes[*sent..][..End::part(sending).min(bytes.len() - *sent)] };
-        if *sent == 0 && !descriptors.is_empty() {
-            // The number is used up only by a message that comes: the receiver counts those.
-            let packets = socket::send_descriptors(self.socket(), sending.serial + 1, descriptors, deadline);
-            packets.map_err(|error| match error.kind() {
-                io::ErrorKind::TimedOut => SendRefusal::Full,
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => SendRefusal::Disconnected,
-                _ => SendRefusal::Io(error),
-            })?;
-            sending.serial += 1;
+            if is_whole { bytes } else { &bytes[begin..][..End::part(sending).min(bytes.len() - begin)] };
+        if begin == 0 && !descriptors.is_empty() {
+            self.send_descriptors(sending, descriptors, &mut sent.packets, deadline)?;
         }
-        let is_last = *sent + part.len() == bytes.len();
-        match *sent {
+        let is_last = begin + part.len() == bytes.len();
+        match begin {
             _ if is_whole => sending.ring.write(part, descriptors.len(), false),
             0 => sending.ring.write_first(bytes.len(), part, descriptors.len()),
             _ => sending.ring.write_next(part, is_last),
         }?;
-        *sent += part.len();
+        sent.bytes += part.len();
         self.hear(sending, false);
         Ok(is_last)
     }
 
-    /// Takes back a message of which a part was sent.
-    pub(crate) fn take_back(&self, sending: &mut Sending) -> Result<(), SendRefusal> {
+    /// Sends what is left of the descriptors of the next message.
+    fn send_descriptors(
+        &self,
+        sending: &mut Sending,
+        descriptors: &[BorrowedFd<'_>],
+        packets: &mut usize,
+        deadline: Deadline,
+    ) -> Result<(), SendRefusal> {
+        while let Some(packet) = descriptors.chunks(socket::PACKET_DESCRIPTORS).nth(*packets) {
+            // The number is used up only by a message that comes, or is taken back: the receiver counts those.
+            let Err(error) = socket::send_descriptors(self.socket(), sending.serial + 1, packet) else {
+                *packets += 1;
+                continue;
+            };
+            match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock if deadline.has_passed() => return Err(SendRefusal::Full),
+                io::ErrorKind::WouldBlock => {
+                    self.parks(sending);
+                    // The backstop is for a thread that closes the end meanwhile.
+                    socket::wait_writable(self.socket(), deadline.or_backstop()).map_err(SendRefusal::Io)?;
+                }
+                _ if self.is_closed() => return Err(SendRefusal::Closed),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                    return Err(SendRefusal::Disconnected);
+                }
+                _ => return Err(SendRefusal::Io(error)),
+            }
+        }
+        sending.serial += 1;
+        Ok(())
+    }
+
+    /// Takes back a message of which a part was sent, if one was; or some of its descriptors, and none of its bytes.
+    pub(crate) fn take_back(&self, sending: &mut Sending, sent: &Sent) -> Result<(), SendRefusal> {
+        if sent.bytes == 0 {
+            if sent.packets == 0 {
+                return Ok(());
+            }
+            sending.serial += 1;
+            sending.ring.write_first(1, &[], 1)?;
+        }
         sending.ring.write_abort()?;
         self.hear(sending, false);
         Ok(())
+    }
+
+    /// Says at the door that this thread is about to wait.
+    fn parks(&self, sending: &mut Sending) {
+        if !core::mem::replace(&mut sending.has_parked, true) {
+            self.door.park(SENDING);
+        }
     }
 
     fn wait_for_room(
@@ -356,9 +433,7 @@ impl End {
             if self.room.look(look).is_some() {
                 return Ok(());
             }
-            if !core::mem::replace(&mut sending.has_parked, true) {
-                self.door.park(SENDING);
-            }
+            self.parks(sending);
             sending.ring.line().falls_asleep();
             let is_prompt = barrier::heavy();
             if sending.ring.finds_room(length)? {
@@ -419,22 +494,30 @@ fn set_aside<T>(bytes: &[u8], send: impl FnOnce(&[u8]) -> T) -> T {
 
 impl Sending {
     /// Opens a line for a message that begins one as the last one did: that is one of seven in a stream of numbers.
-    #[inline(never)]
-    fn opens_line(&mut self, kind: Kind, messages: u64, heard: &AtomicU32) -> bool {
-        if !self.pulse.has_credit() || !self.ring.has_room_for_line() {
-            return self.opens_line_after_a_look(kind, messages, heard);
+    #[inline(always)]
+    fn open_line(&mut self, kind: Kind, heard: &AtomicU32) -> Option<Run> {
+        if !self.ring.may_open_line() && !self.allows_lines(kind, heard) {
+            return None;
         }
-        // Those that will go on with it ask nobody.
-        self.pulse.spend(messages);
-        self.ring.open_line(kind).is_ok()
+        self.ring.open_line(kind).ok()
     }
 
+    /// Asks, for some lines, what has to be asked.
     #[cold]
     #[inline(never)]
-    fn opens_line_after_a_look(&mut self, kind: Kind, messages: u64, heard: &AtomicU32) -> bool {
+    fn allows_lines(&mut self, kind: Kind, heard: &AtomicU32) -> bool {
         let is_burst = self.pulse.has_credit()
             || self.pulse.is_burst() && !self.pulse.is_due(heard) && self.pulse.has_credit();
-        is_burst && self.ring.finds_room_for_line() == Ok(true) && self.opens_line(kind, messages, heard)
+        if !is_burst {
+            return false;
+        }
+        let lines = self.pulse.credit().div_ceil(kind.most());
+        let is_allowed = self.ring.allows_lines(lines) == Ok(true);
+        if is_allowed {
+            // Those who go on with them ask nobody.
+            self.pulse.spend(lines * kind.most());
+        }
+        is_allowed
     }
 }
 
@@ -453,9 +536,9 @@ mod tests {
         here.send(&short, Deadline::NEVER, false).unwrap();
         let mut sending = here.sending.enter(Deadline::NEVER).unwrap();
         let mut receiving = there.receiving.enter(Deadline::NEVER).unwrap();
-        let (bytes, mut sent) = (vec![2; 3 << 20], 0);
+        let (bytes, mut sent) = (vec![2; 3 << 20], Sent::default());
         for _ in 0..3 {
-            let length = here.next_part(&sending, &bytes, sent);
+            let length = here.next_part(&sending, &bytes, &[], &sent);
             assert!(here.finds_room(&mut sending, length).unwrap());
             assert!(!here.send_part(&mut sending, &bytes, &[], &mut sent, Deadline::NEVER).unwrap());
         }

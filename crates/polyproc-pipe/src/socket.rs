@@ -18,6 +18,8 @@ const PATIENCE: Duration = polyproc_sys::deadline::BACKSTOP;
 const BELL: u8 = b'b';
 const NOTICE: u8 = b'n';
 const COURIER: u8 = b'd';
+/// What the kernel adds to each packet if somebody has set `SO_PASSPIDFD`: whoever has this socket, too, or had it before.
+const SCM_PIDFD: libc::c_int = 4;
 
 /// Room for the control message of one packet.
 #[repr(C, align(8))]
@@ -106,11 +108,17 @@ fn send_byte(socket: BorrowedFd<'_>, byte: u8) -> io::Result<()> {
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Whether the last copy of the other end is gone.
+/// Whether the last copy of the other end is gone, or has been shut down, so that no bell rings any more.
 #[cold]
 #[inline(never)]
 pub(crate) fn is_gone(socket: BorrowedFd<'_>) -> bool {
-    poll(socket, 0, Deadline::PAST).is_ok_and(|events| events & (libc::POLLHUP | libc::POLLERR) != 0)
+    ends(socket).unwrap_or(false)
+}
+
+/// The same, if poll(2) can be asked: not where a process may have no descriptors at all.
+fn ends(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let events = poll(socket, libc::POLLRDHUP, Deadline::PAST)?;
+    Ok(events & (libc::POLLHUP | libc::POLLERR | libc::POLLRDHUP) != 0)
 }
 
 /// Waits until something has come, or the other end is gone. `false` after the deadline.
@@ -147,43 +155,23 @@ pub(crate) fn poll_all(polled: &mut [libc::pollfd], deadline: Deadline) -> io::R
     if error.kind() == io::ErrorKind::Interrupted { Ok(0) } else { Err(error) }
 }
 
-/// Sends descriptors of the message with this serial number, waiting for room until the deadline.
+/// Sends some descriptors, at most [`PACKET_DESCRIPTORS`], of the message with this serial number.
 ///
 /// # Errors
 ///
-/// `TimedOut`, or what sendmsg(2) says: `BrokenPipe` if nobody is there, or too many descriptors on their way.
+/// `WouldBlock`, or what sendmsg(2) says: `BrokenPipe` if nobody is there, or too many descriptors on their way.
 pub(crate) fn send_descriptors(
     socket: BorrowedFd<'_>,
     serial: u64,
     descriptors: &[BorrowedFd<'_>],
-    deadline: Deadline,
 ) -> io::Result<()> {
-    for packet in descriptors.chunks(PACKET_DESCRIPTORS) {
-        patiently(socket, deadline, || send_byte(socket, NOTICE))?;
-        patiently(socket, deadline, || send_packet(socket, serial, packet))?;
-    }
-    Ok(())
+    send_byte(socket, NOTICE)?;
+    send_packet(socket, serial, descriptors)
 }
 
-/// Sends something as soon as there is room.
-fn patiently(
-    socket: BorrowedFd<'_>,
-    deadline: Deadline,
-    mut send: impl FnMut() -> io::Result<()>,
-) -> io::Result<()> {
-    while let Err(error) = send() {
-        match error.kind() {
-            io::ErrorKind::Interrupted => {}
-            io::ErrorKind::WouldBlock if deadline.has_passed() => {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            io::ErrorKind::WouldBlock => {
-                poll(socket, libc::POLLOUT, deadline)?;
-            }
-            _ => return Err(error),
-        }
-    }
-    Ok(())
+/// Waits until there is room on the socket, or the other end is gone. Not always: who cares tries again.
+pub(crate) fn wait_writable(socket: BorrowedFd<'_>, deadline: Deadline) -> io::Result<()> {
+    poll(socket, libc::POLLOUT, deadline).map(drop)
 }
 
 fn send_packet(socket: BorrowedFd<'_>, serial: u64, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -269,7 +257,7 @@ fn receive_message(socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<(Pa
     let descriptors = take_descriptors(&message);
     let packet = match (length, bytes[0]) {
         // An empty packet looks the same; that a peer of ours never sends.
-        (0, _) if is_gone(socket) => Packet::End,
+        (0, _) if ends(socket).unwrap_or(true) => Packet::End,
         (1, NOTICE) => Packet::Notice,
         (9, COURIER) => {
             let mut serial = [0; 8];
@@ -309,14 +297,15 @@ pub(crate) fn wait_for_the_end(socket: BorrowedFd<'_>, deadline: Deadline) {
     _ = poll(socket, 0, deadline);
 }
 
-/// The descriptors that came with a message.
+/// The descriptors that came with a message. What the kernel added is closed.
 fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
     let mut descriptors = Vec::new();
     // SAFETY: the kernel has filled in the control buffer, which is alive.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
     // SAFETY: null, or a header within the buffer.
     while let Some(header) = unsafe { next.as_ref() } {
-        if header.cmsg_level == libc::SOL_SOCKET && header.cmsg_type == libc::SCM_RIGHTS {
+        let is_sent = header.cmsg_type == libc::SCM_RIGHTS;
+        if header.cmsg_level == libc::SOL_SOCKET && (is_sent || header.cmsg_type == SCM_PIDFD) {
             // SAFETY: arithmetic only.
             let length = header.cmsg_len - unsafe { libc::CMSG_LEN(0) } as usize;
             // SAFETY: arithmetic on a header within the buffer.
@@ -326,8 +315,14 @@ fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
                 let place = unsafe { data.add(index) };
                 // SAFETY: as above; the place may be unaligned.
                 let number = unsafe { place.read_unaligned() };
+                if number < 0 {
+                    continue; // An error, instead of one that was added.
+                }
                 // SAFETY: the kernel made it for this process just now.
-                descriptors.push(unsafe { OwnedFd::from_raw_fd(number) });
+                let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+                if is_sent {
+                    descriptors.push(descriptor);
+                }
             }
         }
         // SAFETY: the header is one of this message.

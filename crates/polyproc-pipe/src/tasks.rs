@@ -10,18 +10,19 @@
 use crate::barrier;
 use crate::connection::{Connection, is_plain};
 use crate::door::{Door, RECEIVING, SENDING};
-use crate::end::End;
+use crate::end::{End, SLICE};
 use crate::error::{RecvError, SendError};
 use crate::receiving::Asked;
-use crate::sending::{SendRefusal, Sending};
+use crate::sending::{SendRefusal, Sending, Sent};
 use core::future::poll_fn;
 use core::task::Poll;
 use polyproc_memory::codec::Codec;
 use polyproc_memory::handover;
 use polyproc_sys::deadline::Deadline;
+use polyproc_sys::{fork, thread};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::task::{Context, ready};
+use std::task::{Context, Waker, ready};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -30,8 +31,12 @@ enum Attempt<T> {
     Done(T),
     /// Somebody will ring, or wake the tasks.
     Asleep,
+    /// The same, but not surely at once: the kernel made no barrier.
+    Dozing,
     /// Another thread is inside.
     Busy,
+    /// The socket has no room for descriptors.
+    NoRoom,
 }
 
 /// One who waits at the door as a task, until dropped.
@@ -42,10 +47,12 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    fn new(end: &'a End) -> io::Result<Waiting<'a>> {
+    fn new(end: &'a End, direction: usize) -> io::Result<Waiting<'a>> {
         let socket = end.socket().try_clone_to_owned()?;
+        let writes = direction == SENDING;
+        let interest = if writes { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
         // SAFETY: the descriptor stays open and the same until the registration drops it.
-        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        let socket = unsafe { AsyncFd::register_with_interest(socket, interest) }?;
         Ok(Waiting { door: &end.door, socket })
     }
 
@@ -58,6 +65,12 @@ impl<'a> Waiting<'a> {
     fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.door.enlist(self.number(), context.waker());
         ready!(self.socket.poll_read_ready(context))?.clear_ready();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the socket may have got room since the last time.
+    fn poll_room(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.socket.poll_write_ready(context))?.clear_ready();
         Poll::Ready(Ok(()))
     }
 }
@@ -78,7 +91,7 @@ async fn until_done<T>(
     if let Attempt::Done(done) = attempt() {
         return done;
     }
-    let waiting = match Waiting::new(end) {
+    let waiting = match Waiting::new(end, direction) {
         Ok(waiting) => waiting,
         Err(error) => return failed(error),
     };
@@ -91,8 +104,14 @@ async fn until_done<T>(
             match attempt() {
                 Attempt::Done(done) => return Poll::Ready(Ok(done)),
                 Attempt::Asleep => {}
+                Attempt::Dozing => wake_soon(context.waker()),
                 Attempt::Busy if end.door.is_parked(direction) => {}
                 Attempt::Busy => context.waker().wake_by_ref(),
+                Attempt::NoRoom => match waiting.poll_room(context) {
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Ok(())) => continue,
+                    Poll::Pending => {}
+                },
             }
             if readable.is_pending() {
                 return Poll::Pending;
@@ -100,6 +119,32 @@ async fn until_done<T>(
         }
     });
     done.await.unwrap_or_else(failed)
+}
+
+/// Has a task look again in a millisecond.
+fn wake_soon(waker: &Waker) {
+    /// In which process, and who.
+    static DOZING: fork::Mutex<(u32, Vec<Waker>)> = fork::Mutex::new((0, Vec::new()));
+    fn wake_all() {
+        let tasks = core::mem::take(&mut DOZING.lock().1);
+        tasks.into_iter().for_each(Waker::wake);
+    }
+    let mut dozing = DOZING.lock();
+    let process = thread::forks();
+    if core::mem::replace(&mut dozing.0, process) != process {
+        // Not dropped: they are those of a runtime whose threads are not here, nor is who would wake them.
+        core::mem::forget(core::mem::take(&mut dozing.1));
+    }
+    dozing.1.push(waker.clone());
+    let is_first = dozing.1.len() == 1;
+    drop(dozing);
+    let wakes = || {
+        std::thread::sleep(SLICE);
+        wake_all();
+    };
+    if is_first && std::thread::Builder::new().spawn(wakes).is_err() {
+        wake_all();
+    }
 }
 
 impl<S, R, C: Codec<R>> Connection<S, R, C> {
@@ -137,7 +182,8 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
                 match self.try_recv() {
                     Err(RecvError::Empty) => match self.end.prepares_wait(Deadline::PAST) {
                         Ok(Asked::Ready) => {}
-                        Ok(Asked::Waits { .. }) => return Attempt::Asleep,
+                        Ok(Asked::Waits { prompt: true }) => return Attempt::Asleep,
+                        Ok(Asked::Waits { prompt: false }) => return Attempt::Dozing,
                         Ok(Asked::Busy) => return Attempt::Busy,
                         Err(error) => return Attempt::Done(Err(RecvError::Io(error))),
                     },
@@ -173,7 +219,7 @@ impl<S, R, C: Codec<S>> Connection<S, R, C> {
             Ok(bytes) => bytes,
             Err(error) => return Err(SendError::Encode { message, error }),
         };
-        let mut outgoing = Outgoing { end: &self.end, sent: 0, is_under_way: false };
+        let mut outgoing = Outgoing { end: &self.end, sent: Sent::default(), is_under_way: false };
         let attempt = || {
             let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             outgoing.go_on(&bytes, &borrowed)
@@ -183,27 +229,33 @@ impl<S, R, C: Codec<S>> Connection<S, R, C> {
     }
 }
 
+/// What came of asking for room: the bell rings when there is some, not surely at once, unless it is `prompt`.
+enum Room {
+    Found,
+    Awaited { prompt: bool },
+}
+
 /// A message on its way. Taken back if it is dropped half-way.
 struct Outgoing<'a> {
     end: &'a End,
-    sent: usize,
+    sent: Sent,
     is_under_way: bool,
 }
 
 impl Outgoing<'_> {
-    /// Whether there is room. If not, the bell rings when there is.
-    fn prepares_wait(&self, sending: &mut Sending, need: usize) -> Result<bool, SendRefusal> {
+    /// Looks for room, and asks for the bell.
+    fn prepares_wait(&self, sending: &mut Sending, need: usize) -> Result<Room, SendRefusal> {
         if self.end.finds_room(sending, need)? {
-            return Ok(true);
+            return Ok(Room::Found);
         }
         self.end.door.look(self.end.socket()).map_err(SendRefusal::Io)?;
         sending.ring.line().falls_asleep();
-        barrier::heavy();
+        let prompt = barrier::heavy();
         if sending.ring.finds_room(need)? {
-            return Ok(true);
+            return Ok(Room::Found);
         }
         self.end.refuses()?;
-        Ok(false)
+        Ok(Room::Awaited { prompt })
     }
 
     /// Sends what there is room for.
@@ -220,32 +272,37 @@ impl Outgoing<'_> {
             if let Err(refusal) = end.may_send(&mut sending, bytes.len(), descriptors.len()) {
                 break Err(refusal);
             }
-            let need = end.next_part(&sending, bytes, self.sent);
+            let need = end.next_part(&sending, bytes, descriptors, &self.sent);
             match self.prepares_wait(&mut sending, need) {
-                Ok(true) => {}
-                Ok(false) => return Attempt::Asleep,
+                Ok(Room::Found) => {}
+                Ok(Room::Awaited { prompt: true }) => return Attempt::Asleep,
+                Ok(Room::Awaited { prompt: false }) => return Attempt::Dozing,
                 Err(refusal) => break Err(refusal),
             }
-            match end.send_part(&mut sending, bytes, descriptors, &mut self.sent, Deadline::PAST) {
+            let part = end.send_part(&mut sending, bytes, descriptors, &mut self.sent, Deadline::PAST);
+            let has_room = match part {
                 Ok(true) => break Ok(()),
-                Ok(false) => {
-                    self.is_under_way = true;
-                    sending.is_under_way = true;
-                    end.sending.disown();
-                }
-                // No room for descriptors: the socket does not tell when there is some.
-                Err(SendRefusal::Full) => return Attempt::Busy,
+                Ok(false) => true,
+                Err(SendRefusal::Full) => false,
                 Err(refusal) => break Err(refusal),
+            };
+            if !self.is_under_way && !self.sent.is_nothing() {
+                self.is_under_way = true;
+                sending.is_under_way = true;
+                end.sending.disown();
+            }
+            if !has_room {
+                return Attempt::NoRoom;
             }
         };
         if let Err(SendRefusal::Corrupt) = result {
             end.break_off(&mut sending);
         }
+        if matches!(result, Err(SendRefusal::Closed | SendRefusal::Io(_))) {
+            _ = end.take_back(&mut sending, &self.sent);
+        }
         if core::mem::take(&mut self.is_under_way) {
             sending.is_under_way = false;
-            if matches!(result, Err(SendRefusal::Closed | SendRefusal::Io(_))) {
-                _ = end.take_back(&mut sending);
-            }
             drop(sending);
             end.door.wake_all();
         }
@@ -260,7 +317,7 @@ impl Drop for Outgoing<'_> {
         }
         if let Some(mut sending) = self.end.sending.enter(Deadline::NEVER) {
             sending.is_under_way = false;
-            if self.end.take_back(&mut sending).is_err() {
+            if self.end.take_back(&mut sending, &self.sent).is_err() {
                 self.end.break_off(&mut sending);
             }
         }

@@ -136,6 +136,47 @@ fn those_without_room_stay_with_their_message_until_there_is_some() {
     }
 }
 
+/// Of handles that this process has not had before: what comes with a message is all that they need.
+#[test]
+fn handles_need_no_more_room_than_what_comes_with_them() {
+    let _alone = alone();
+    type Handle = Connection<u32, u32>;
+    type Message = (u32, Handle, Handle);
+    let (here, there) = pipe::<Message, u32>().unwrap();
+    let child = Child::run(|| {
+        here.close().unwrap();
+        for room in 0..=4 {
+            with_room_for(room, || match there.recv() {
+                Ok((n, first, second)) => {
+                    assert_eq!((n, room), (0, 4), "what was refused before comes first");
+                    first.send(1).unwrap();
+                    second.send(2).unwrap();
+                }
+                refused => {
+                    assert!(room < 4);
+                    assert_no_room(refused);
+                }
+            });
+        }
+        // Twice the same end: each has a descriptor of its own, for which there has to be room; and for a close.
+        with_room_for(5, || {
+            let (n, sender, receiver) = there.recv().unwrap();
+            assert_eq!(n, 1);
+            sender.close().unwrap();
+            assert_eq!(receiver.recv().unwrap(), 3);
+            assert_eq!(wait(&[&receiver], Duration::ZERO).unwrap(), []);
+        });
+    });
+    drop(there);
+    let ((first, at_first), (second, at_second)) = (pipe().unwrap(), pipe().unwrap());
+    here.send((0, at_first, at_second)).unwrap();
+    assert_eq!((first.recv().unwrap(), second.recv().unwrap()), (1, 2));
+    let (third, at_third) = pipe::<u32, u32>().unwrap();
+    third.send(3).unwrap();
+    here.send((1, at_third.clone(), at_third)).unwrap();
+    child.join();
+}
+
 #[test]
 fn a_long_message_waits_for_them_whole() {
     let _alone = alone();

@@ -12,17 +12,24 @@ use std::time::{Duration, Instant};
 
 type End = Connection<Vec<u8>, Vec<u8>, Bytes>;
 
-const WRITTEN: u64 = 1 << 63;
-const RUN: u64 = 1 << 62;
-const ABORT: u64 = 1 << 61;
-const MORE: u64 = 1 << 60;
-const GROWN: u64 = 1 << 59;
-const CLOSED: u64 = 1 << 58;
-const FINAL: u64 = 1 << 57;
+const WRITTEN: u64 = 1 << 23;
+const RUN: u64 = 1 << 22;
+const ABORT: u64 = 1 << 21;
+const MORE: u64 = 1 << 20;
+const GROWN: u64 = 1 << 19;
+const CLOSED: u64 = 1 << 18;
+const FINAL: u64 = 1 << 17;
 /// Well below the backstop's quarter of a second.
 const SOON: Duration = Duration::from_millis(100);
-/// One in a run; or one descriptor.
-const ONE: u64 = 1 << 40;
+/// In a header: so many bytes.
+const fn of(length: u64) -> u64 {
+    length << 24
+}
+
+/// The header of a run of so many messages of so many bytes.
+const fn run(messages: u64, length: u64) -> u64 {
+    WRITTEN | RUN | of(length) | (8 + messages * length.next_multiple_of(8))
+}
 
 /// The mapping that is looked for is the last one.
 fn alone() -> (MutexGuard<'static, ()>, Watchdog) {
@@ -72,27 +79,32 @@ fn is_found_out(here: &End, what: &str) {
 fn a_header_that_cannot_be_is_found_out() {
     let _alone = alone();
     let headers = [
-        8,
+        of(8),
+        of(1),
         1,
-        ABORT | 8,
-        MORE | 16,
-        WRITTEN | 4_088,
-        WRITTEN | (1 << 39),
+        ABORT | of(8),
+        MORE | of(16),
+        WRITTEN | of(4_088),
+        WRITTEN | of(1 << 39),
         WRITTEN | ABORT,
-        WRITTEN | FINAL | 8,
-        WRITTEN | FINAL | ONE,
+        WRITTEN | FINAL | of(8),
+        WRITTEN | FINAL | 1,
         WRITTEN | GROWN,
         WRITTEN | MORE,
-        WRITTEN | MORE | 7,
-        WRITTEN | MORE | CLOSED | 16,
-        WRITTEN | MORE | FINAL | 16,
-        WRITTEN | MORE | (1 << 56) | 16,
-        WRITTEN | CLOSED | 8,
+        WRITTEN | MORE | of(7),
+        WRITTEN | MORE | CLOSED | of(16),
+        WRITTEN | MORE | FINAL | of(16),
+        WRITTEN | MORE | (1 << 16) | of(16),
+        WRITTEN | CLOSED | of(8),
         WRITTEN | RUN,
-        WRITTEN | RUN | 8,
-        WRITTEN | RUN | ONE | 25,
-        WRITTEN | RUN | (8 * ONE) | 8,
-        WRITTEN | RUN | MORE | ONE | 8,
+        WRITTEN | RUN | of(8),
+        run(0, 8),
+        run(1, 0),
+        run(1, 25),
+        run(8, 8),
+        run(1, 8) + 4,
+        run(1, 16) + 8,
+        run(1, 8) | MORE,
     ];
     for header in headers {
         let (here, _there): (End, End) = pipe_with_capacity(4096).unwrap();
@@ -106,28 +118,28 @@ fn a_header_that_cannot_be_is_found_out() {
 fn a_part_that_cannot_be_is_found_out() {
     let _alone = alone();
     let headers = [
-        WRITTEN | ABORT | 8,
+        WRITTEN | ABORT | of(8),
         WRITTEN | MORE,
-        WRITTEN | MORE | 92,
-        WRITTEN | MORE | 200,
+        WRITTEN | MORE | of(92),
+        WRITTEN | MORE | of(200),
         WRITTEN,
-        WRITTEN | 8,
-        WRITTEN | 91,
-        WRITTEN | 93,
+        WRITTEN | of(8),
+        WRITTEN | of(91),
+        WRITTEN | of(93),
         WRITTEN | FINAL,
         WRITTEN | GROWN,
-        WRITTEN | RUN | ONE | 8,
-        MORE | 8,
-        92,
+        run(1, 8),
+        MORE | of(8),
+        of(92),
     ];
     for header in headers {
         let (here, _there): (End, End) = pipe_with_capacity(4096).unwrap();
-        lie(ring(), 0, &[WRITTEN | MORE | 16, 100, 7, header, 0]);
+        lie(ring(), 0, &[WRITTEN | MORE | of(16), 100, 7, header, 0]);
         is_found_out(&here, &format!("{header:#x} in the middle"));
     }
     for total in [0, 8, (1 << 30) + 1, 1 << 63, u64::MAX] {
         let (here, _there): (End, End) = pipe_with_capacity(4096).unwrap();
-        lie(ring(), 0, &[WRITTEN | MORE | 16, total, 7, 0]);
+        lie(ring(), 0, &[WRITTEN | MORE | of(16), total, 7, 0]);
         is_found_out(&here, &format!("{total} bytes in all"));
     }
 }
@@ -135,16 +147,26 @@ fn a_part_that_cannot_be_is_found_out() {
 #[test]
 fn a_run_that_becomes_something_else_is_found_out() {
     let _alone = alone();
-    let of = |count: u64| WRITTEN | RUN | (count * ONE) | 8;
-    for lie_of_it in [0, of(1), of(1) | CLOSED, of(8), of(3) | 16, of(3) ^ RUN, of(3) ^ WRITTEN, WRITTEN | 8]
-    {
+    let run = |messages| run(messages, 8);
+    let lies = [
+        0,
+        run(1),
+        run(1) | CLOSED,
+        run(8),
+        run(2) + 4,
+        run(3) ^ of(16),
+        run(3) ^ RUN,
+        run(3) ^ WRITTEN,
+        WRITTEN | of(8),
+    ];
+    for lie_of_it in lies {
         let (here, _there): (End, End) = pipe_with_capacity(4096).unwrap();
-        lie(ring(), 0, &[of(2), 1, 2, 3, 4, 5, 6, 7, 0]);
+        lie(ring(), 0, &[run(2), 1, 2, 3, 4, 5, 6, 7, 0]);
         assert_eq!(here.recv().unwrap(), 1u64.to_ne_bytes());
         assert_eq!(here.recv().unwrap(), 2u64.to_ne_bytes());
         assert!(matches!(here.try_recv(), Err(RecvError::Empty)));
         lie(ring(), 0, &[lie_of_it]);
-        is_found_out(&here, &format!("{lie_of_it:#x} instead of {:#x}", of(2)));
+        is_found_out(&here, &format!("{lie_of_it:#x} instead of {:#x}", run(2)));
     }
 }
 
@@ -155,7 +177,7 @@ fn what_was_corrupt_once_is_so_for_good() {
     let (here, _there): (End, End) = pipe_with_capacity(4096).unwrap();
     lie(ring(), 0, &[WRITTEN | ABORT, 7, 0]);
     assert!(matches!(here.recv(), Err(RecvError::Corrupt)));
-    lie(ring(), 0, &[WRITTEN | 8, 7, 0]);
+    lie(ring(), 0, &[WRITTEN | of(8), 7, 0]);
     is_found_out(&here, "mended");
 
     let (here, there) = pipe_with_capacity::<u64, u64, Raw>(4096).unwrap();
@@ -164,10 +186,10 @@ fn what_was_corrupt_once_is_so_for_good() {
         assert_eq!(here.recv().unwrap(), number);
     }
     let (here, _there) = pipe_with_capacity::<u64, u64, Raw>(4096).unwrap();
-    lie(ring(), 0, &[WRITTEN | 8, 1, WRITTEN | 8, 2, WRITTEN | ABORT]);
+    lie(ring(), 0, &[WRITTEN | of(8), 1, WRITTEN | of(8), 2, WRITTEN | ABORT]);
     assert_eq!((here.recv().unwrap(), here.recv().unwrap()), (1, 2));
     assert!(matches!(here.recv(), Err(RecvError::Corrupt)));
-    lie(ring(), 4, &[WRITTEN | 8, 3, 0]);
+    lie(ring(), 4, &[WRITTEN | of(8), 3, 0]);
     for _ in 0..3 {
         assert!(matches!(here.recv(), Err(RecvError::Corrupt)));
         assert!(matches!(here.try_recv(), Err(RecvError::Corrupt)));
@@ -267,13 +289,36 @@ fn descriptors_that_do_not_come_are_found_out() {
     let _alone = alone();
     for announced in [1, 2, 300, 0xffff] {
         let (here, _there): (End, End) = pipe_with_capacity(4096).unwrap();
-        lie(ring(), 0, &[WRITTEN | (announced * ONE) | 8, 7, 0]);
+        lie(ring(), 0, &[WRITTEN | of(8) | announced, 7, 0]);
         is_found_out(&here, &format!("{announced} descriptors"));
     }
     let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
     there.send_with(b"12345678", &[there.as_fd()]).unwrap();
-    lie(ring(), 0, &[WRITTEN | (2 * ONE) | 8]);
+    lie(ring(), 0, &[WRITTEN | of(8) | 2]);
     is_found_out(&here, "one more than came");
+}
+
+/// Another thread that waits at the socket might be about to bring them.
+#[test]
+fn descriptors_that_do_not_come_keep_nobody_past_a_deadline() {
+    let _alone = alone();
+    let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
+    let ring = ring();
+    there.send(vec![7; 40]).unwrap();
+    while here.try_send(vec![1; 900]).is_ok() {}
+    std::thread::scope(|scope| {
+        scope.spawn(|| here.send_timeout(vec![1; 900], Duration::from_millis(600)));
+        std::thread::sleep(Duration::from_millis(50));
+        lie(ring, 0, &[WRITTEN | of(40) | 1]);
+        let mut bytes = Vec::new();
+        for wait in [Duration::ZERO, Duration::from_millis(20)] {
+            let begin = Instant::now();
+            assert!(matches!(here.recv_timeout(wait), Err(RecvError::Empty)), "it may still come");
+            assert!((wait..wait + SOON).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+        }
+        // The last word is spoken when nobody is about to bring them.
+        assert!(matches!(here.recv_with(&mut bytes), Err(RecvError::Corrupt)));
+    });
 }
 
 /// Descriptors that nobody has announced are closed, with a bell and without one.

@@ -278,6 +278,38 @@ fn the_error_of_too_few_descriptors_says_so() {
 }
 
 /// Nothing of a pipe is left to a program that this one becomes.
+/// Whatever of the thread's own is gone by then.
+#[test]
+fn what_a_thread_leaves_behind_may_still_send_and_receive() {
+    struct Last(Connection<String, String>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            assert_eq!(self.0.recv().unwrap(), "there");
+            self.0.send("last".to_owned()).unwrap();
+            assert!(wait(&[&self.0], Duration::ZERO).unwrap().is_empty());
+        }
+    }
+    thread_local! {
+        static LAST: std::cell::RefCell<Option<Last>> = const { std::cell::RefCell::new(None) };
+    }
+    let _alone = alone();
+    for is_first in [true, false] {
+        let (here, there) = pipe::<String, String>().unwrap();
+        here.send("there".to_owned()).unwrap();
+        let leaves = move || {
+            if is_first {
+                LAST.with_borrow_mut(|_| {});
+            }
+            there.send("first".to_owned()).unwrap();
+            LAST.set(Some(Last(there)));
+        };
+        std::thread::spawn(leaves).join().unwrap();
+        assert_eq!(here.recv().unwrap(), "first");
+        assert_eq!(here.recv().unwrap(), "last");
+        assert!(matches!(here.recv(), Err(RecvError::Disconnected)));
+    }
+}
+
 #[test]
 fn no_descriptor_survives_an_exec() {
     let _alone = alone();

@@ -3,7 +3,7 @@
 use super::{Connection, is_plain};
 use crate::error::RecvError;
 use crate::receiving::Receiving;
-use crate::ring::BUFFER;
+use crate::ring::{BUFFER, Ready};
 use polyproc_memory::codec::Codec;
 use polyproc_memory::handover;
 use polyproc_sys::deadline::Deadline;
@@ -58,11 +58,11 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
         }
         // Each way by itself: what is known of one is not asked at its end.
         if let Some(receiving) = end.receiving.enter_owned() {
-            if let Some(ready) = end.finds_ready(receiving, size, deadline) {
-                return take::<R, C>(ready, size);
+            if let Some((receiving, ready)) = end.find_ready(receiving, size, deadline) {
+                return take::<R, C>(receiving, ready, size);
             }
-        } else if let Some(ready) = end.enter_to_ready(size, deadline) {
-            return take::<R, C>(ready, size);
+        } else if let Some((receiving, ready)) = end.enter_to_ready(size, deadline) {
+            return take::<R, C>(receiving, ready, size);
         }
         self.recv_copied(deadline)
     }
@@ -101,8 +101,12 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
 
 /// Takes the message that is ready.
 #[inline(always)]
-fn take<R, C: Codec<R>>(mut ready: impl DerefMut<Target = Receiving>, size: usize) -> Result<R, RecvError> {
-    let copied = ready.ring.take_ready(size, C::copy);
-    drop(ready);
+fn take<R, C: Codec<R>>(
+    mut receiving: impl DerefMut<Target = Receiving>,
+    ready: Ready,
+    size: usize,
+) -> Result<R, RecvError> {
+    let copied = receiving.ring.take_ready(ready, size, C::copy);
+    drop(receiving);
     C::decode(copied).map_err(RecvError::Decode)
 }

@@ -52,7 +52,7 @@ impl<'de, S, R, C: Codec<S> + Codec<R>> Deserialize<'de> for Connection<S, R, C>
         {
             return Err(D::Error::custom("a connection with another codec, or messages of another size"));
         }
-        let socket = handover::descriptor(socket).map_err(D::Error::custom)?;
+        let socket = handover::kept_descriptor(socket).map_err(D::Error::custom)?;
         let end = End::from_ticket(&ticket, object, socket);
         end.map(Connection::new).ok_or_else(|| D::Error::custom("this is no connection's ticket"))
     }

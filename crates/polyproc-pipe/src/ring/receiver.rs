@@ -1,8 +1,8 @@
 //! The receiver's side of a [ring](super).
 
 use super::{
-    ABORT, Broken, CLOSED, COUNT, COUNT_SHIFT, DESCRIPTORS_SHIFT, FINAL, GROWN, HEADER, KIND_SHIFT, LENGTH,
-    LINE, MESSAGE_MAX, MORE, Place, RUN, Spot, WRITTEN, line_end, padded, slots,
+    ABORT, Broken, CLOSED, END, FINAL, GROWN, HEADER, KIND, Kind, LINE, MESSAGE_MAX, MORE, Place, RUN, Spot,
+    WRITTEN, descriptors, line_end, padded, slots,
 };
 use crate::copy;
 use crate::line::Line;
@@ -15,6 +15,12 @@ pub(super) const SOME: u64 = 16 << 10;
 
 /// So many lines ahead of a full one, a line is fetched: the sender is likely to be done with it, too.
 const AHEAD: u64 = 2;
+
+/// So many bytes behind a record a line is fetched, by a receiver that has come as far without a wait.
+const RECORD_AHEAD: usize = 3 * LINE as usize;
+
+/// A peer may claim what it never sends: no more is reserved for that.
+pub(crate) const TRUSTED: usize = 4 << 20;
 
 /// No message is so long.
 const NONE: usize = usize::MAX;
@@ -51,8 +57,27 @@ impl Front {
     }
 }
 
+/// What has come where nothing was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// A message of a run.
+    One,
+    /// Several of them.
+    Several,
+    /// Something else: perhaps there is more behind it.
+    Record,
+}
+
 /// The longest message that [`take_ready`](Receiver::take_ready) takes.
 pub(crate) const BUFFER: usize = 64;
+
+/// A message that can be taken. What says where it is comes from hand to hand: to load again what was stored a moment ago takes time.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Ready {
+    slot: Spot,
+    /// Where the last message ends that is known behind it.
+    known: Spot,
+}
 
 /// Room for a short message.
 struct Buffer(MaybeUninit<[u64; BUFFER / 8]>);
@@ -85,15 +110,15 @@ pub(crate) struct Receiver {
     /// The length of the message in front, if that is in a run.
     ready_length: usize,
     run: Run,
-    /// Right behind a run that had a line for itself: what such a line's header is when it is full, and the length in it.
-    usual: u64,
-    usual_length: usize,
     place: Place,
     /// Where the record in front begins.
     head: u64,
     published: u64,
     /// So much free room is worth a word to a sender that is awake.
     some: u64,
+    /// Where it was when no record was in front the last time, and how many bytes had come then since the time before.
+    waited_at: u64,
+    had_come: u64,
     /// The header in front, once it was copied out and judged; else 0.
     front: u64,
     /// Bytes that are still to come of the message that has begun; `None` between messages.
@@ -106,36 +131,48 @@ fn some(capacity: u64) -> u64 {
     (capacity / 4).min(SOME)
 }
 
-/// The run in front.
+/// The run in front, which stays there when all of it is taken until something else is looked for.
 #[repr(C)]
 struct Run {
     /// Where the next message is, or will be.
     slot: Spot,
     /// Where the last one that is known ends: the slot, if none is ready.
     known: Spot,
-    /// Where the last one ends that it has room for.
-    end: Spot,
     /// What its header said; 0 if it was not read yet, or something else is in front. Then the rest means nothing.
     header: u64,
-    /// Where the next record begins, when all of it is taken.
-    next: u64,
     /// So much larger its header is when it is full.
     room: u64,
 }
 
-const NO_RUN: Run =
-    Run { header: 0, room: 0, slot: Spot::NOWHERE, known: Spot::NOWHERE, end: Spot::NOWHERE, next: 0 };
+const NO_RUN: Run = Run { header: 0, room: 0, slot: Spot::NOWHERE, known: Spot::NOWHERE };
 
 impl Run {
     /// How long each message is.
     #[inline(always)]
     fn length(&self) -> u64 {
-        self.header & LENGTH
+        super::length(self.header)
     }
 
     #[inline(always)]
     fn is_drained(&self) -> bool {
         self.slot == self.known
+    }
+
+    /// Whether so many more bytes of it are whole messages for which there is room.
+    #[inline(always)]
+    fn has_room(&self, more: u64) -> bool {
+        more <= self.room && is_whole(more, self.length())
+    }
+}
+
+/// Whether so many bytes are a number of messages of this length, of which runs are.
+#[inline(always)]
+fn is_whole(bytes: u64, length: u64) -> bool {
+    // Each by itself: a division would take as long as all the rest.
+    match length {
+        0..=8 => bytes.is_multiple_of(8),
+        9..=16 => bytes.is_multiple_of(16),
+        _ => bytes.is_multiple_of(24),
     }
 }
 
@@ -147,12 +184,12 @@ impl Receiver {
             head,
             published: head,
             some: some(place.capacity),
+            waited_at: head,
+            had_come: 0,
             front: 0,
             left: None,
             ready_length: NONE,
             run: NO_RUN,
-            usual: 0,
-            usual_length: NONE,
             skipped: taken,
         }
     }
@@ -174,25 +211,40 @@ impl Receiver {
         &self.place
     }
 
-    /// Whether a message of so many bytes is in front, in a run that was read.
+    /// The message in front, if it is of so many bytes, and in a run that was read.
     #[inline(always)]
-    pub(crate) fn is_ready(&self, length: usize) -> bool {
-        length == self.ready_length
+    pub(crate) fn ready(&self, length: usize) -> Option<Ready> {
+        (length == self.ready_length).then_some(Ready { slot: self.run.slot, known: self.run.known })
     }
 
-    /// After there was nothing in front: whether there is something now, and then, whether it is several short messages.
+    /// After there was nothing in front: whether there is something now, and what.
     #[inline(always)]
-    pub(crate) fn news(&self) -> Option<bool> {
+    pub(crate) fn news(&self) -> Option<News> {
         // Relaxed: what it is is read again.
         let header = self.place.header(self.head).load(Ordering::Relaxed);
-        let more = header.wrapping_sub(self.run.header) & COUNT;
-        (header != self.run.header).then_some(header & RUN != 0 && more > 1 << COUNT_SHIFT)
+        let before = (self.run.header & END).max(HEADER);
+        (header != self.run.header).then_some(match header & RUN {
+            0 => News::Record,
+            _ if header & END > before + padded(super::length(header)) => News::Several,
+            _ => News::One,
+        })
+    }
+
+    /// How many bytes had come one behind the other when no record was in front the last time.
+    #[inline(always)]
+    pub(crate) fn had_come(&self) -> u64 {
+        self.had_come
+    }
+
+    /// How many have come since.
+    #[inline(always)]
+    fn has_come(&self) -> u64 {
+        self.head.wrapping_sub(self.waited_at)
     }
 
     /// What comes next.
     #[inline(always)]
     pub(crate) fn front(&mut self) -> Result<Front, Broken> {
-        self.usual_length = NONE;
         if self.run.header != 0 {
             return self.front_of_run();
         }
@@ -204,6 +256,7 @@ impl Receiver {
         if header & RUN != 0 {
             self.begin_run(header)
         } else if header == 0 {
+            (self.had_come, self.waited_at) = (self.has_come(), self.head);
             Ok(Front::Nothing)
         } else {
             self.judge(header)
@@ -213,23 +266,22 @@ impl Receiver {
     /// What this header, a private copy, says, if it can be.
     #[inline(always)]
     fn judge(&mut self, header: u64) -> Result<Front, Broken> {
-        let length = header & LENGTH;
+        let length = super::length(header);
         // No further than there is room after what this side has published, with the zero behind. At most 2^40 and a little:
         // no overflow.
         if self.head.wrapping_sub(self.published) + padded(length) + 2 * HEADER > self.place.capacity {
             return Err(Broken);
         }
         self.front = header;
-        if header >> KIND_SHIFT == WRITTEN >> KIND_SHIFT && self.left.is_none() && self.skipped == 0 {
-            let descriptors = (header >> DESCRIPTORS_SHIFT) as u16;
-            return Ok(Front::Whole(length as usize, descriptors.into()));
+        if header & KIND == WRITTEN && self.left.is_none() && self.skipped == 0 {
+            return Ok(Front::Whole(length as usize, descriptors(header)));
         }
         self.judge_the_unusual(header, length)
     }
 
     #[inline(never)]
     fn judge_the_unusual(&mut self, header: u64, length: u64) -> Result<Front, Broken> {
-        let kind = header & !(LENGTH | COUNT);
+        let kind = header & KIND;
         if kind & WRITTEN == 0 {
             return Err(Broken);
         }
@@ -254,7 +306,7 @@ impl Receiver {
             if total > MESSAGE_MAX as u64 || total <= length - HEADER {
                 return Err(Broken);
             }
-            return Ok(Front::First(total as usize, usize::from((header >> DESCRIPTORS_SHIFT) as u16)));
+            return Ok(Front::First(total as usize, descriptors(header)));
         };
         let length = length as usize;
         match kind & !WRITTEN {
@@ -268,31 +320,25 @@ impl Receiver {
     /// A run is in front whose header was not read before.
     #[inline(always)]
     fn begin_run(&mut self, header: u64) -> Result<Front, Broken> {
-        let (length, count) = (header & LENGTH, (header & COUNT) >> COUNT_SHIFT);
-        let slots = slots(self.head, length);
+        let length = super::length(header);
+        // Of messages alone.
+        let (bytes, most) = ((header & END).wrapping_sub(HEADER), slots(self.head, length) * padded(length));
         let is_sane = self.left.is_none()
-            && header & !(LENGTH | COUNT | CLOSED) == WRITTEN | RUN
+            && header & KIND & !CLOSED == WRITTEN | RUN
             && length != 0
-            && count.wrapping_sub(1) < slots
-            && self.skipped <= count
+            && bytes.wrapping_sub(1) < most
+            && is_whole(bytes, length)
+            && self.skipped <= most
+            && self.skipped * padded(length) <= bytes
             && line_end(self.head).wrapping_sub(self.published) + HEADER <= self.place.capacity;
         if !is_sane {
             return Err(Broken);
         }
-        let taken = core::mem::take(&mut self.skipped);
-        // SAFETY: the line has room for a header and so many messages, as was checked.
-        let end_of = |count| unsafe { self.place.spot(self.head).add(HEADER + count * padded(length)) };
-        self.run = Run {
-            header,
-            room: (slots - count) << COUNT_SHIFT,
-            slot: end_of(taken),
-            known: end_of(count),
-            end: end_of(slots),
-            next: line_end(self.head),
-        };
-        // It ends where a line does.
-        self.usual = WRITTEN | RUN | crate::ring::slots(0, length) << COUNT_SHIFT | length;
-        if taken == count {
+        let taken = core::mem::take(&mut self.skipped) * padded(length);
+        // SAFETY: the line has room for a header and so much, as was checked.
+        let behind = |bytes| unsafe { self.place.spot(self.head).add(HEADER + bytes) };
+        self.run = Run { header, room: most - bytes, slot: behind(taken), known: behind(bytes) };
+        if taken == bytes {
             self.ready_length = NONE;
             return self.front_of_run();
         }
@@ -306,17 +352,20 @@ impl Receiver {
         if !self.run.is_drained() {
             return Ok(Front::Whole(self.ready_length, 0));
         }
+        if self.run.room == 0 {
+            self.leave_run();
+            return self.front();
+        }
         // All that was known of it is taken. Acquire: pairs with the Release of who publishes more.
         let header = self.place.header(self.head).load(Ordering::Acquire);
         // What has come is a number of messages and nothing else, and there is room for them; or that no more comes, or both.
         let more = header.wrapping_sub(self.run.header);
-        if more & !COUNT == 0 && more <= self.run.room {
+        if self.run.has_room(more) {
             if more != 0 {
                 self.run.header = header;
                 self.run.room -= more;
                 // SAFETY: the line has room for them.
-                self.run.known =
-                    unsafe { self.run.slot.add((more >> COUNT_SHIFT) * padded(self.run.length())) };
+                self.run.known = unsafe { self.run.slot.add(more) };
                 self.ready_length = self.run.length() as usize;
                 return Ok(Front::Whole(self.ready_length, 0));
             }
@@ -346,80 +395,106 @@ impl Receiver {
     #[inline(always)]
     fn leave_run(&mut self) {
         self.run.header = 0;
-        self.head = self.run.next;
+        self.head = line_end(self.head);
     }
 
-    /// Whether a line is in front as the one before it was, full of messages of so many bytes: then the first of them is
-    /// [ready](Receiver::is_ready).
-    #[inline(always)]
-    pub(crate) fn begins_line(&mut self, length: usize) -> bool {
-        // Nothing was looked at since that one was left. No further than there is room after what this side has published: it
-        // would have been time to publish.
-        if length != self.usual_length || self.head.wrapping_sub(self.published) >= self.some {
-            return false;
+    /// Whether the message of which a part is in front was taken back. Has memory put behind a ring that has grown meanwhile, by
+    /// `allocate`, before it looks there.
+    pub(crate) fn is_taken_back(&self, allocate: impl Fn(&Place) -> bool) -> bool {
+        let (mut place, mut at) = (self.place, self.head);
+        // No further than there is room after what this side has published.
+        while at.wrapping_sub(self.published) + HEADER <= place.capacity {
+            // Acquire: pairs with the Release of who publishes it.
+            let header = place.header(at).load(Ordering::Acquire);
+            match header & KIND ^ WRITTEN {
+                ABORT => return true,
+                MORE => at = at.wrapping_add(HEADER + padded(super::length(header))),
+                GROWN
+                    if place.capacity < place.most
+                        && place.is_in_one_even_lap(self.published, at)
+                        && allocate(&place) =>
+                {
+                    place.capacity *= 2;
+                    at = at.wrapping_add(HEADER);
+                }
+                _ => return false,
+            }
         }
-        let spot = self.place.spot(self.head);
+        false
+    }
+
+    /// While no message of so many bytes is [ready](Receiver::ready): if the first of a full line is, behind another one.
+    #[inline(always)]
+    pub(crate) fn begin_line(&mut self, length: usize) -> Option<Ready> {
+        let full = Kind::of(length).full_header();
+        // A run with this header had a line for itself, and all of it is taken. No further than there is room after what this side has
+        // published: it would have been time to publish.
+        let head = self.head.wrapping_add(LINE);
+        if self.run.header != full || head.wrapping_sub(self.published) >= self.some {
+            return None;
+        }
+        let spot = self.place.spot(head);
         // SAFETY: in the ring.
         let header = unsafe { spot.header() };
         // Acquire: pairs with the Release of who publishes it.
-        if header.load(Ordering::Acquire) != self.usual {
-            return false;
+        if header.load(Ordering::Acquire) != full {
+            return None;
         }
-        prefetch_read(self.place.at(self.head.wrapping_add(AHEAD * LINE)).as_ptr());
+        prefetch_read(self.place.at(head.wrapping_add(AHEAD * LINE)).as_ptr());
+        self.head = head;
         // SAFETY: in the same line.
         let slot = unsafe { spot.add(HEADER) };
-        let count = (self.usual & COUNT) >> COUNT_SHIFT;
-        // SAFETY: so many have room in a line.
-        let end = unsafe { slot.add(count * padded(length as u64)) };
-        let next = self.head.wrapping_add(LINE);
-        self.run = Run { header: self.usual, room: 0, slot, known: end, end, next };
+        // SAFETY: as above, or at its end.
+        let known = unsafe { spot.add(full & END) };
+        (self.run.slot, self.run.known) = (slot, known);
         self.ready_length = length;
-        true
+        Some(Ready { slot, known })
     }
 
-    /// Whether the whole message in front, of so many bytes and at most [`BUFFER`], is [ready](Receiver::is_ready) now; then it is
-    /// to be [taken](Receiver::take_ready). Not if it lies around the end of the ring.
+    /// The whole message in front, of so many bytes and at most [`BUFFER`], which is to be [taken](Receiver::take_ready). `None` if it
+    /// lies around the end of the ring.
     #[inline(always)]
-    pub(crate) fn makes_ready(&mut self, length: usize) -> bool {
+    pub(crate) fn make_ready(&mut self, length: usize) -> Option<Ready> {
         if self.run.header == 0 {
             let slot = self.place.spot(self.head.wrapping_add(HEADER));
             if self.place.room_behind(self.head.wrapping_add(HEADER)) < length {
-                return false;
+                return None;
             }
             // SAFETY: up to the end of the ring.
             let end = unsafe { slot.add(padded(length as u64)) };
-            let next = self.head.wrapping_add(HEADER + padded(length as u64));
+            if self.has_come() >= RECORD_AHEAD as u64 {
+                // Around the end of the ring it is another line, and no harm.
+                prefetch_read(end.0.as_ptr().wrapping_add(RECORD_AHEAD));
+            }
             // As if it were a run of one.
-            self.run = Run { header: 0, room: 0, slot, known: end, end, next };
+            self.run = Run { header: 0, room: 0, slot, known: end };
             self.ready_length = length;
             self.front = 0;
         }
-        true
+        self.ready(length)
     }
 
-    /// Takes the message in front, of so many bytes, which is [ready](Receiver::is_ready), as `copy` copies it.
+    /// Takes the message of so many bytes that is [ready](Receiver::ready), as `copy` copies it.
     #[inline(always)]
-    pub(crate) fn take_ready<T>(&mut self, length: usize, copy: impl FnOnce(&[u8]) -> T) -> T {
-        debug_assert!(self.is_ready(length));
+    pub(crate) fn take_ready<T>(&mut self, ready: Ready, length: usize, copy: impl FnOnce(&[u8]) -> T) -> T {
+        debug_assert!(self.ready(length) == Some(ready));
         let mut buffer = Buffer::new();
         // SAFETY: so much room, and the run is in one line.
-        unsafe { copy::from_shared(self.run.slot.0, buffer.room(length), length) };
-        self.take_from_run(length);
+        unsafe { copy::from_shared(ready.slot.0, buffer.room(length), length) };
+        self.take_from_run(ready, length);
         // SAFETY: initialised by the copy.
         copy(unsafe { buffer.filled(length) })
     }
 
     #[inline(always)]
-    fn take_from_run(&mut self, length: usize) {
-        // SAFETY: one of those that are known to be there was in front.
-        self.run.slot = unsafe { self.run.slot.add(padded(length as u64)) };
-        if self.run.is_drained() {
+    fn take_from_run(&mut self, Ready { slot, known }: Ready, length: usize) {
+        // SAFETY: one of those that are known to be there is in front.
+        let slot = unsafe { slot.add(padded(length as u64)) };
+        self.run.slot = slot;
+        if slot == known {
             self.ready_length = NONE;
-            if self.run.slot == self.run.end {
-                if self.run.header != 0 {
-                    self.usual_length = length;
-                }
-                self.leave_run();
+            if self.run.header == 0 {
+                self.take(length);
             }
         }
     }
@@ -430,9 +505,8 @@ impl Receiver {
             Front::Nothing | Front::Final | Front::Grown => return,
             Front::Whole(length, _) => (0, length),
             Front::First(total, _) => {
-                let first = (self.front & LENGTH) - HEADER;
-                // A peer may claim what it never sends: what is reserved for that is bounded.
-                to.reserve(total.min(4 << 20));
+                let first = super::length(self.front) - HEADER;
+                to.reserve(total.min(TRUSTED));
                 self.left = Some(total);
                 (HEADER, first as usize)
             }
@@ -457,7 +531,7 @@ impl Receiver {
             _ => {}
         }
         if is_in_run {
-            self.take_from_run(length);
+            self.take_from_run(Ready { slot: self.run.slot, known: self.run.known }, length);
         } else {
             self.take((skip as usize) + length);
         }
@@ -490,6 +564,9 @@ impl Receiver {
     #[cold]
     #[inline(never)]
     pub(crate) fn publish(&mut self) -> Result<bool, Broken> {
+        if self.run.header != 0 && self.run.room == 0 && self.run.is_drained() {
+            self.leave_run();
+        }
         self.line().publish(self.published, self.head)?;
         self.published = self.head;
         Ok(self.place.control().sender.hears_of_sleep())

@@ -1,158 +1,147 @@
 //! Where a sender is in a run.
 //!
-//! That is one word, from which follows all that a message of a run needs: to load and to store costs more than to calculate. A
-//! run that is open begins with its line, so that the place of its next message says how many it has.
+//! That is the line, and what its header says, from which follows all that a message of a run needs: to load and to store costs more
+//! than to calculate.
 
-use super::{COUNT_SHIFT, HEADER, LINE, RUN, Spot, WRITTEN, slots};
-use crate::line::Line;
-use core::ptr::NonNull;
+use super::{HEADER, LENGTH_SHIFT, LINE, RUN, RUN_MOST, Spot, WRITTEN, padded};
+use polyproc_sys::atomic::Ordering;
 
-/// How many words each message of a run has, 1 to 3, and [`ODD`] if it is shorter than that.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Kind(usize);
-
-const WORDS: usize = 3;
-const ODD: usize = 4;
+/// The runs of messages of one length.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    length: u64,
+}
 
 impl Kind {
-    /// Of messages of this length. Those that are not for runs have a kind that no [`Next`] has.
+    /// Of messages of this length, which need not be one that runs have.
     #[inline(always)]
     pub(crate) fn of(length: usize) -> Kind {
-        Kind(match length {
-            8 | 16 | 24 => length / 8,
-            1..8 => ODD | 1,
-            9..16 => ODD | 2,
-            17..24 => ODD | 3,
-            _ => usize::MAX,
-        })
+        Kind { length: length as u64 }
     }
 
     #[inline(always)]
-    fn words(self) -> usize {
-        self.0 & WORDS
+    fn is_for_runs(self) -> bool {
+        self.length.wrapping_sub(1) < RUN_MOST as u64
+    }
+
+    /// How many bytes of its line a full run uses for its messages, if it begins with the line.
+    #[inline(always)]
+    fn full(self) -> u64 {
+        self.most() * padded(self.length)
     }
 
     /// How many of them a line has room for.
     #[inline(always)]
     pub(crate) fn most(self) -> u64 {
-        slots(0, 8 * self.words() as u64)
+        super::slots(0, self.length)
     }
 
-    /// Where in its line a full run ends: with the line, or a word before.
+    /// What the header of such a run says that has no message yet.
     #[inline(always)]
-    fn end(self) -> usize {
-        if self.words() == 1 { 0 } else { OFFSET }
+    pub(super) fn empty_header(self) -> u64 {
+        WRITTEN | RUN | self.length << LENGTH_SHIFT | HEADER
     }
 
-    /// Where in the line of an open run the next message may go: a set of bits.
+    /// What it says when the line is full.
     #[inline(always)]
-    fn offsets(self) -> u64 {
-        match self.words() {
-            _ if self.0 > WORDS | ODD => 0,
-            1 => 1 << 8 | 1 << 16 | 1 << 24 | 1 << 32 | 1 << 40 | 1 << 48 | 1 << 56,
-            2 => 1 << 8 | 1 << 24 | 1 << 40,
-            _ => 1 << 8 | 1 << 32,
-        }
+    pub(super) fn full_header(self) -> u64 {
+        self.empty_header() + self.full()
     }
 }
 
-/// Where the next message goes, and in the lowest bits, which are zero there, its [`Kind`].
-#[derive(Clone, Copy)]
-pub(super) struct Next(Spot);
+/// A run that began with its line.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Run {
+    /// Where it begins, if it is open.
+    line: Spot,
+    /// What is said there; if that is that it is full, a message of the same length begins a run at the beginning of the next line. 0 if
+    /// no message goes on with anything.
+    header: u64,
+}
 
-/// How far it is from the beginning of its line.
-const OFFSET: usize = LINE as usize - 8;
+impl Run {
+    pub(super) const NONE: Run = Run { line: Spot::NOWHERE, header: 0 };
 
-impl Next {
-    /// No run is open, and none follows another.
-    pub(super) const NOWHERE: Next = Next(Spot::NOWHERE);
-
-    /// In an open run.
+    /// One that has so many messages.
     #[inline(always)]
-    pub(super) fn new(slot: Spot, kind: Kind) -> Next {
-        Next(Spot(slot.0.map_addr(|address| address | kind.0)))
+    pub(super) fn new(line: Spot, kind: Kind, messages: u64) -> Run {
+        Run { line, header: kind.empty_header() + messages * padded(kind.length) }
     }
 
-    /// No run is open; such a message begins one at the beginning of a line, wherever that is.
-    pub(super) fn at_line(kind: Kind) -> Next {
-        let line = NonNull::<Line>::dangling().cast();
-        Next(Spot(line.map_addr(|address| address | kind.end() | kind.0)))
+    /// A full one, wherever it is.
+    pub(super) fn full(kind: Kind) -> Run {
+        Run { line: Spot::NOWHERE, header: kind.full_header() }
     }
 
+    /// How many bytes of messages are in it, if it is of this kind; if not, more than any run has.
     #[inline(always)]
-    fn address(self) -> usize {
-        self.0.0.addr().get()
+    fn used(self, kind: Kind) -> u64 {
+        self.header.wrapping_sub(kind.empty_header())
     }
 
+    /// Whether a message of this kind goes on with it.
     #[inline(always)]
-    fn offset(self) -> usize {
-        self.address() & OFFSET
+    pub(crate) fn is_open(self, kind: Kind) -> bool {
+        // One comparison, for what it is and for whether it is full.
+        kind.is_for_runs() && self.used(kind) <= kind.full() - padded(kind.length)
     }
 
-    /// Whether a run of this kind is open.
+    /// Whether a message of this kind begins one like it at the beginning of the next line.
     #[inline(always)]
-    pub(super) fn goes_on(self, kind: Kind) -> bool {
-        // One instruction looks for the bit, which is there if both the offset and the kind are right.
-        (kind.offsets() << (kind.0 & (WORDS | ODD))) >> (self.address() % LINE as usize) & 1 != 0
-    }
-
-    /// Whether a message of this kind begins a run at the beginning of a line.
-    #[inline(always)]
-    pub(super) fn is_at_line(self, kind: Kind) -> bool {
-        self.address() % LINE as usize == kind.end() | kind.0
+    pub(crate) fn is_full(self, kind: Kind) -> bool {
+        kind.is_for_runs() && self.header == kind.full_header()
     }
 
     #[inline(always)]
-    pub(super) fn is_nowhere(self) -> bool {
-        self.address() & WORDS == 0
+    pub(super) fn is_none(self) -> bool {
+        self.header == 0
     }
 
-    /// If a run is open: of what kind, and how many messages it has.
-    pub(super) fn open_run(self) -> Option<(Kind, u64)> {
-        let kind = Kind(self.address() & (WORDS | ODD));
-        (!self.is_nowhere() && self.offset() != kind.end()).then(|| (kind, self.count(kind)))
+    /// If it is open: how many more messages it has room for.
+    pub(super) fn room(self) -> Option<u64> {
+        let kind = Kind { length: super::length(self.header) };
+        self.is_open(kind).then(|| kind.most() - self.used(kind) / padded(kind.length))
     }
 
-    /// Where the message goes, in a run of this kind.
-    #[inline(always)]
-    pub(super) fn slot(self, kind: Kind) -> Spot {
-        // SAFETY: the lowest bits are the kind's.
-        Spot(unsafe { self.0.0.byte_sub(kind.0) })
-    }
-
-    /// Where the line begins, in which a run of this kind is open.
-    #[inline(always)]
-    pub(super) fn line(self, kind: Kind) -> Spot {
-        // SAFETY: the beginning of the line is so far away.
-        Spot(unsafe { self.slot(kind).0.byte_sub(self.offset()) })
-    }
-
-    /// How many messages the run has, which is of this kind.
-    #[inline(always)]
-    pub(super) fn count(self, kind: Kind) -> u64 {
-        let before = self.offset() - HEADER as usize;
-        // Each by itself: a division would take as long as all the rest.
-        (match kind.words() {
-            1 => before / 8,
-            2 => before / 16,
-            _ => before / 24,
-        }) as u64
-    }
-
-    /// Behind the message, in a run of this kind.
+    /// Where the next message goes, which is of this kind.
     ///
     /// # Safety
     ///
-    /// The run is open.
+    /// It is [open](Run::is_open) for it.
     #[inline(always)]
-    pub(super) unsafe fn after(self, kind: Kind) -> Next {
-        // SAFETY: in the same line, or at its end.
-        Next(unsafe { self.0.add(8 * kind.words() as u64) })
+    pub(super) unsafe fn slot(self, kind: Kind) -> Spot {
+        // SAFETY: the run is not full, so its next message ends in the same line.
+        unsafe { self.line.add(HEADER + self.used(kind)) }
+    }
+
+    /// What its header says with one more message of this kind.
+    #[inline(always)]
+    pub(super) fn header_after(self, kind: Kind) -> u64 {
+        self.header + padded(kind.length)
+    }
+
+    /// What its header says.
+    pub(super) fn header(self) -> u64 {
+        self.header
+    }
+
+    #[inline(always)]
+    pub(super) fn set_header(&mut self, header: u64) {
+        self.header = header;
+    }
+
+    /// Says in the ring what its header is, after the messages.
+    ///
+    /// # Safety
+    ///
+    /// It is there, open.
+    #[inline(always)]
+    pub(super) unsafe fn publish(self, header: u64) {
+        // SAFETY: the caller's.
+        let shared = unsafe { self.line.header() };
+        // Release: the messages first. Pairs with the Acquire in the receiver's `front`.
+        shared.store(header, Ordering::Release);
     }
 }
 
-/// What the header of a run says that has so many messages of this length.
-#[inline(always)]
-pub(super) fn run_header(count: u64, length: usize) -> u64 {
-    WRITTEN | RUN | (count << COUNT_SHIFT) | length as u64
-}
+const _: () = assert!(LINE <= 1 << LENGTH_SHIFT);

@@ -1,10 +1,10 @@
 //! The sender's side of a [ring](super).
 
 use super::receiver::SOME;
-use super::run::{Kind, Next, run_header};
+use super::run::{Kind, Run};
 use super::{
-    ABORT, Broken, CLOSED, DESCRIPTORS_SHIFT, FINAL, GROWN, HEADER, LENGTH, LINE, MORE, Place, RUN_MOST,
-    WRITTEN, line_end, padded, slots,
+    ABORT, Broken, CLOSED, FINAL, GROWN, HEADER, LENGTH_SHIFT, LINE, MORE, Place, RUN_MOST, WRITTEN,
+    line_end, padded, slots,
 };
 use crate::copy;
 use crate::line::Line;
@@ -13,6 +13,9 @@ use polyproc_sys::prefetch::prefetch_write;
 
 /// So many lines ahead of the one that a run begins in, a line is fetched for the run that will begin there.
 const AHEAD: u64 = 4;
+
+/// So many bytes ahead of a record in a stream of them, the lines are fetched that begin there.
+const RECORD_AHEAD: u64 = 8 * LINE;
 
 /// What takes some time to be written.
 const LONG: usize = 256;
@@ -26,16 +29,27 @@ pub(super) const HELD: usize = 7;
 /// With so many bytes in front of it, a receiver has more to do than to say what it has read.
 const BACKLOG: u64 = 2 * SOME;
 
+/// Of a record of so many bytes, with so many descriptors.
+#[inline(always)]
+fn header(length: usize, descriptors: usize) -> u64 {
+    (length as u64) << LENGTH_SHIFT | descriptors as u64
+}
+
+/// Behind every record: an abort, the record that nothing more comes, and the zero.
+const REST: u64 = 3 * HEADER;
+
 /// No message is so long.
 const NONE: usize = usize::MAX;
 
 /// The sender's side of a ring. First what every message needs.
 #[repr(C)]
 pub(crate) struct Sender {
-    next: Next,
+    run: Run,
     place: Place,
     /// Where the next record begins, and zero is until then.
     tail: u64,
+    /// Up to there lines may be opened without a look. The tail, unless what comes before is such a line.
+    lines_until: u64,
     head_seen: u64,
     /// The length of the last message, and so of all that are in the open run.
     last_length: usize,
@@ -84,7 +98,8 @@ impl Sender {
             place,
             tail,
             head_seen: head,
-            next: Next::NOWHERE,
+            run: Run::NONE,
+            lines_until: tail,
             last_length: NONE,
             wants_to_grow: false,
             held: NONE_HELD,
@@ -118,8 +133,7 @@ impl Sender {
 
     #[inline(always)]
     fn has_room_for(&self, record: u64) -> bool {
-        // Behind it an abort, the record that nothing more comes, and the zero.
-        self.tail.wrapping_sub(self.head_seen) + record + 3 * HEADER <= self.place.capacity
+        self.tail.wrapping_sub(self.head_seen) + record + REST <= self.place.capacity
     }
 
     /// Whether it fits now.
@@ -178,49 +192,38 @@ impl Sender {
         Ok(())
     }
 
-    /// Whether a message of this length goes on with the open run: then there is room.
+    /// The run that a message of its length may go on with: then there is room.
     #[inline(always)]
-    pub(crate) fn goes_on(&self, length: usize) -> bool {
-        self.next.goes_on(Kind::of(length)) && self.is_usual(length)
+    pub(crate) fn run(&self) -> Run {
+        self.run
     }
 
     /// Whether no message goes on with anything, whatever its length.
     #[inline(always)]
-    pub(crate) fn is_nowhere(&self) -> bool {
-        self.next.is_nowhere()
-    }
-
-    /// Whether a message of this length goes on with a full run, at the beginning of a line.
-    #[inline(always)]
-    pub(crate) fn is_at_line(&self, length: usize) -> bool {
-        self.next.is_at_line(Kind::of(length)) && self.is_usual(length)
-    }
-
-    /// Of one that has as many words as the last one: whether it is as long.
-    #[inline(always)]
-    fn is_usual(&self, length: usize) -> bool {
-        length.is_multiple_of(8) || length == self.last_length
+    pub(crate) fn has_no_run(&self) -> bool {
+        self.run.is_none()
     }
 
     /// How many more messages the open run has room for.
     #[inline(always)]
     pub(crate) fn room_in_run(&self) -> u64 {
-        self.next.open_run().map_or(0, |(kind, count)| kind.most() - count)
+        self.run.room().unwrap_or(0)
     }
 
-    /// Sends a message with the open run, with which it [goes on](Sender::goes_on).
+    /// Sends a message with the run that is this side's, and [open](Run::is_open) for it.
     #[inline(always)]
-    pub(crate) fn go_on(&mut self, bytes: &[u8]) {
-        debug_assert!(self.goes_on(bytes.len()));
-        let (next, kind) = (self.next, Kind::of(bytes.len()));
-        // SAFETY: the run is not full, so its next message ends in the same line.
-        unsafe { copy::to_shared(bytes, next.slot(kind).0) };
-        // SAFETY: the run is in the ring.
-        let shared = unsafe { next.line(kind).header() };
-        // Release: the message first. Pairs with the Acquire in the receiver's `front`.
-        shared.store(run_header(next.count(kind) + 1, bytes.len()), Ordering::Release);
-        // SAFETY: as above.
-        self.next = unsafe { next.after(kind) };
+    pub(crate) fn go_on(&mut self, run: Run, bytes: &[u8]) {
+        let kind = Kind::of(bytes.len());
+        debug_assert!(run.is_open(kind) && run == self.run);
+        // SAFETY: it is open.
+        let slot = unsafe { run.slot(kind) };
+        // SAFETY: so much room is there.
+        unsafe { copy::to_shared(bytes, slot.0) };
+        // Of `run`, which the caller has looked at: to load again what was stored a moment ago takes time.
+        let header = run.header_after(kind);
+        self.run.set_header(header);
+        // SAFETY: it is in the ring.
+        unsafe { run.publish(header) };
     }
 
     /// Sends a message for which there is room. In a burst, another one of this length is expected soon.
@@ -232,38 +235,54 @@ impl Sender {
         }
         self.close_run();
         self.last_length = bytes.len();
-        self.write_record(((descriptors as u64) << DESCRIPTORS_SHIFT) | bytes.len() as u64, bytes)
+        self.write_record(header(bytes.len(), descriptors), bytes)
     }
 
-    /// Whether there is room now for a line, and up to the one that is fetched ahead.
+    /// Before a [`write`](Sender::write) of so many bytes, one of many: fetches lines for one that is to come, as many as begin in this one, if
+    /// they are known to be free.
     #[inline(always)]
-    pub(crate) fn finds_room_for_line(&mut self) -> Result<bool, Broken> {
-        if !self.has_room_for_line() {
+    pub(crate) fn fetch_ahead(&self, length: usize) {
+        let record = HEADER + padded(length as u64);
+        if length > LONG || !self.has_room_for(RECORD_AHEAD + record) {
+            return;
+        }
+        let first = self.tail.wrapping_add(LINE - 1) & !(LINE - 1);
+        let lines = line_end(self.tail.wrapping_add(record - 1)).wrapping_sub(first) / LINE;
+        for line in 0..lines {
+            prefetch_write(self.place.at(first.wrapping_add(RECORD_AHEAD + line * LINE)).as_ptr());
+        }
+    }
+
+    /// Whether a line may be opened: there is room, and it was allowed.
+    #[inline(always)]
+    pub(crate) fn may_open_line(&self) -> bool {
+        self.tail != self.lines_until
+    }
+
+    /// Allows that so many lines are opened, or for how many there is room now, one right behind the other. Whether there is any.
+    pub(crate) fn allows_lines(&mut self, lines: u64) -> Result<bool, Broken> {
+        if !self.has_room_for(AHEAD * LINE) {
             self.look_for_head()?;
         }
-        Ok(self.has_room_for_line())
+        let used = self.tail.wrapping_sub(self.head_seen) + AHEAD * LINE + REST;
+        let room = self.place.capacity.checked_sub(used).map_or(0, |room| 1 + room / LINE);
+        self.lines_until = self.tail.wrapping_add(lines.min(room) * LINE);
+        Ok(self.may_open_line())
     }
 
-    /// The same, as far as is known.
+    /// Opens a line, which is [allowed](Sender::allows_lines), for a message like those of the run that is [full](Run::is_full)
+    /// and that is to [go on](Sender::go_on) with it at once. Nobody sees anything of it before that.
     #[inline(always)]
-    pub(crate) fn has_room_for_line(&self) -> bool {
-        self.has_room_for(AHEAD * LINE)
-    }
-
-    /// Opens a line, for which there is [room](Sender::finds_room_for_line), for a message like this that is [there](Sender::is_at_line)
-    /// and is to [go on](Sender::go_on) with it at once. Nobody sees anything of it before that.
-    #[inline(always)]
-    pub(crate) fn open_line(&mut self, kind: Kind) -> Result<(), Broken> {
+    pub(crate) fn open_line(&mut self, kind: Kind) -> Result<Run, Broken> {
         let (at, end) = (self.tail, self.tail.wrapping_add(LINE));
-        debug_assert!(at.is_multiple_of(LINE));
+        debug_assert!(at.is_multiple_of(LINE) && self.may_open_line() && self.has_room_for(LINE));
         self.line().publish(at, end)?;
         prefetch_write(self.place.at(at.wrapping_add(AHEAD * LINE)).as_ptr());
         self.tail = end;
         self.place.header(end).store(0, Ordering::Relaxed);
-        // SAFETY: in the line.
-        let slot = unsafe { self.place.spot(at).add(HEADER) };
-        self.next = Next::new(slot, kind);
-        Ok(())
+        let run = Run::new(self.place.spot(at), kind, 0);
+        self.run = run;
+        Ok(run)
     }
 
     /// Before anything is written, which would be over what another one has sent: whether none has. Asked again where that takes long.
@@ -279,32 +298,30 @@ impl Sender {
     #[inline(never)]
     fn write_run(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         self.close_run();
-        let (at, length) = (self.tail, bytes.len() as u64);
-        if length == 0 || !self.has_room_for(LINE) || slots(at, length) == 0 {
-            return self.write_record(length, bytes);
+        let (at, length, kind) = (self.tail, bytes.len(), Kind::of(bytes.len()));
+        if length == 0 || !self.has_room_for(LINE) || slots(at, length as u64) == 0 {
+            return self.write_record(header(length, 0), bytes);
         }
-        let is_line = at.is_multiple_of(LINE);
         self.place.write(at.wrapping_add(HEADER), bytes);
-        let header = run_header(1, bytes.len()) | if is_line { 0 } else { CLOSED };
-        self.publish_record(at, line_end(at), header);
-        let kind = Kind::of(bytes.len());
-        self.next = if is_line {
-            // SAFETY: in the same line.
-            Next::new(unsafe { self.place.spot(at).add(HEADER + padded(length)) }, kind)
+        let run = Run::new(self.place.spot(at), kind, 1);
+        if at.is_multiple_of(LINE) {
+            self.publish_record(at, line_end(at), run.header());
+            self.run = run;
         } else {
-            Next::at_line(kind)
-        };
+            self.publish_record(at, line_end(at), run.header() | CLOSED);
+            self.run = Run::full(kind);
+        }
         Ok(())
     }
 
     /// Says that no more comes to the open run, if there is one.
     #[inline(always)]
     pub(crate) fn close_run(&mut self) {
-        let next = core::mem::replace(&mut self.next, Next::NOWHERE);
-        if let Some((_, count)) = next.open_run() {
-            let header = run_header(count, self.last_length);
-            // Release: the messages of the run, some of which a receiver may see by this first. Pairs with the Acquire in `front`.
-            self.place.header(self.tail.wrapping_sub(LINE)).store(header | CLOSED, Ordering::Release);
+        let run = core::mem::replace(&mut self.run, Run::NONE);
+        if run.room().is_some() {
+            // Messages of the run, too, may be seen by this first.
+            // SAFETY: it is open.
+            unsafe { run.publish(run.header() | CLOSED) };
         }
     }
 
@@ -319,13 +336,13 @@ impl Sender {
         self.close_run();
         self.last_length = NONE;
         self.begin_long();
-        let length = bytes.len() as u64 + HEADER;
+        let length = bytes.len() + HEADER as usize;
         // Behind the header, which is zero: nobody sees it before that one is written.
         self.place.header(self.tail.wrapping_add(HEADER)).store(total as u64, Ordering::Relaxed);
         self.place.write(self.tail.wrapping_add(2 * HEADER), bytes);
-        let end = self.tail.wrapping_add(HEADER + padded(length));
+        let end = self.tail.wrapping_add(HEADER + padded(length as u64));
         self.is_alone()?;
-        self.publish_part(end, ((descriptors as u64) << DESCRIPTORS_SHIFT) | MORE | length);
+        self.publish_part(end, header(length, descriptors) | MORE);
         Ok(())
     }
 
@@ -335,7 +352,7 @@ impl Sender {
         self.place.write(self.tail.wrapping_add(HEADER), bytes);
         let end = self.tail.wrapping_add(HEADER + padded(bytes.len() as u64));
         self.is_alone()?;
-        self.publish_part(end, bytes.len() as u64 | if is_last { 0 } else { MORE });
+        self.publish_part(end, header(bytes.len(), 0) | if is_last { 0 } else { MORE });
         if is_last {
             self.lets_go();
         }
@@ -360,8 +377,8 @@ impl Sender {
             return self.publish_record(at, end, header);
         }
         self.line().goes_to(end);
-        self.next = Next::NOWHERE;
-        self.tail = end;
+        self.run = Run::NONE;
+        (self.tail, self.lines_until) = (end, end);
         self.place.header(end).store(0, Ordering::Relaxed);
         if self.held.count == HELD {
             self.let_one_go();
@@ -385,7 +402,7 @@ impl Sender {
         let (at, header) = (self.held.at, self.held.headers[0]);
         self.held.headers.copy_within(1.., 0);
         self.held.count -= 1;
-        self.held.at = at.wrapping_add(HEADER + padded(header & LENGTH));
+        self.held.at = at.wrapping_add(HEADER + padded(super::length(header)));
         // Release: the payload first, and the zero behind it. Pairs with the Acquire in the receiver's `front`.
         self.place.header(at).store(header, Ordering::Release);
     }
@@ -428,13 +445,13 @@ impl Sender {
     #[inline(always)]
     fn publish_record(&mut self, at: u64, end: u64, header: u64) {
         self.line().goes_to(end);
-        self.next = Next::NOWHERE;
+        self.run = Run::NONE;
         self.publish_header(at, end, header);
     }
 
     #[inline(always)]
     fn publish_header(&mut self, at: u64, end: u64, header: u64) {
-        self.tail = end;
+        (self.tail, self.lines_until) = (end, end);
         self.place.header(end).store(0, Ordering::Relaxed);
         // Release: the payload first, and the zero behind it. Pairs with the Acquire in the receiver's `front`.
         self.place.header(at).store(WRITTEN | header, Ordering::Release);

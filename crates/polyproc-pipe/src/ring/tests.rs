@@ -8,6 +8,16 @@ use polyproc_sys::atomic::Ordering;
 
 const CAPACITY: u64 = 4096;
 
+/// In a header: so many bytes.
+const fn of(length: u64) -> u64 {
+    length << LENGTH_SHIFT
+}
+
+/// The header of a run of so many messages of so many bytes.
+fn run(messages: u64, length: u64) -> u64 {
+    WRITTEN | RUN | of(length) | (HEADER + messages * padded(length))
+}
+
 /// A ring in private memory, and both sides of it.
 struct Rig {
     place: Place,
@@ -44,12 +54,14 @@ fn rig() -> Rig {
 impl Rig {
     fn send(&mut self, bytes: &[u8]) {
         assert_eq!(self.sender.finds_room(bytes.len()), Ok(true));
-        if self.sender.goes_on(bytes.len()) {
-            self.sender.go_on(bytes);
-        } else if self.sender.is_at_line(bytes.len()) && self.sender.finds_room_for_line() == Ok(true) {
+        let (run, kind) = (self.sender.run(), Kind::of(bytes.len()));
+        let mut may_open_line = || self.sender.may_open_line() || self.sender.allows_lines(5) == Ok(true);
+        if run.is_open(kind) {
+            self.sender.go_on(run, bytes);
+        } else if run.is_full(kind) && may_open_line() {
             self.lines += 1;
-            self.sender.open_line(Kind::of(bytes.len())).unwrap();
-            self.sender.go_on(bytes);
+            let run = self.sender.open_line(kind).unwrap();
+            self.sender.go_on(run, bytes);
         } else {
             self.sender.write(bytes, 0, true).unwrap();
         }
@@ -57,19 +69,20 @@ impl Rig {
 
     /// Receives one of so many bytes, as one does who knows how long messages are. `None` if that is not what is in front.
     fn receive_exactly(&mut self, length: usize) -> Result<Option<Vec<u8>>, Broken> {
-        if !self.receiver.is_ready(length) {
-            if self.receiver.begins_line(length) {
-                self.lines_at_once += 1;
-            } else {
-                if self.receiver.has_to_publish() {
-                    self.receiver.publish().unwrap();
-                }
-                if self.receiver.front()? != Front::Whole(length, 0) || !self.receiver.makes_ready(length) {
-                    return Ok(None);
-                }
+        let mut ready = self.receiver.ready(length);
+        if ready.is_none() {
+            ready = self.receiver.begin_line(length);
+            self.lines_at_once += u64::from(ready.is_some());
+        }
+        if ready.is_none() {
+            if self.receiver.has_to_publish() {
+                self.receiver.publish().unwrap();
+            }
+            if self.receiver.front()? == Front::Whole(length, 0) {
+                ready = self.receiver.make_ready(length);
             }
         }
-        Ok(Some(self.receiver.take_ready(length, <[u8]>::to_vec)))
+        Ok(ready.map(|ready| self.receiver.take_ready(ready, length, <[u8]>::to_vec)))
     }
 
     /// Receives one, and publishes.
@@ -118,7 +131,7 @@ fn what_the_ring_had_before_is_no_record() {
     // Messages of nothing but what looks like headers, at all places.
     for length in [8, 16, 24, 40, 120] {
         let mut rig = rig();
-        let bytes = [(WRITTEN | 8).to_ne_bytes(), (WRITTEN | RUN | (3 << COUNT_SHIFT) | 8).to_ne_bytes()];
+        let bytes = [(WRITTEN | of(8)).to_ne_bytes(), run(3, 8).to_ne_bytes()];
         for n in 0..2_000usize {
             let message: Vec<u8> =
                 bytes[n % 2].iter().copied().cycle().take(length - 8 * (n % 3 / 2)).collect();
@@ -164,6 +177,35 @@ fn short_messages_of_one_length_share_lines() {
 }
 
 #[test]
+fn a_receiver_knows_what_came_and_how_much_between_two_waits() {
+    let mut rig = rig();
+    assert_eq!((rig.receiver.news(), rig.receiver.front()), (None, Ok(Front::Nothing)));
+    for length in [64, 100, 0] {
+        rig.send(&vec![1; length]);
+        assert_eq!(rig.receiver.news(), Some(News::Record));
+        rig.receive().unwrap().unwrap();
+    }
+    assert_eq!(rig.receive(), Ok(None));
+    assert_eq!(rig.receiver.had_come(), 72 + 112 + 8);
+    rig.send(&[1; 30]);
+    rig.receive().unwrap().unwrap();
+    assert_eq!(rig.receive(), Ok(None));
+    assert_eq!(rig.receiver.had_come(), 40);
+    assert_eq!(rig.receive(), Ok(None));
+    assert_eq!(rig.receiver.had_come(), 0, "none since");
+    // Then a run, at the latest from the next line but one on.
+    for _ in 0..10 {
+        rig.send(&[1; 8]);
+        rig.receive().unwrap().unwrap();
+    }
+    assert_eq!(rig.receive(), Ok(None));
+    rig.send(&[1; 8]);
+    assert_eq!(rig.receiver.news(), Some(News::One));
+    rig.send(&[1; 8]);
+    assert_eq!(rig.receiver.news(), Some(News::Several));
+}
+
+#[test]
 fn a_stream_is_received_line_by_line() {
     for length in [1usize, 8, 13, 16, 24, 20, 40, 64] {
         let mut rig = rig();
@@ -205,8 +247,8 @@ fn a_stream_is_received_line_by_line() {
 
 #[test]
 fn a_line_that_is_not_as_the_one_before_it_is_judged() {
-    let full = WRITTEN | RUN | (7 << COUNT_SHIFT) | 8;
-    let lies = [full + 1, full + (1 << COUNT_SHIFT), full | MORE, full & !WRITTEN, full | GROWN];
+    let full = run(7, 8);
+    let lies = [full + of(1), full + 1, full + 8, full | MORE, full & !WRITTEN, full | GROWN];
     for lie in lies {
         let mut rig = rig();
         rig.lie(START, full);
@@ -214,7 +256,7 @@ fn a_line_that_is_not_as_the_one_before_it_is_judged() {
             assert!(rig.receive_exactly(8).unwrap().is_some());
         }
         rig.lie(START + LINE, lie);
-        assert!(!rig.receiver.begins_line(8), "{lie:#x}");
+        assert!(rig.receiver.begin_line(8).is_none(), "{lie:#x}");
         assert_eq!(rig.receive_exactly(8), Err(Broken), "{lie:#x}");
     }
     // As usual, but another one looked at it in the meantime; or of another length; or what was read is not said for long.
@@ -224,24 +266,26 @@ fn a_line_that_is_not_as_the_one_before_it_is_judged() {
         for _ in 0..7 {
             assert!(rig.receive_exactly(8).unwrap().is_some());
         }
-        assert!(!rig.receiver.begins_line(16));
-        rig.lie(START + line * LINE, full);
+        assert!(rig.receiver.begin_line(16).is_none());
+        rig.lie(START + line * LINE, if line == 2 { 0 } else { full });
         if line == 2 {
+            assert_eq!(rig.receiver.front(), Ok(Front::Nothing));
+            rig.lie(START + line * LINE, full);
             assert_eq!(rig.receiver.front(), Ok(Front::Whole(8, 0)));
-            assert!(!rig.receiver.begins_line(8), "it has begun");
+            assert!(rig.receiver.begin_line(8).is_none(), "it has begun");
         }
     }
     for line in 4.. {
         for _ in 0..7 {
-            assert!(rig.receiver.is_ready(8) || rig.receiver.begins_line(8));
-            rig.receiver.take_ready(8, <[u8]>::len);
+            let ready = rig.receiver.ready(8).or_else(|| rig.receiver.begin_line(8)).unwrap();
+            rig.receiver.take_ready(ready, 8, <[u8]>::len);
         }
         rig.lie(START + line * LINE, full);
         if line * LINE == CAPACITY / 4 {
             break;
         }
     }
-    assert!(!rig.receiver.begins_line(8), "it is time to publish");
+    assert!(rig.receiver.begin_line(8).is_none(), "it is time to publish");
     assert!(rig.receive_exactly(8).unwrap().is_some());
     assert_eq!(rig.lines_at_once, 1);
 }

@@ -7,7 +7,7 @@ fn growth_that_cannot_be_is_refused() {
     let mut full = rig();
     full.lie(START, WRITTEN | GROWN);
     assert_eq!(full.receiver.front(), Err(Broken), "beyond what it may use");
-    for header in [WRITTEN | GROWN | 8, WRITTEN | GROWN | MORE, GROWN, WRITTEN | GROWN | (1 << 40)] {
+    for header in [WRITTEN | GROWN | of(8), WRITTEN | GROWN | MORE, GROWN, WRITTEN | GROWN | 1] {
         let mut rig = rig_of(CAPACITY, 2 * CAPACITY);
         rig.lie(START, header);
         assert_eq!(rig.receiver.front(), Err(Broken), "{header:#x}");
@@ -16,7 +16,7 @@ fn growth_that_cannot_be_is_refused() {
     for begin in [START + CAPACITY, START + 2 * CAPACITY - 64] {
         let mut rig = rig_of(CAPACITY, 2 * CAPACITY);
         rig.receiver = Receiver::new(rig.place, begin, 0);
-        rig.lie(begin, if begin.is_multiple_of(CAPACITY) { WRITTEN | GROWN } else { WRITTEN | 120 });
+        rig.lie(begin, if begin.is_multiple_of(CAPACITY) { WRITTEN | GROWN } else { WRITTEN | of(120) });
         rig.lie(begin + 128, WRITTEN | GROWN);
         let first = rig.receiver.front();
         let second = first.and_then(|front| {
@@ -30,30 +30,36 @@ fn growth_that_cannot_be_is_refused() {
 #[test]
 fn a_header_that_cannot_be_is_refused() {
     let headers = [
-        8, // Not written.
-        RUN | 8,
-        WRITTEN | (1 << 56),
-        WRITTEN | FINAL | 8,
+        of(8), // Not written.
+        run(1, 8) & !WRITTEN,
+        WRITTEN | (1 << 16),
+        WRITTEN | FINAL | of(8),
         WRITTEN | FINAL | MORE,
-        WRITTEN | FINAL | (1 << DESCRIPTORS_SHIFT),
-        RUN | FINAL | WRITTEN | (1 << COUNT_SHIFT) | 8,
+        WRITTEN | FINAL | 1,
+        run(1, 8) | FINAL,
         WRITTEN | CLOSED,
-        WRITTEN | (CAPACITY - 8), // No room for the zero behind it.
-        WRITTEN | (1 << 39),
-        WRITTEN | LENGTH,
+        WRITTEN | of(CAPACITY - 8), // No room for the zero behind it.
+        WRITTEN | of(1 << 39),
+        WRITTEN | of((1 << 40) - 1),
         WRITTEN | ABORT,        // Of nothing.
         WRITTEN | ABORT | MORE, // As well.
         WRITTEN | MORE,         // Without room for its total.
-        WRITTEN | MORE | 7,
-        WRITTEN | RUN,                           // Of nothing.
-        WRITTEN | RUN | 8,                       // Without a message.
-        WRITTEN | RUN | (1 << COUNT_SHIFT),      // Of empty messages.
-        WRITTEN | RUN | (8 << COUNT_SHIFT) | 8,  // Beyond its line.
-        WRITTEN | RUN | (3 << COUNT_SHIFT) | 24, // As well.
-        WRITTEN | RUN | (1 << COUNT_SHIFT) | 25,
-        WRITTEN | RUN | MORE | (1 << COUNT_SHIFT) | 8,
-        WRITTEN | RUN | ABORT | (1 << COUNT_SHIFT) | 8,
-        WRITTEN | RUN | GROWN | (1 << COUNT_SHIFT) | 8,
+        WRITTEN | MORE | of(7),
+        WRITTEN | RUN,         // Of nothing.
+        WRITTEN | RUN | of(8), // As well.
+        run(0, 8),             // Without a message.
+        run(1, 0),             // Of empty messages.
+        run(1, 8) | of(1 << 39),
+        run(8, 8),  // Beyond its line.
+        run(3, 24), // As well.
+        run(1, 25),
+        run(1, 8) + 1,  // Of a part of a message.
+        run(1, 16) + 8, // As well.
+        run(1, 24) + 8,
+        run(1, 8) | (1 << 15),
+        run(1, 8) | MORE,
+        run(1, 8) | ABORT,
+        run(1, 8) | GROWN,
     ];
     for header in headers {
         let mut rig = rig();
@@ -61,7 +67,7 @@ fn a_header_that_cannot_be_is_refused() {
         assert_eq!(rig.receiver.front(), Err(Broken), "{header:#x}");
     }
     let mut rig = rig();
-    rig.lie(START, WRITTEN | (CAPACITY - 16));
+    rig.lie(START, WRITTEN | of(CAPACITY - 16));
     assert_eq!(rig.receiver.front(), Ok(Front::Whole(CAPACITY as usize - 16, 0)));
 }
 
@@ -70,29 +76,29 @@ fn a_header_is_read_once() {
     let mut rig = rig();
     rig.send(b"12345678");
     assert_eq!(rig.receiver.front(), Ok(Front::Whole(8, 0)));
-    rig.lie(START, WRITTEN | 1_000);
+    rig.lie(START, WRITTEN | of(1_000));
     assert_eq!(rig.receiver.front(), Ok(Front::Whole(8, 0)));
     assert_eq!(rig.receive(), Ok(Some(b"12345678".to_vec())));
 }
 
 #[test]
 fn a_run_that_changes_is_refused() {
-    let run = WRITTEN | RUN | 8;
-    let of = |count: u64| run | (count << COUNT_SHIFT);
+    let run = |messages: u64| run(messages, 8);
     let lies = [
         0,
-        of(1),
-        of(8),
-        of(3) | 16,
-        of(3) ^ RUN,
-        of(3) ^ WRITTEN,
-        of(3) | MORE,
-        of(1) | CLOSED,
-        of(8) | CLOSED,
+        run(1),
+        run(8),
+        run(2) + 4,
+        run(3) ^ of(16),
+        run(3) ^ RUN,
+        run(3) ^ WRITTEN,
+        run(3) | MORE,
+        run(1) | CLOSED,
+        run(8) | CLOSED,
     ];
     for lie in lies {
         let mut rig = rig();
-        rig.lie(START, of(2));
+        rig.lie(START, run(2));
         for _ in 0..2 {
             assert!(rig.receive().unwrap().is_some());
         }
@@ -102,18 +108,18 @@ fn a_run_that_changes_is_refused() {
     }
     // More, and closed at once, is one of two truths.
     let mut rig = rig();
-    rig.lie(START, of(2));
+    rig.lie(START, run(2));
     rig.lie(START + LINE, 0);
     for _ in 0..2 {
         assert!(rig.receive().unwrap().is_some());
     }
-    rig.lie(START, of(4) | CLOSED);
+    rig.lie(START, run(4) | CLOSED);
     for _ in 0..2 {
         assert!(rig.receive().unwrap().is_some());
     }
     assert_eq!(rig.receive(), Ok(None));
     // The end of the line: closed or not makes no difference.
-    rig.lie(START + LINE, of(7));
+    rig.lie(START + LINE, run(7));
     for _ in 0..7 {
         assert!(rig.receive().unwrap().is_some());
     }
@@ -128,7 +134,7 @@ fn a_run_in_the_middle_of_a_message_is_refused() {
     rig.sender.write_first(24, b"12345678", 0).unwrap();
     let front = rig.receiver.front().unwrap();
     rig.receiver.take_into(front, &mut Vec::new());
-    rig.lie(rig.sender.positions().0, WRITTEN | RUN | (1 << COUNT_SHIFT) | 8);
+    rig.lie(rig.sender.positions().0, run(1, 8));
     assert_eq!(rig.receiver.front(), Err(Broken));
 }
 
@@ -202,9 +208,10 @@ fn two_that_send_at_one_end_are_noticed() {
     (0..2).for_each(|_| rig.send(b"12345678"));
     other.write(b"12345678", 0, true).unwrap();
     let refused = (0..7).any(|_| {
-        let goes_on = rig.sender.goes_on(8);
+        let run = rig.sender.run();
+        let goes_on = run.is_open(Kind::of(8));
         if goes_on {
-            rig.sender.go_on(b"12345678")
+            rig.sender.go_on(run, b"12345678")
         };
         !goes_on && rig.sender.write(b"12345678", 0, true).is_err()
     });
@@ -220,14 +227,14 @@ fn more_of_a_run_than_it_has_cannot_be_received() {
         rig.lie(START + 8, 100);
         Receiver::new(rig.place, START, taken).front()
     };
-    let run = |count: u64| WRITTEN | RUN | (count << COUNT_SHIFT) | 8;
+    let run = |messages: u64| run(messages, 8);
     assert_eq!(front(2, run(3)), Ok(Front::Whole(8, 0)));
     assert_eq!(front(3, run(3)), Ok(Front::Nothing));
     for taken in [4, 7, 8, 1 << 32, u64::MAX] {
         assert_eq!(front(taken, run(3)), Err(Broken), "{taken}");
     }
     // Of what is no run, nothing can have been.
-    for header in [WRITTEN | 8, WRITTEN | MORE | 16, WRITTEN | FINAL, WRITTEN | GROWN] {
+    for header in [WRITTEN | of(8), WRITTEN | MORE | of(16), WRITTEN | FINAL, WRITTEN | GROWN] {
         assert!(front(0, header).is_ok(), "{header:#x}");
         for taken in [1, 8, u64::MAX] {
             assert_eq!(front(taken, header), Err(Broken), "{header:#x} of which {taken}");
@@ -241,12 +248,12 @@ fn a_run_in_a_line_that_was_not_given_free_is_refused() {
     for unsaid in [CAPACITY - 2 * LINE, CAPACITY - LINE] {
         let mut rig = rig();
         for record in 0..unsaid / 128 {
-            rig.lie(START + 128 * record, WRITTEN | 120);
+            rig.lie(START + 128 * record, WRITTEN | of(120));
         }
         if !unsaid.is_multiple_of(128) {
-            rig.lie(START + unsaid - LINE, WRITTEN | 56);
+            rig.lie(START + unsaid - LINE, WRITTEN | of(56));
         }
-        rig.lie(START + unsaid, WRITTEN | RUN | (1 << COUNT_SHIFT) | 8);
+        rig.lie(START + unsaid, run(1, 8));
         // Nothing is published meanwhile.
         let mut got = Vec::new();
         while rig.receiver.position().unwrap().0 != START + unsaid {
@@ -257,4 +264,38 @@ fn a_run_in_a_line_that_was_not_given_free_is_refused() {
         let expected = if is_free { Ok(Front::Whole(8, 0)) } else { Err(Broken) };
         assert_eq!(rig.receiver.front(), expected, "behind {unsaid} bytes");
     }
+}
+
+/// Who only looks whether a message was taken back looks no further than there can be something, and not where there is no memory.
+#[test]
+fn what_was_taken_back_is_looked_for_within_the_ring() {
+    let never = |_: &Place| -> bool { panic!("it cannot grow") };
+    let mut rig = rig();
+    rig.sender.write_first(100, b"12345678", 0).unwrap();
+    assert!(!rig.receiver.is_taken_back(never));
+    rig.sender.write_abort().unwrap();
+    assert!(rig.receiver.is_taken_back(never));
+    let behind = START + 3 * HEADER;
+    for header in [
+        WRITTEN | MORE | of((1 << 40) - 1),
+        WRITTEN | MORE | of(CAPACITY),
+        WRITTEN | GROWN,
+        WRITTEN | FINAL,
+        WRITTEN | of(8),
+        ABORT,
+    ] {
+        rig.lie(behind, header);
+        assert!(!rig.receiver.is_taken_back(never), "{header:#x}");
+    }
+    // An endless chain.
+    (0..CAPACITY).step_by(8).for_each(|at| rig.lie(START + at, WRITTEN | MORE));
+    assert!(!rig.receiver.is_taken_back(never));
+    let mut growing = rig_of(CAPACITY, 2 * CAPACITY);
+    growing.sender.write_first(10_000, &[1; 2_000], 0).unwrap();
+    growing.sender.grow().unwrap();
+    growing.sender.write_next(&[1; 4_000], false).unwrap();
+    growing.sender.write_abort().unwrap();
+    assert!(!growing.receiver.is_taken_back(|_| false));
+    assert!(growing.receiver.is_taken_back(|place| place.capacities() == (CAPACITY, 2 * CAPACITY)));
+    assert_eq!(growing.receiver.front(), Ok(Front::First(10_000, 0)), "it was only looked at");
 }

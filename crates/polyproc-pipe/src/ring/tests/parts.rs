@@ -47,7 +47,7 @@ impl Rig {
     fn published_from(&self, mut position: u64) -> usize {
         let mut count = 0;
         while self.header(position) != 0 {
-            position = position.wrapping_add(HEADER + padded(self.header(position) & LENGTH));
+            position = position.wrapping_add(HEADER + padded(length(self.header(position))));
             count += 1;
         }
         count
