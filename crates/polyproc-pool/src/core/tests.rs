@@ -220,3 +220,94 @@ fn a_worker_that_stands_still_where_it_begins_a_task_is_replaced() {
     // Its function was not called: another worker may have it.
     assert_eq!((scene.core.batch(id).queued, scene.core.batch(id).settled), (1, 0));
 }
+
+/// One that is as long as it may be in the line's place: after two of them a worker takes none.
+fn heavy(item: Vec<u8>) -> u64 {
+    gated(u64::from(item[0]))
+}
+
+/// Which tasks of a batch wait, in which order.
+fn waiting(core: &mut Core, id: BatchId) -> Vec<usize> {
+    let batch = core.batch(id);
+    let waiting: Vec<usize> =
+        batch.sources.iter().flat_map(|source| source.first..source.first + source.count).collect();
+    assert_eq!(batch.queued, waiting.len());
+    waiting
+}
+
+/// Tasks begin in the order in which they came.
+#[test]
+fn what_a_worker_does_not_take_keeps_its_place() {
+    let _watchdog = watchdog();
+    let mut scene = Scene::new(Settings::default());
+    let function = Remote::new::<Map<Vec<u8>, u64>, _>(heavy).unwrap();
+    // It would take many that are soon done.
+    scene.core.pace.learn(function, 1, 100);
+    let id = scene.core.begin(Ok(function), Some(1));
+    let mut bytes = Vec::new();
+    for task in 0..5 {
+        assert!(matches!(
+            items::append(&mut bytes, Tag::Value, &vec![task as u8; crate::crew::INLINE]),
+            Appended::Plain
+        ));
+    }
+    scene.core.batch(id).chunk = Some(1);
+    scene.core.enter(id, Source::new(bytes, Vec::new(), 0, 5));
+    assert_eq!(scene.core.workers[0].jobs.len(), 2);
+    assert_eq!(waiting(&mut scene.core, id), [2, 3, 4]);
+}
+
+/// As above.
+#[test]
+fn what_comes_back_from_a_worker_is_in_front_again() {
+    let _watchdog = watchdog();
+    let mut scene = Scene::new(limited());
+    let function = Remote::new::<Map<u64, u64>, _>(gated).unwrap();
+    let id = scene.core.begin(Ok(function), Some(4));
+    for first in [0, 4, 8] {
+        let mut bytes = Vec::new();
+        for task in first..first + 4u64 {
+            assert!(matches!(items::append(&mut bytes, Tag::Value, &task), Appended::Plain));
+        }
+        scene.core.enter(id, Source::new(bytes, Vec::new(), first as usize, 4));
+    }
+    scene.wait_for_begin_of(0);
+    assert_eq!(scene.core.workers[0].jobs.len(), 2);
+    assert_eq!(waiting(&mut scene.core, id), [8, 9, 10, 11]);
+    let revoked = scene.core.workers[0].revoke();
+    scene.core.take_back(revoked);
+    assert_eq!(waiting(&mut scene.core, id), (1..12).collect::<Vec<_>>());
+    assert_eq!(scene.core.workers[0].given, 1);
+    // And so it goes on.
+    scene.core.dispatch();
+    scene.gate.store(1, 100).unwrap();
+    wait_until("all are done", || {
+        scene.core.receive();
+        scene.core.batch(id).settled == 12
+    });
+}
+
+/// Nobody waits to see what is known: but of what is not, and of what is short, first whether it is not over soon.
+#[test]
+fn what_is_known_to_take_long_is_shared_at_once() {
+    let _watchdog = watchdog();
+    let function = Remote::new::<Map<u64, u64>, _>(gated).unwrap();
+    for (nanoseconds, is_shared) in [(None, false), (Some(10_000), false), (Some(1_000_000), true)] {
+        let mut scene = Scene::new(Settings::default());
+        nanoseconds.iter().for_each(|nanoseconds| scene.core.pace.learn(function, 1, *nanoseconds));
+        (0..2).for_each(|task| _ = scene.submit_gated(task..task + 1));
+        scene.wait_for_begin_of(0);
+        assert_eq!(scene.core.workers[0].jobs.len(), 2);
+        let recipe = scene.core.settings.recipe.clone();
+        scene.core.workers.push(Worker::start(2, &recipe).unwrap());
+        // Nothing depends on what it does.
+        scene.core.workers[1].stage = Stage::Ready;
+        // It has only just begun, however long this takes.
+        scene.core.workers[0].since = Instant::now() + Duration::from_secs(3600);
+        scene.core.share();
+        assert_eq!(scene.core.workers[1].jobs.len(), usize::from(is_shared), "{nanoseconds:?}");
+        scene.core.workers[0].since = Instant::now().checked_sub(PATIENCE).unwrap();
+        scene.core.share();
+        assert_eq!(scene.core.workers[1].jobs.len(), 1, "{nanoseconds:?}");
+    }
+}
