@@ -311,3 +311,32 @@ fn what_is_known_to_take_long_is_shared_at_once() {
         assert_eq!(scene.core.workers[1].jobs.len(), 1, "{nanoseconds:?}");
     }
 }
+
+/// It ends after the task that it is at; and it does not, if it is wanted again before.
+#[test]
+fn a_worker_that_is_to_leave_keeps_what_it_is_at_and_may_stay_after_all() {
+    let _watchdog = watchdog();
+    let mut scene = Scene::new(limited());
+    let ids = [0..3, 3..6].map(|tasks| scene.submit_gated(tasks));
+    scene.wait_for_begin_of(0);
+    scene.core.resize(0);
+    let had = |scene: &Scene| {
+        let jobs = &scene.core.workers[0].jobs;
+        jobs.iter().map(|job| job.items.count).collect::<Vec<_>>()
+    };
+    assert_eq!(had(&scene), [1]);
+    assert_eq!(
+        (waiting(&mut scene.core, ids[0]), waiting(&mut scene.core, ids[1])),
+        (vec![1, 2], vec![0, 1, 2])
+    );
+    scene.core.dispatch();
+    assert_eq!((had(&scene), scene.core.missing()), (vec![1], 0), "it gets nothing more");
+    scene.core.resize(1);
+    assert_eq!((had(&scene), scene.core.missing()), (vec![1, 2], 0), "no other is needed");
+    scene.gate.store(1, 100).unwrap();
+    wait_until("all are done", || {
+        scene.core.receive();
+        ids.map(|id| scene.core.batch(id).settled) == [3, 3]
+    });
+    assert_eq!(scene.core.workers[0].stage, Stage::Ready);
+}
