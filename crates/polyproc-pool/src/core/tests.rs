@@ -219,6 +219,28 @@ fn a_worker_that_stands_still_where_it_begins_a_task_is_replaced() {
     scene.core.bury(0);
     // Its function was not called: another worker may have it.
     assert_eq!((scene.core.batch(id).queued, scene.core.batch(id).settled), (1, 0));
+    // Nor did it die of what it had next.
+    assert_eq!(scene.core.batch(id).sources[0].shunned, 0);
+}
+
+#[test]
+fn of_idle_workers_no_more_are_told_to_end_than_are_too_many() {
+    let _watchdog = watchdog();
+    let mut scene = Scene::new(Settings::default());
+    let recipe = scene.core.settings.recipe.clone();
+    scene.core.wanted = 4;
+    for id in 2..=4 {
+        scene.core.welcome(Worker::start(id, &recipe).unwrap());
+    }
+    wait_until("all are ready", || {
+        scene.core.receive();
+        scene.core.workers.iter().all(|worker| worker.stage == Stage::Ready)
+    });
+    for (wanted, ending) in [(3, 1), (3, 1), (2, 2), (1, 3)] {
+        scene.core.resize(wanted);
+        let stopping = scene.core.workers.iter().filter(|worker| worker.stage == Stage::Stopping);
+        assert_eq!((stopping.count(), scene.core.missing()), (ending, 0), "{wanted} are wanted");
+    }
 }
 
 /// One that is as long as it may be in the line's place: after two of them a worker takes none.
