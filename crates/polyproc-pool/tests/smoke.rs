@@ -276,6 +276,43 @@ fn a_lent_array_is_let_go_of() {
     assert_eq!(maps(), before, "another function");
 }
 
+/// Else so much memory would be gone until the worker's next task.
+#[test]
+fn the_memory_of_a_very_long_argument_is_let_go_of() {
+    let _watchdog = watchdog();
+    let pool = Pool::new(1).unwrap();
+    let pid = pool.apply(std::process::id, ()).unwrap();
+    let maps =
+        || std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().matches("polyproc:array").count();
+    let before = maps();
+    for _ in 0..3 {
+        let length = pool.apply(|bytes: Vec<u8>| bytes.len(), (vec![1; 20 << 20],)).unwrap();
+        assert_eq!((length, maps()), (20 << 20, before));
+    }
+}
+
+/// On the way back it lies in memory that the pool has lent to the worker: for the next one, if it is not too much.
+#[test]
+fn the_memory_of_very_long_results_is_let_go_of() {
+    let _watchdog = watchdog();
+    let pool = Pool::new(1).unwrap();
+    let pid = pool.apply(std::process::id, ()).unwrap();
+    let maps =
+        || std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().matches("polyproc:array").count();
+    let before = maps();
+    let fill = |length: usize| vec![1u8; length];
+    for _ in 0..4 {
+        assert_eq!(pool.apply(fill, (20 << 20,)).unwrap().len(), 20 << 20);
+    }
+    for _ in 0..20 {
+        assert_eq!(pool.apply(fill, (1,)).unwrap(), [1]);
+    }
+    assert_eq!(maps(), before);
+    // As memory that others use again.
+    (0..4).for_each(|_| assert_eq!(pool.apply(fill, (1 << 20,)).unwrap().len(), 1 << 20));
+    assert!(maps() > before);
+}
+
 #[test]
 fn a_closed_pool_does_what_it_has_and_takes_no_more() {
     let _watchdog = watchdog();
