@@ -460,6 +460,22 @@ mod tests {
         assert!(door.look(socket).unwrap().is_drained && door.is_empty());
     }
 
+    /// It has none of the threads that have waited, also if one had just left and not said so.
+    #[test]
+    fn after_a_fork_nobody_is_said_to_wait() {
+        let (here, _there) = pipe::<u8, u8>().unwrap();
+        let door = &here.end.door;
+        for direction in [SENDING, RECEIVING] {
+            door.park(direction);
+            assert!(door.is_parked(direction));
+        }
+        door.state().is_attended = true;
+        assert!(door.begin_anew());
+        assert!(!door.is_parked(SENDING) && !door.is_parked(RECEIVING) && !door.is_about_to_take());
+        door.unpark(SENDING);
+        assert!(!door.is_parked(SENDING));
+    }
+
     /// What another thread is about to change is not the child's to use.
     #[test]
     fn a_child_that_was_forked_while_another_thread_was_at_the_door_does_not_wait_for_it() {

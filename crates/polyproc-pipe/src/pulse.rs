@@ -173,7 +173,7 @@ mod tests {
     fn where_nobody_is_left_each_message_asks() {
         let heard = AtomicU32::new(0);
         for _ in 0..1_000 {
-            let mut pulse = Pulse { stride: STREAM, ..Pulse::new() };
+            let mut pulse = Pulse { stride: STREAM, looked: ticks(), ..Pulse::new() };
             // It was there a moment ago, and there was an answer from it.
             pulse.is_alive();
             assert!(pulse.has_credit());

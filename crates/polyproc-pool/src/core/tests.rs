@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use polyproc_process::init_for_tests;
 use polyproc_testing::{state, wait_until, watchdog};
 use polyproc_value::RawArray;
+use std::cell::Cell;
 use std::sync::OnceLock;
 
 init_for_tests!();
@@ -155,11 +156,13 @@ fn a_line_is_armed_again_after_a_part_of_a_message() {
     });
 }
 
-/// A worker that says more than it can know has been written over: what it was given is told by its death.
+/// A worker that says more than it can know, or less, has been written over: what it was given is told by its death.
 #[test]
-fn reports_of_more_than_there_is_are_not_believed() {
+fn reports_of_other_than_there_is_are_not_believed() {
     let _watchdog = watchdog();
     for (kind, count, length) in [
+        (Kind::Done, 0, 0),
+        (Kind::DoneInSlab, 0, 0),
         (Kind::Part, 2, 0),
         (Kind::Done, u32::MAX, 0),
         (Kind::DoneInSlab, 1, u64::MAX),
@@ -174,6 +177,10 @@ fn reports_of_more_than_there_is_are_not_believed() {
         assert!(scene.core.workers[0].is_doomed, "{kind:?}");
         assert_eq!((scene.core.batch(id).settled, scene.core.workers[0].jobs.len()), (0, 1), "{kind:?}");
         assert_eq!(scene.core.workers[0].long, 0, "{kind:?}");
+        wait_until("it is dead", || !scene.core.workers[0].process.is_alive());
+        scene.core.bury(0);
+        let batch = scene.core.batch(id);
+        assert_eq!(batch.settled + batch.queued, 1, "{kind:?}: nobody will hear of it");
     }
 }
 
@@ -361,4 +368,89 @@ fn a_worker_that_is_to_leave_keeps_what_it_is_at_and_may_stay_after_all() {
         ids.map(|id| scene.core.batch(id).settled) == [3, 3]
     });
     assert_eq!(scene.core.workers[0].stage, Stage::Ready);
+}
+
+thread_local! {
+    /// Happens in this thread when it has seen that a task takes too long, before it does anything about it.
+    pub(super) static BEFORE_IT_IS_REVOKED: Cell<Option<Box<dyn Fn()>>> = const { Cell::new(None) };
+}
+
+/// Who is at something else by then has to die for nothing, nor has who is done.
+#[test]
+fn a_task_that_ends_when_it_is_about_to_be_killed_takes_no_other_along() {
+    let _watchdog = watchdog();
+    for is_last in [false, true] {
+        let mut scene = Scene::new(limited());
+        let id = scene.submit_gated(if is_last { 0..1 } else { 0..3 });
+        scene.wait_for_begin_of(0);
+        let (gate, worker) = (scene.gate.clone(), &mut scene.core.workers[0]);
+        assert!(worker.position().is_some());
+        // It was seen there long ago.
+        worker.seen = worker.position();
+        worker.since = Instant::now().checked_sub(Duration::from_secs(1_001)).unwrap();
+        let line = worker.line.clone();
+        BEFORE_IT_IS_REVOKED.set(Some(Box::new(move || {
+            gate.store(1, 1).unwrap();
+            let goes_on = || if is_last { line.has_news() } else { gate.load(0).unwrap() == 2 };
+            wait_until("it goes on", goes_on);
+        })));
+        scene.core.watch();
+        assert!(BEFORE_IT_IS_REVOKED.take().is_none(), "it did not take too long");
+        assert!(!scene.core.workers[0].is_doomed, "the last: {is_last}");
+        scene.gate.store(1, 100).unwrap();
+        wait_until("all are done", || {
+            scene.core.receive();
+            scene.core.batch(id).settled == if is_last { 1 } else { 3 }
+        });
+    }
+}
+
+/// Another has it at once, and it was begun by nobody.
+#[test]
+fn a_stopped_worker_keeps_nothing_that_it_has_not_begun() {
+    let _watchdog = watchdog();
+    let limit = Duration::from_secs(1);
+    let mut scene = Scene::new(Settings { timeout: Some(limit), ..Settings::default() });
+    let pid = scene.core.workers[0].process.pid();
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGSTOP).unwrap();
+    wait_until("it is stopped", || state(pid) == Some('T'));
+    // It has had nothing to do for long.
+    scene.core.workers[0].since = Instant::now().checked_sub(limit * 1000).unwrap();
+    let id = scene.submit_gated(0..1);
+    scene.core.watch();
+    assert!(!scene.core.workers[0].is_doomed && scene.core.workers[0].jobs.len() == 1);
+    for (times, is_doomed) in [(9, false), (11, true)] {
+        scene.core.workers[0].since = Instant::now().checked_sub(limit * times).unwrap();
+        scene.core.watch();
+        assert_eq!(
+            (scene.core.workers[0].is_doomed, scene.core.batch(id).queued == 1),
+            (is_doomed, is_doomed)
+        );
+    }
+}
+
+/// And not only when another one has been started.
+#[test]
+fn what_a_dead_worker_had_not_begun_goes_to_who_is_there() {
+    let _watchdog = watchdog();
+    let mut scene = Scene::new(limited());
+    let id = scene.submit_gated(0..4);
+    scene.wait_for_begin_of(0);
+    let recipe = scene.core.settings.recipe.clone();
+    // As after two that died before they were ready.
+    (scene.core.wanted, scene.core.deaths) = (2, 2);
+    scene.core.welcome(Worker::start(2, &recipe).unwrap());
+    scene.core.workers[0].since = Instant::now() + Duration::from_secs(3600);
+    wait_until("it is ready", || {
+        scene.core.receive();
+        scene.core.workers[1].stage == Stage::Ready
+    });
+    assert_eq!(scene.core.deaths, 0, "in a row");
+    assert_eq!(scene.core.workers[1].jobs.len(), 0);
+    let _ = scene.core.workers[0].process.kill();
+    wait_until("it is dead", || !scene.core.workers[0].process.is_alive());
+    scene.core.bury(0);
+    let jobs = &scene.core.workers[0].jobs;
+    assert_eq!((scene.core.workers[0].id, jobs.iter().map(|job| job.items.count).sum::<usize>()), (2, 3));
+    assert_eq!((scene.core.batch(id).settled, scene.core.died), (1, 1));
 }
