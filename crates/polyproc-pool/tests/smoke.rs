@@ -218,6 +218,19 @@ fn handles_are_among_arguments_and_results() {
     assert_eq!(counter.get().unwrap(), 1);
 }
 
+/// In one chunk, with and without handles: each has its own.
+#[test]
+fn results_with_handles_lie_between_others() {
+    let _watchdog = watchdog();
+    let pool = Pool::new(1).unwrap();
+    let make = |n: u64| (n, (n % 3 == 2).then(|| RawValue::new(n).unwrap()));
+    let made = pool.batch().chunk_size(10).map(make, 0..40).unwrap();
+    assert_eq!(made.len(), 40);
+    for (n, (number, handle)) in (0..).zip(made) {
+        assert_eq!((number, handle.map(|handle| handle.load())), (n, (n % 3 == 2).then_some(n)));
+    }
+}
+
 #[test]
 fn long_arguments_and_results_pass_both_ways_at_once() {
     let _watchdog = watchdog();

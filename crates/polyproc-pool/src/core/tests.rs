@@ -454,3 +454,34 @@ fn what_a_dead_worker_had_not_begun_goes_to_who_is_there() {
     assert_eq!((scene.core.workers[0].id, jobs.iter().map(|job| job.items.count).sum::<usize>()), (2, 3));
     assert_eq!((scene.core.batch(id).settled, scene.core.died), (1, 1));
 }
+
+/// Who has cost a worker is given alone, and its neighbours begin afresh.
+#[test]
+fn what_was_tried_goes_alone_and_says_nothing_of_what_is_behind_it() {
+    for (tried, shunned) in [(2, 0), (0, 3), (1, 1)] {
+        let mut bytes = Vec::new();
+        for task in 0..4u64 {
+            assert!(matches!(items::append(&mut bytes, Tag::Value, &task), Appended::Plain));
+        }
+        let mut source = Source { tried, shunned, ..Source::new(bytes, Vec::new(), 7, 4) };
+        let (first, _) = source.split(4, 1000);
+        assert_eq!((first.first, first.count, first.tried, first.shunned), (7, 1, tried, shunned));
+        let (rest, _) = source.split(4, 1000);
+        assert_eq!((rest.first, rest.count, rest.tried, rest.shunned), (8, 3, 0, 0));
+        assert_eq!(source.count, 0);
+    }
+}
+
+/// Its result lies there, and nobody has received it yet.
+#[test]
+fn what_is_done_cannot_be_cancelled() {
+    let _watchdog = watchdog();
+    let mut scene = Scene::new(Settings::default());
+    scene.gate.store(1, 1).unwrap();
+    let id = scene.submit_gated(0..1);
+    scene.core.complete(id);
+    wait_until("it is done", || scene.core.workers[0].line.has_news());
+    assert!(!scene.core.cancel(id));
+    assert!(!scene.core.workers[0].is_doomed && scene.core.batch(id).is_done());
+    assert!(matches!(scene.core.batch(id).pieces[..], [Piece { count: 1, what: What::Items { .. }, .. }]));
+}
