@@ -633,6 +633,25 @@ fn segments() {
         })
         .run()
         .assert_clean();
+    // It has gone farther before: what the segments say that lies behind is old.
+    let drained_again = || {
+        let scene = Scene::bytes(1 << 20);
+        scene.queue.put_many([message(0, FILL), message(0, FILL), message(0, 2 * FILL)]).unwrap();
+        assert_eq!(scene.queue.get_many(3).unwrap().len(), 3);
+        // So many that it goes back at the first drain again, as soon as that is.
+        for _ in 0..1_100 {
+            scene.queue.put(message(0, 16)).unwrap();
+            scene.queue.get().unwrap();
+        }
+        scene.put(0, FILL);
+        (1..4).for_each(|number| scene.put(number, 16));
+        (0..3).for_each(|_| scene.get());
+        scene
+    };
+    operation("get, the last, and shrinks, as it did before", drained_again, get_one)
+        .check(&["there", "taken"], is_taken(1, 0))
+        .run()
+        .assert_clean();
     let behind = || {
         let scene = Scene::bytes(1 << 16);
         (0..3).for_each(|number| scene.put(number, THIRD));

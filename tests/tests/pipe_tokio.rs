@@ -187,9 +187,13 @@ fn nothing_gets_between_the_parts_even_if_there_is_room() {
         // Takes the parts that are there, so that there is room for something short.
         assert!(matches!(there.try_recv(), Err(RecvError::Empty)));
         assert!(matches!(here.try_send(vec![2]), Err(SendError::Full(_))));
+        let mut short = Box::pin(here.send_async(vec![3]));
+        tokio::time::timeout(Duration::from_millis(5), &mut short).await.unwrap_err();
         let (sent, received) = tokio::join!(long, there.recv_async());
         sent.unwrap();
         assert!(received.unwrap() == vec![1; 100_000]);
+        short.await.unwrap();
+        assert_eq!(there.try_recv().unwrap(), [3]);
         here.try_send(vec![2]).unwrap();
         assert_eq!(there.try_recv().unwrap(), [2]);
     });

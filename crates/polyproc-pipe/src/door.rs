@@ -390,10 +390,97 @@ impl State {
 #[cfg(test)]
 #[allow(unsafe_code, reason = "a child that hangs is to end")]
 mod tests {
+    use super::*;
     use crate::{RecvError, SendError, pipe, wait};
     use polyproc_testing::{Child, watchdog};
+    use std::fs::File;
+    use std::os::fd::AsFd;
     use std::sync::mpsc;
-    use std::time::Duration;
+    use std::time::Instant;
+
+    impl Door {
+        /// Somebody waits, and the notice has woken it: which it has taken, and not entered yet.
+        fn is_woken_by(&self, notice: &Packet, is_blind: bool) {
+            assert!(matches!(notice, Packet::Notice));
+            let mut state = self.state();
+            (state.is_attended, state.takes_blindly) = (true, is_blind);
+        }
+
+        /// It enters it, and goes.
+        fn enters(&self, notice: Packet, socket: BorrowedFd<'_>) {
+            let mut state = self.state();
+            state.take(notice, socket);
+            (state.is_attended, state.takes_blindly) = (false, false);
+        }
+    }
+
+    /// The process may have no room for them, and who does not know that they are announced loses them then.
+    #[test]
+    fn descriptors_are_left_to_who_has_taken_their_notice_and_not_said_so() {
+        let (here, there) = pipe::<u8, u8>().unwrap();
+        let (door, socket) = (&here.end.door, here.end.socket());
+        let null = File::open("/dev/null").unwrap();
+        socket::send_descriptors(there.end.socket(), 1, &[null.as_fd()], Deadline::NEVER).unwrap();
+        let notice = socket::receive(socket, false).unwrap();
+        door.is_woken_by(&notice, true);
+        assert!(!door.look(socket).unwrap().is_drained && door.is_empty());
+        door.enters(notice, socket);
+        assert!(door.has_notice());
+        assert_eq!(door.fetch_descriptors(socket, 1, 1).unwrap().len(), 1);
+    }
+
+    /// Who knows of the notice need not wait for who waits, which may take its time.
+    #[test]
+    fn announced_descriptors_are_taken_at_once_although_somebody_waits() {
+        let (here, there) = pipe::<u8, u8>().unwrap();
+        let (door, socket) = (&here.end.door, here.end.socket());
+        let null = File::open("/dev/null").unwrap();
+        socket::send_descriptors(there.end.socket(), 1, &[null.as_fd()], Deadline::NEVER).unwrap();
+        let notice = socket::receive(socket, false).unwrap();
+        door.state().take(notice, socket);
+        door.state().is_attended = true;
+        let begin = Instant::now();
+        assert_eq!(door.fetch_descriptors(socket, 1, 1).unwrap().len(), 1);
+        assert!(begin.elapsed() < ATTENDANCE, "it has waited for one who waits");
+        // What was announced is here, and nobody has to look before he takes.
+        assert!(!door.has_notice());
+    }
+
+    /// Of an attempt to send the message, for instance, of which more come when it has come.
+    #[test]
+    fn descriptors_of_what_is_done_with_are_not_kept() {
+        let (here, there) = pipe::<u8, u8>().unwrap();
+        let (door, socket) = (&here.end.door, here.end.socket());
+        let null = File::open("/dev/null").unwrap();
+        let send = |serial| {
+            socket::send_descriptors(there.end.socket(), serial, &[null.as_fd()], Deadline::NEVER).unwrap();
+        };
+        (1..4).for_each(send);
+        assert_eq!(door.fetch_descriptors(socket, 2, 1).unwrap().len(), 1);
+        assert!(!door.is_empty(), "what is to come is");
+        assert_eq!(door.fetch_descriptors(socket, 3, 1).unwrap().len(), 1);
+        (0..4).for_each(send);
+        assert!(door.look(socket).unwrap().is_drained && door.is_empty());
+        door.refuse_descriptors(socket, 4).unwrap();
+        send(4);
+        assert!(door.look(socket).unwrap().is_drained && door.is_empty());
+    }
+
+    /// It has none of the threads that have waited, also if one had just left and not said so.
+    #[test]
+    fn after_a_fork_nobody_is_said_to_wait() {
+        let (here, _there) = pipe::<u8, u8>().unwrap();
+        let door = &here.end.door;
+        for direction in [SENDING, RECEIVING] {
+            door.park(direction);
+            assert!(door.is_parked(direction));
+        }
+        door.state().is_attended = true;
+        assert!(door.begin_anew());
+        assert!(!door.is_parked(SENDING) && !door.is_parked(RECEIVING) && !door.is_about_to_take());
+        door.unpark(SENDING);
+        assert!(!door.is_parked(SENDING));
+    }
 
     /// What another thread is about to change is not the child's to use.
     #[test]

@@ -402,6 +402,18 @@ mod tests {
         }
     }
 
+    /// Else each time would cost whoever comes a barrier on all CPUs.
+    #[test]
+    fn a_gate_is_taken_away_once() {
+        let gate = Gate::new(());
+        (0..2).for_each(|_| drop(gate.enter(Deadline::NEVER).unwrap()));
+        assert_ne!(gate.owner.load(Ordering::Relaxed), 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(gate.enter(Deadline::NEVER).unwrap()));
+        });
+        assert_eq!(gate.owner.load(Ordering::Relaxed), 0);
+    }
+
     #[test]
     fn a_thread_does_not_wait_for_itself() {
         let gate = Gate::new(());

@@ -139,5 +139,13 @@ mod tests {
         assert!(line.hears_of_sleep());
         assert!(line.has_notice() && line.hears_farewell());
         assert!(!line.has_notice() && !line.hears_farewell());
+        line.falls_asleep();
+        line.say_farewell();
+        assert!(line.hears_farewell() && !line.hears_farewell());
+        assert!(line.is_asleep() && line.hears_of_sleep(), "of one of several that have the end");
+        line.falls_asleep();
+        line.say_farewell();
+        line.is_awake();
+        assert!(line.hears_farewell());
     }
 }

@@ -186,4 +186,52 @@ mod tests {
         assert!(left <= STREAM, "{left}");
         assert!(!pulse.is_burst() && pulse.is_due, "after {left}");
     }
+
+    /// From the last look on, at which it may have been heard of: so that is when it was alive.
+    #[test]
+    fn who_was_heard_of_is_asked_about_a_moment_later() {
+        let heard = AtomicU32::new(1);
+        let looks = |looked| {
+            let mut pulse = Pulse { looked, ..Pulse::new() };
+            let is_due = pulse.is_due(&heard);
+            assert_eq!(heard.load(Ordering::Relaxed), 0, "it counts once");
+            is_due
+        };
+        assert!(looks(0), "long ago");
+        assert!(looks(ticks()), "not at all");
+        // Who is interrupted in between looks too late.
+        let is_spared = (0..10_000).any(|_| {
+            heard.store(1, Ordering::Relaxed);
+            !looks(ticks())
+        });
+        assert!(is_spared);
+    }
+
+    #[test]
+    fn where_nobody_is_left_each_message_asks() {
+        let heard = AtomicU32::new(0);
+        for _ in 0..1_000 {
+            let mut pulse = Pulse { stride: STREAM, looked: ticks(), ..Pulse::new() };
+            // It was there a moment ago, and there was an answer from it.
+            pulse.is_alive();
+            assert!(pulse.has_credit());
+            heard.store(1, Ordering::Relaxed);
+            pulse.is_over();
+            assert!((0..3).all(|_| pulse.is_due(&heard)));
+            // The same where it is time, and nobody has asked.
+            let mut pulse = Pulse { stride: STREAM, looked: ticks(), ..Pulse::new() };
+            heard.store(0, Ordering::Relaxed);
+            assert!((0..3).all(|_| pulse.is_due(&heard)));
+        }
+    }
+
+    #[test]
+    fn what_is_sent_with_others_is_no_longer_free() {
+        let mut pulse = Pulse { stride: BURST, ..Pulse::new() };
+        pulse.is_alive();
+        pulse.spend(BURST - 1);
+        assert!(pulse.has_credit() && !pulse.is_due(&AtomicU32::new(0)) && !pulse.has_credit());
+        pulse.spend(7);
+        assert!(!pulse.has_credit());
+    }
 }

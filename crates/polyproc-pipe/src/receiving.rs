@@ -269,6 +269,8 @@ impl End {
                 }
             }
             self.taken(receiving);
+            #[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+            tests::AFTER_A_PART.with_borrow_mut(|happens| happens.iter_mut().for_each(|happens| happens()));
             match patience.checked_sub(front.length()) {
                 Some(left) => patience = left,
                 None if deadline.has_passed() => return Err(RecvRefusal::Empty),
@@ -502,6 +504,52 @@ impl Receiving {
 mod tests {
     use super::*;
     use crate::end::{CAPACITY, shape};
+    use crate::{Bytes, Connection, RecvError, SendError, pipe_with_capacity};
+    use polyproc_testing::watchdog;
+    use std::cell::RefCell;
+    use std::time::Duration;
+
+    type End = Connection<Vec<u8>, Vec<u8>, Bytes>;
+
+    thread_local! {
+        /// Happens in this thread whenever it has received a part of a message, or that there is none.
+        pub(super) static AFTER_A_PART: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
+    }
+
+    /// Each time that it looks, something has come.
+    #[test]
+    fn parts_that_never_become_a_message_keep_nobody_past_its_deadline() {
+        let _watchdog = watchdog();
+        let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
+        let mut is_begun = false;
+        let mut goes_on = move || {
+            let mut sending = there.end.sending.enter(Deadline::PAST).unwrap();
+            if is_begun {
+                sending.ring.write_abort().unwrap();
+            } else {
+                assert_eq!(sending.ring.finds_room(520), Ok(true));
+                sending.ring.write_first(9_000, &[1; 512], 0).unwrap();
+            }
+            is_begun = !is_begun;
+        };
+        goes_on();
+        AFTER_A_PART.set(Some(Box::new(goes_on)));
+        for _ in 0..3 {
+            assert!(matches!(here.try_recv(), Err(RecvError::Empty)));
+            assert!(matches!(here.recv_timeout(Duration::from_millis(1)), Err(RecvError::Empty)));
+        }
+        AFTER_A_PART.set(None);
+    }
+
+    #[test]
+    fn of_a_message_that_was_taken_back_nothing_is_kept() {
+        let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
+        let length = 9_000;
+        assert!(matches!(there.try_send(vec![1; length]), Err(SendError::Full(_))));
+        assert!(matches!(here.try_recv(), Err(RecvError::Empty)));
+        let receiving = here.end.receiving.enter(Deadline::PAST).unwrap();
+        assert_eq!((receiving.torso.capacity(), receiving.descriptors), (0, 0));
+    }
 
     /// Right behind the sender, each line would cross several times. But an answer is not to be late.
     #[test]

@@ -545,7 +545,9 @@ mod tests {
         let mut got = Vec::new();
         receiving.ring.take_into(Front::Whole(short.len(), 0), &mut got);
         assert_eq!(receiving.ring.front(), Ok(Front::Nothing), "nothing is held back");
+        receiving.ring.line().falls_asleep();
         assert!(!here.finds_room(&mut sending, size).unwrap());
+        assert!(!receiving.ring.line().is_asleep(), "who sleeps has not heard of it");
         assert_eq!(receiving.ring.front(), Ok(Front::First(bytes.len(), 0)));
     }
 }

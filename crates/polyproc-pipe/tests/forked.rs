@@ -3,9 +3,9 @@
 #![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 
 use polyproc_pipe::{Bytes, Connection, Raw, RecvError, SendError, pipe_with_capacity, simplex, wait};
-use polyproc_testing::{Child, Watchdog, watchdog};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::{scope, sleep};
+use polyproc_testing::{Child, Slot, Watchdog, tid, wait_asleep, watchdog};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{Scope, ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
 type End = Connection<Vec<u8>, Vec<u8>, Bytes>;
@@ -47,6 +47,20 @@ fn ends(is_shared: bool) -> (End, End) {
     (here, there)
 }
 
+/// Has a thread do something in which it falls asleep, and waits for that.
+fn falls_asleep<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    f: impl FnOnce() -> T + Send + 'scope,
+) -> ScopedJoinHandle<'scope, T> {
+    let (sender, receiver) = mpsc::channel();
+    let thread = scope.spawn(move || {
+        sender.send(tid()).unwrap();
+        f()
+    });
+    wait_asleep(receiver.recv().unwrap());
+    thread
+}
+
 fn cannot_receive(end: &End) {
     let begin = Instant::now();
     assert!(matches!(end.recv(), Err(RecvError::Corrupt)));
@@ -73,8 +87,7 @@ fn where_a_thread_of_its_parent_receives_a_child_cannot_but_it_can_send() {
     for is_shared in [false, true] {
         let (here, there) = ends(is_shared);
         scope(|scope| {
-            let receiving = scope.spawn(|| here.recv());
-            sleep(MOMENT);
+            let receiving = falls_asleep(scope, || here.recv());
             let child = fork(|| {
                 cannot_receive(&here);
                 for thread in 0..2 {
@@ -104,18 +117,19 @@ fn where_a_thread_of_its_parent_sends_a_child_cannot_but_it_can_receive() {
     for is_shared in [false, true] {
         let (here, there) = ends(is_shared);
         scope(|scope| {
-            let sending = scope.spawn(|| here.send(vec![5; 50_000]));
-            sleep(MOMENT);
+            let sending = falls_asleep(scope, || here.send(vec![5; 50_000]));
+            let has_waited = Slot::new();
             let child = fork(|| {
                 cannot_send(&here);
                 assert_eq!(here.recv_timeout(LONG).unwrap(), [3]);
                 // With nothing there, it waits.
                 assert!(matches!(here.recv_timeout(MOMENT), Err(RecvError::Empty)));
+                has_waited.set(1);
                 assert_eq!(here.recv().unwrap(), [4]);
                 cannot_send(&here);
             });
             there.send(vec![3]).unwrap();
-            sleep(3 * MOMENT);
+            has_waited.wait();
             there.send(vec![4]).unwrap();
             child.join();
             assert_eq!(there.recv().unwrap(), vec![5; 50_000]);

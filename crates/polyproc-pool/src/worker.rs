@@ -192,18 +192,20 @@ impl Run {
                     slabs[index] = Some(slab);
                 }
                 Order::Run(job) => {
+                    let mut slab = |index: u32| {
+                        let place = slabs.get_mut(index as usize)?;
+                        let slab = place.clone()?;
+                        // The pool does the same, whether the job is begun or not.
+                        place.take_if(|slab| slab.len() > SLAB_KEPT);
+                        Some(slab)
+                    };
+                    let items = job.slab.and_then(|(index, length)| Some((slab(index)?, length as usize)));
+                    let out = job.out.and_then(slab);
                     if self.board.begin(job.epoch, job.number) {
                         self.board.count(job.number, 0);
                         self.items = length;
                         self.descriptors = descriptors;
-                        self.slab = job.slab.and_then(|(index, length)| {
-                            let place = slabs.get_mut(index as usize)?;
-                            let slab = place.clone()?;
-                            // The pool does the same.
-                            place.take_if(|slab| slab.len() > SLAB_KEPT);
-                            Some((slab, length as usize))
-                        });
-                        self.out = job.out.and_then(|index| slabs.get(index as usize)?.clone());
+                        (self.slab, self.out) = (items, out);
                         self.is_special = self.slab.is_some() || !self.descriptors.is_empty();
                         self.perform(&job)?;
                     }

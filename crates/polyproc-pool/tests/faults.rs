@@ -67,13 +67,17 @@ fn a_death_in_the_middle_of_a_chunk_loses_and_repeats_nothing() {
     let runs = RawValue::new(0u64).unwrap();
     let remember = |runs: RawValue<u64>| drop(RUNS.set(runs));
     let pool = Pool::builder().workers(1).initializer(remember, (runs.clone(),)).build().unwrap();
+    // Of different sizes, so that results begin anywhere in a word, and some do not fit the board, with others behind them that do.
+    fn expected(n: u64) -> String {
+        let letter = char::from(b'a' + (n % 26) as u8);
+        letter.to_string().repeat((n % 7) as usize * if n % 100 == 77 { 20_000 } else { 1 })
+    }
     let task = |n: u64| {
         RUNS.get().unwrap().fetch_add(1);
         if n % 100 == 50 {
             die();
         }
-        // Of different sizes, so that results begin anywhere in a word, and some do not fit the board.
-        "x".repeat((n % 7) as usize * if n % 100 == 77 { 5_000 } else { 1 })
+        expected(n)
     };
     let error = pool.batch().chunk_size(300).map(task, 0..1000).unwrap_err();
     let mut failed = 0;
@@ -82,7 +86,7 @@ fn a_death_in_the_middle_of_a_chunk_loses_and_repeats_nothing() {
             failed += 1;
             assert_eq!(death(result), (Some(9), 1), "{n}");
         } else {
-            assert_eq!(result.unwrap().len(), (n % 7) * if n % 100 == 77 { 5_000 } else { 1 }, "{n}");
+            assert!(result.unwrap() == expected(n as u64), "{n}");
         }
     }
     assert_eq!(failed, 10);

@@ -33,6 +33,48 @@ fn hang(beacon: RawValue<u32>) {
     std::thread::sleep(Duration::from_secs(100));
 }
 
+/// Who waits for something else receives it, and goes on waiting.
+#[test]
+fn a_result_that_another_thread_receives_wakes_who_waits_for_it() {
+    let _watchdog = watchdog();
+    let pool = Pool::new(2).unwrap();
+    let gate = RawValue::new(0u32).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| pool.apply(gated, (gate.clone(),)).unwrap());
+        wait_until("it runs", || gate.load() == 1);
+        for n in 0..100 {
+            let begin = Instant::now();
+            let result = pool.apply_async(square, (n,));
+            assert_eq!(result.get_timeout(Duration::from_secs(10)).unwrap(), n * n);
+            assert!(begin.elapsed() < Duration::from_secs(9), "nobody has told it");
+        }
+        gate.store(2);
+    });
+}
+
+/// Whether it has begun or not.
+#[test]
+fn what_is_submitted_is_run_also_if_nobody_keeps_its_result() {
+    let _watchdog = watchdog();
+    let pool = Pool::new(1).unwrap();
+    let (gate, count) = (RawValue::new(0u32).unwrap(), RawValue::new(0u32).unwrap());
+    let first = pool.apply_async(gated, (gate.clone(),));
+    wait_until("it runs", || gate.load() == 1);
+    let add = |count: RawValue<u32>| {
+        count.fetch_add(1);
+    };
+    for _ in 0..10 {
+        drop(pool.apply_async(add, (count.clone(),)));
+    }
+    drop(pool.starmap_async(add, (0..10).map(|_| (count.clone(),))));
+    assert_eq!(count.load(), 0);
+    gate.store(2);
+    first.get().unwrap();
+    pool.close();
+    pool.join().unwrap();
+    assert_eq!((count.load(), pool.stats().tasks), (20, 21));
+}
+
 #[test]
 fn a_result_that_a_thread_waits_for_can_be_asked_for_and_cancelled_by_another() {
     let _watchdog = watchdog();
@@ -296,6 +338,18 @@ fn no_more_is_in_flight_than_was_said() {
             got.set(got.get() + 1);
         }
         assert_eq!(highest.get(), most, "unordered");
+        // All at once: as far as the tasks themselves know.
+        let ended = RawValue::new(0u64).unwrap();
+        let input = (0..2000u64).map(|number| {
+            let under_way = number + 1 - ended.load();
+            assert!(under_way <= most as u64, "{under_way} of {most}");
+            ended.clone()
+        });
+        let end = |ended: RawValue<u64>| {
+            ended.fetch_add(1);
+        };
+        pool.batch().max_in_flight(most).map(end, input).unwrap();
+        assert_eq!(ended.load(), 2000);
     }
 }
 

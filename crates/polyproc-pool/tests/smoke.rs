@@ -218,6 +218,19 @@ fn handles_are_among_arguments_and_results() {
     assert_eq!(counter.get().unwrap(), 1);
 }
 
+/// In one chunk, with and without handles: each has its own.
+#[test]
+fn results_with_handles_lie_between_others() {
+    let _watchdog = watchdog();
+    let pool = Pool::new(1).unwrap();
+    let make = |n: u64| (n, (n % 3 == 2).then(|| RawValue::new(n).unwrap()));
+    let made = pool.batch().chunk_size(10).map(make, 0..40).unwrap();
+    assert_eq!(made.len(), 40);
+    for (n, (number, handle)) in (0..).zip(made) {
+        assert_eq!((number, handle.map(|handle| handle.load())), (n, (n % 3 == 2).then_some(n)));
+    }
+}
+
 #[test]
 fn long_arguments_and_results_pass_both_ways_at_once() {
     let _watchdog = watchdog();
@@ -274,6 +287,43 @@ fn a_lent_array_is_let_go_of() {
     lend();
     pool.apply(square, (1,)).unwrap();
     assert_eq!(maps(), before, "another function");
+}
+
+/// Else so much memory would be gone until the worker's next task.
+#[test]
+fn the_memory_of_a_very_long_argument_is_let_go_of() {
+    let _watchdog = watchdog();
+    let pool = Pool::new(1).unwrap();
+    let pid = pool.apply(std::process::id, ()).unwrap();
+    let maps =
+        || std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().matches("polyproc:array").count();
+    let before = maps();
+    for _ in 0..3 {
+        let length = pool.apply(|bytes: Vec<u8>| bytes.len(), (vec![1; 20 << 20],)).unwrap();
+        assert_eq!((length, maps()), (20 << 20, before));
+    }
+}
+
+/// On the way back it lies in memory that the pool has lent to the worker: for the next one, if it is not too much.
+#[test]
+fn the_memory_of_very_long_results_is_let_go_of() {
+    let _watchdog = watchdog();
+    let pool = Pool::new(1).unwrap();
+    let pid = pool.apply(std::process::id, ()).unwrap();
+    let maps =
+        || std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().matches("polyproc:array").count();
+    let before = maps();
+    let fill = |length: usize| vec![1u8; length];
+    for _ in 0..4 {
+        assert_eq!(pool.apply(fill, (20 << 20,)).unwrap().len(), 20 << 20);
+    }
+    for _ in 0..20 {
+        assert_eq!(pool.apply(fill, (1,)).unwrap(), [1]);
+    }
+    assert_eq!(maps(), before);
+    // As memory that others use again.
+    (0..4).for_each(|_| assert_eq!(pool.apply(fill, (1 << 20,)).unwrap().len(), 1 << 20));
+    assert!(maps() > before);
 }
 
 #[test]

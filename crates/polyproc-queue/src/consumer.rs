@@ -311,6 +311,8 @@ impl<'a> Consumer<'a> {
     fn shrink(&mut self) {
         let header = self.header;
         let (consumers, producers) = (&header.consumers, &header.producers);
+        #[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+        tests::BEFORE_THE_LOCK.take().inspect(|happens| happens());
         // SAFETY: unlocked below; the queue's handle keeps it mapped.
         if unsafe { self.queue.producing().visit() }.is_err() {
             return;
@@ -387,6 +389,8 @@ mod tests {
     thread_local! {
         /// Happens in this thread once it has seen that a segment ends at its head.
         pub(super) static IN_BETWEEN: Cell<Option<Box<dyn Fn()>>> = const { Cell::new(None) };
+        /// Happens in this thread once it is time to shrink, before it has the producers' lock.
+        pub(super) static BEFORE_THE_LOCK: Cell<Option<Box<dyn Fn()>>> = const { Cell::new(None) };
     }
 
     /// A thread that died on its way to another segment has left its plan for an end. While a consumer is
@@ -409,5 +413,40 @@ mod tests {
         assert_eq!(queue.try_get().unwrap()[0], 2);
         assert!(IN_BETWEEN.take().is_none(), "nothing came in between");
         assert_eq!(queue.try_get().unwrap()[0], 3);
+    }
+
+    /// Whether it is drained is asked before the lock, and what counts with it.
+    #[test]
+    fn what_comes_when_it_is_about_to_shrink_is_not_left_behind() {
+        let queue = Queue::<Vec<u8>, Bytes>::new().unwrap();
+        for round in 0..20 {
+            queue.put(vec![1; 2 * SMALLEST as usize - 100]).unwrap();
+            let other = queue.clone();
+            // In the same segment, or in the next.
+            let length = if round % 2 == 0 { 8 } else { 200 };
+            BEFORE_THE_LOCK.set(Some(Box::new(move || other.put(vec![2; length]).unwrap())));
+            queue.raw().header().settings.0.shrink_after.store(1, Ordering::Relaxed);
+            assert_eq!(queue.get().unwrap()[0], 1);
+            assert!(BEFORE_THE_LOCK.take().is_none(), "nothing came in between");
+            assert_eq!((queue.len(), queue.try_get().unwrap()), (1, vec![2; length]));
+            assert!(queue.try_get().is_err());
+        }
+    }
+
+    /// A segment that was entered for something that never came does not stay.
+    #[test]
+    fn it_shrinks_also_if_the_producers_went_on_in_vain() {
+        let queue = Queue::<Vec<u8>, Bytes>::new().unwrap();
+        let header = queue.raw().header();
+        queue.put(vec![1; SMALLEST as usize]).unwrap();
+        drop(queue.reserve(4 * SMALLEST as usize).unwrap());
+        assert_eq!(header.producers.segment.load(Ordering::Relaxed), 3);
+        assert_eq!(queue.get().unwrap()[0], 1);
+        for segment in 1..=3 {
+            assert_eq!(header.segment(segment).backed.load(Ordering::Relaxed), 0, "{segment}");
+        }
+        assert_eq!(header.producers.segment.load(Ordering::Relaxed), 0);
+        queue.put(vec![2; 8]).unwrap();
+        assert_eq!(queue.get().unwrap()[0], 2);
     }
 }

@@ -343,3 +343,96 @@ impl RawQueue {
         Room { start: unsafe { self.at_offset(index, offset) }, bytes, most }
     }
 }
+
+#[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::{Bytes, Queue};
+
+    struct Scene(Queue<Vec<u8>, Bytes>);
+
+    impl Scene {
+        fn header(&self) -> &Header {
+            self.0.raw().header()
+        }
+
+        /// It leaves the smallest segment, and goes on through so many; soon after it shrank, or not. Returns how often it has to be
+        /// drained from here on.
+        fn grow(&self, is_soon: bool, parts: u32) -> u32 {
+            let settings = &self.header().settings.0;
+            settings.shrank_at.store(if is_soon { u64::MAX } else { 0 }, Ordering::Relaxed);
+            for part in 0..parts {
+                self.0.put(vec![1; (SMALLEST as usize) << part]).unwrap();
+            }
+            assert_eq!(self.header().producers.segment.load(Ordering::Relaxed), parts);
+            settings.shrink_after.load(Ordering::Relaxed)
+        }
+
+        /// How many drains it takes until it is in the smallest segment again.
+        fn drains(&self) -> u32 {
+            while self.0.len() > 1 {
+                self.0.get().unwrap();
+            }
+            let mut count = 0;
+            loop {
+                self.0.get().unwrap();
+                count += 1;
+                if self.header().producers.segment.load(Ordering::Relaxed) == 0 {
+                    return count;
+                }
+                self.0.put(vec![1; 8]).unwrap();
+            }
+        }
+
+        /// So many messages pass.
+        fn pass(&self, count: u64) {
+            for _ in 0..count {
+                self.0.put(vec![1; 8]).unwrap();
+                self.0.get().unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_shrinks_in_vain_waits_four_times_as_long_the_next_time() {
+        let scene = Scene(Queue::new().unwrap());
+        let few = FEW as u32;
+        // However many have passed before.
+        scene.pass(3 * FEW);
+        let grow = |is_soon| (scene.grow(is_soon, 1), scene.drains());
+        assert_eq!(grow(false), (1, 1), "the first time");
+        assert_eq!(
+            [grow(true), grow(true), grow(true)],
+            [few, 4 * few, 16 * few].map(|after| (after, after))
+        );
+        assert_eq!(grow(false), (1, 1), "later");
+        assert_eq!(grow(true), (few, few));
+        scene.pass(FEW - 1);
+        assert_eq!(grow(true), (4 * few, 4 * few), "a little work");
+        scene.pass(FEW);
+        assert_eq!(grow(true), (1, 1), "some work");
+    }
+
+    #[test]
+    fn it_is_one_growth_through_however_many_segments() {
+        let scene = Scene(Queue::new().unwrap());
+        assert_eq!((scene.grow(false, 1), scene.drains()), (1, 1));
+        assert_eq!(scene.grow(true, 4), FEW as u32);
+    }
+
+    #[test]
+    fn it_shrinks_some_day() {
+        let scene = Scene(Queue::new().unwrap());
+        let after = &scene.header().settings.0.shrink_after;
+        for _ in 0..3 {
+            after.store(1 << 19, Ordering::Relaxed);
+            assert_eq!(scene.grow(true, 1), 1 << 20);
+            after.store(1, Ordering::Relaxed);
+            assert_eq!(scene.drains(), 1);
+            after.store(1 << 20, Ordering::Relaxed);
+            assert_eq!(scene.grow(true, 1), 1 << 20);
+            after.store(1, Ordering::Relaxed);
+            assert_eq!(scene.drains(), 1);
+        }
+    }
+}

@@ -279,6 +279,8 @@ impl Core {
                 if let Some(position) = position
                     && now >= end
                 {
+                    #[cfg(test)]
+                    super::tests::BEFORE_IT_IS_REVOKED.take().inspect(|happens| happens());
                     // So that it can be at nothing else when it is killed.
                     revoked.extend(worker.revoke());
                     if worker.position() == Some(position) && !worker.line.has_news() {

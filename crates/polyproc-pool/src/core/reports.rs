@@ -97,17 +97,18 @@ impl Core {
                 let count = report.count as usize;
                 let length = length_of_results(report.kind, &bytes);
                 let room = job.out.as_ref().map_or(0, Lease::len);
-                if count > job.items.count.saturating_sub(job.reported)
+                let rest = job.items.count.saturating_sub(job.reported);
+                if count > rest
+                    || count < rest && report.kind != Kind::Part
                     || report.kind == Kind::DoneInSlab && length > room
                 {
-                    // Somebody has written over it.
+                    // Somebody has written over it. What it was given is told by its death.
                     worker.kill();
                     return;
                 }
                 let (id, first) = (job.batch, job.items.first + job.reported);
                 job.reported += count;
                 worker.tasks += count as u64;
-                let mut is_short = false;
                 let mut out = None;
                 if report.kind != Kind::Part {
                     let mut job = worker.finish(place).expect("found above");
@@ -120,7 +121,6 @@ impl Core {
                     worker.worked += worked;
                     worker.seen = None;
                     worker.since = Instant::now();
-                    is_short = job.reported != job.items.count;
                     self.pace.learn(job.function, job.items.count, report.worked);
                     self.spare.put(Arc::into_inner(job.items.bytes).unwrap_or_default());
                 }
@@ -130,9 +130,6 @@ impl Core {
                 };
                 if count > 0 {
                     self.settle(id, Piece { first, count, what });
-                }
-                if is_short {
-                    self.workers[index].kill();
                 }
                 self.feed(index);
             }

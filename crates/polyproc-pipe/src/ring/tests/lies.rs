@@ -218,6 +218,29 @@ fn two_that_send_at_one_end_are_noticed() {
     assert!(refused);
 }
 
+/// Whatever comes after what it has begun: it is refused before it is written.
+#[test]
+fn who_finds_another_there_writes_over_nothing() {
+    type Write = fn(&mut Sender) -> Result<(), Broken>;
+    let ways: [Write; 5] = [
+        |sender| sender.write_next(&[2; 504], false),
+        |sender| sender.write_next(&[2; 100], true),
+        |sender| sender.write_abort(),
+        |sender| sender.write_final(),
+        |sender| sender.grow(),
+    ];
+    for (number, write) in ways.into_iter().enumerate() {
+        let mut rig = rig_of(CAPACITY, 2 * CAPACITY);
+        rig.sender.write_first(2_000, &[1; 504], 0).unwrap();
+        let (tail, head) = rig.sender.positions();
+        Sender::new(rig.place, tail, head).write(&[7; 1_000], 0, false).unwrap();
+        let words = |rig: &Rig| (0..200).map(|word| rig.header(tail + 8 * word)).collect::<Vec<_>>();
+        let before = words(&rig);
+        assert_eq!(write(&mut rig.sender), Err(Broken), "way {number}");
+        assert!(words(&rig) == before, "way {number} has written over it");
+    }
+}
+
 /// A ticket may say so, of an end that another process has had.
 #[test]
 fn more_of_a_run_than_it_has_cannot_be_received() {
