@@ -420,13 +420,13 @@ mod tests {
         let (here, there) = pipe::<u8, u8>().unwrap();
         let (door, socket) = (&here.end.door, here.end.socket());
         let null = File::open("/dev/null").unwrap();
-        socket::send_descriptors(there.end.socket(), 1, &[null.as_fd()], Deadline::NEVER).unwrap();
+        socket::send_descriptors(there.end.socket(), 1, &[null.as_fd()]).unwrap();
         let notice = socket::receive(socket, false).unwrap();
         door.is_woken_by(&notice, true);
         assert!(!door.look(socket).unwrap().is_drained && door.is_empty());
         door.enters(notice, socket);
         assert!(door.has_notice());
-        assert_eq!(door.fetch_descriptors(socket, 1, 1).unwrap().len(), 1);
+        assert_eq!(door.fetch_descriptors(socket, 1, 1, Deadline::NEVER).unwrap().len(), 1);
     }
 
     /// Who knows of the notice need not wait for who waits, which may take its time.
@@ -435,12 +435,12 @@ mod tests {
         let (here, there) = pipe::<u8, u8>().unwrap();
         let (door, socket) = (&here.end.door, here.end.socket());
         let null = File::open("/dev/null").unwrap();
-        socket::send_descriptors(there.end.socket(), 1, &[null.as_fd()], Deadline::NEVER).unwrap();
+        socket::send_descriptors(there.end.socket(), 1, &[null.as_fd()]).unwrap();
         let notice = socket::receive(socket, false).unwrap();
         door.state().take(notice, socket);
         door.state().is_attended = true;
         let begin = Instant::now();
-        assert_eq!(door.fetch_descriptors(socket, 1, 1).unwrap().len(), 1);
+        assert_eq!(door.fetch_descriptors(socket, 1, 1, Deadline::NEVER).unwrap().len(), 1);
         assert!(begin.elapsed() < ATTENDANCE, "it has waited for one who waits");
         // What was announced is here, and nobody has to look before he takes.
         assert!(!door.has_notice());
@@ -453,12 +453,12 @@ mod tests {
         let (door, socket) = (&here.end.door, here.end.socket());
         let null = File::open("/dev/null").unwrap();
         let send = |serial| {
-            socket::send_descriptors(there.end.socket(), serial, &[null.as_fd()], Deadline::NEVER).unwrap();
+            socket::send_descriptors(there.end.socket(), serial, &[null.as_fd()]).unwrap();
         };
         (1..4).for_each(send);
-        assert_eq!(door.fetch_descriptors(socket, 2, 1).unwrap().len(), 1);
+        assert_eq!(door.fetch_descriptors(socket, 2, 1, Deadline::NEVER).unwrap().len(), 1);
         assert!(!door.is_empty(), "what is to come is");
-        assert_eq!(door.fetch_descriptors(socket, 3, 1).unwrap().len(), 1);
+        assert_eq!(door.fetch_descriptors(socket, 3, 1, Deadline::NEVER).unwrap().len(), 1);
         (0..4).for_each(send);
         assert!(door.look(socket).unwrap().is_drained && door.is_empty());
         door.refuse_descriptors(socket, 4).unwrap();

@@ -509,7 +509,7 @@ mod tests {
     use std::cell::RefCell;
     use std::time::Duration;
 
-    type End = Connection<Vec<u8>, Vec<u8>, Bytes>;
+    type Bytewise = Connection<Vec<u8>, Vec<u8>, Bytes>;
 
     thread_local! {
         /// Happens in this thread whenever it has received a part of a message, or that there is none.
@@ -520,7 +520,7 @@ mod tests {
     #[test]
     fn parts_that_never_become_a_message_keep_nobody_past_its_deadline() {
         let _watchdog = watchdog();
-        let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
+        let (here, there): (Bytewise, Bytewise) = pipe_with_capacity(4096).unwrap();
         let mut is_begun = false;
         let mut goes_on = move || {
             let mut sending = there.end.sending.enter(Deadline::PAST).unwrap();
@@ -543,7 +543,7 @@ mod tests {
 
     #[test]
     fn of_a_message_that_was_taken_back_nothing_is_kept() {
-        let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
+        let (here, there): (Bytewise, Bytewise) = pipe_with_capacity(4096).unwrap();
         let length = 9_000;
         assert!(matches!(there.try_send(vec![1; length]), Err(SendError::Full(_))));
         assert!(matches!(here.try_recv(), Err(RecvError::Empty)));
