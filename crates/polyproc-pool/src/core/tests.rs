@@ -487,3 +487,15 @@ fn what_is_done_cannot_be_cancelled() {
     assert!(!scene.core.workers[0].is_doomed && scene.core.batch(id).is_done());
     assert!(matches!(scene.core.batch(id).pieces[..], [Piece { count: 1, what: What::Items { .. }, .. }]));
 }
+
+/// As long as there is a worker, what waits may wait for it.
+#[test]
+fn a_pool_that_the_system_refuses_another_worker_goes_on_with_those_that_it_has() {
+    let _watchdog = watchdog();
+    let mut scene = Scene::new(limited());
+    let id = scene.submit_gated(0..1);
+    (1..5).for_each(|task| _ = scene.submit_gated(task..task + 1));
+    scene.core.wanted = 2;
+    (0..2 * REFUSALS).for_each(|_| scene.core.regret(PoolError::NoWorkers));
+    assert_eq!((scene.core.turns.len(), scene.core.batch(id).settled), (3, 0));
+}
