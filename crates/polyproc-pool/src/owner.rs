@@ -26,6 +26,8 @@ impl Owner {
         let mut state = self.hub.lock();
         if matches!(state.core.phase, Phase::Open) {
             state.core.phase = Phase::Closed;
+            // Whoever waits to submit is told so.
+            state.core.room.notify_all();
         }
         state.core.release_workers();
         self.hub.attend(state);

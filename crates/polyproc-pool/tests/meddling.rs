@@ -6,6 +6,7 @@ use common::{signal, spin, state, wait_until, watchdog};
 use nix::sys::signal::Signal;
 use polyproc_pool::{Pool, TaskError};
 use polyproc_process::init_for_tests;
+use polyproc_testing::{tid, wait_asleep};
 use polyproc_value::RawValue;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::Cell;
@@ -350,6 +351,51 @@ fn no_more_is_in_flight_than_was_said() {
         };
         pool.batch().max_in_flight(most).map(end, input).unwrap();
         assert_eq!(ended.load(), 2000);
+    }
+}
+
+/// Although no task ends that would make room.
+#[test]
+fn whoever_waits_to_submit_hears_of_the_end() {
+    let _watchdog = watchdog();
+    for is_terminated in [false, true] {
+        let pool = Pool::builder().workers(1).max_in_flight(1).build().unwrap();
+        let gate = RawValue::new(0u32).unwrap();
+        let first = pool.apply_async(gated, (gate.clone(),));
+        wait_until("it runs", || gate.load() == 1);
+        std::thread::scope(|scope| {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let submit = |number| {
+                let (sender, pool) = (sender.clone(), &pool);
+                scope.spawn(move || {
+                    sender.send(tid()).unwrap();
+                    pool.apply_async(square, (number,)).get()
+                })
+            };
+            // One who waits for the workers, and is told nothing of this.
+            let (sender, first) = (sender.clone(), &first);
+            scope.spawn(move || {
+                sender.send(tid()).unwrap();
+                first.wait();
+            });
+            wait_asleep(receiver.recv().unwrap());
+            let submitters = [1, 2, 3].map(submit);
+            (0..3).for_each(|_| wait_asleep(receiver.recv().unwrap()));
+            let begin = Instant::now();
+            if is_terminated {
+                pool.terminate()
+            } else {
+                pool.close()
+            }
+            for submitter in submitters {
+                let refused = submitter.join().unwrap();
+                assert!(matches!(refused, Err(TaskError::Closed | TaskError::Terminated)), "{refused:?}");
+            }
+            assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+            assert!(is_terminated || gate.load() == 1, "they were told although the first one runs");
+            gate.store(2);
+        });
+        assert_eq!(first.get().is_ok(), !is_terminated);
     }
 }
 

@@ -116,6 +116,7 @@ impl Core {
         for batch in self.batches.values() {
             batch.news.notify_all();
         }
+        self.room.notify_all();
         self.ended.notify_all();
     }
 
