@@ -39,8 +39,9 @@
 //! quarters of the ring, and waits for no more room than [`Sender::most`].
 //!
 //! A stream of short messages of one length goes from line to line. The sender begins a run as it began the one before, without a look at
-//! anything but what it keeps in private ([`open_line`](Sender::open_line)); the receiver compares the header of a full line with the one
-//! before ([`begin_line`](Receiver::begin_line)). Both fetch the lines that they will need soon: the sender some lines that it knows to be
+//! anything but what it keeps in private ([`open_line`](Sender::open_line)): whether there is room, and somebody to receive, it asks for many
+//! lines at once ([`allows_lines`](Sender::allows_lines)). The receiver compares the header of a full line with the one
+//! before ([`begin_line`](Receiver::begin_line)); a full run of which all is taken stays in front until it looks for something else. Both fetch the lines that they will need soon: the sender some lines that it knows to be
 //! free, to be its own by then; the receiver a line behind one that it found full, which the sender is likely to have left. A hint
 //! that is wrong costs time and nothing else, and is for an address in private geometry. A receiver publishes what it has taken so when it
 //! looks for the next record that is not ready, so that a quarter of the ring and a line may be free unsaid.
