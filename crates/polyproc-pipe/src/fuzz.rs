@@ -1,7 +1,8 @@
 //! A ring between this side and one that does what a fuzzer says.
 
 use crate::ring::{
-    Broken, CLOSED, Control, Front, GROWN, Kind, LENGTH_SHIFT, Place, RUN, Receiver, START, Sender, WRITTEN,
+    Broken, CLOSED, Control, Front, GROWN, Kind, LENGTH_SHIFT, Place, RUN, RUN_MOST, Receiver, START, Sender,
+    WRITTEN,
 };
 use core::ptr::NonNull;
 use polyproc_sys::atomic::{AtomicU64, Ordering};
@@ -165,8 +166,14 @@ fn step_of_a_sender(sender: &mut Sender, script: &mut Script<'_>, tail: &mut u64
                 && (sender.may_open_line() || sender.allows_lines(1 + what as u64 % 5) == Ok(true))
             {
                 sender.open_line(kind).map(|run| sender.go_on(run, &message))
+            } else if is_burst && sender.may_follow(length) && length > RUN_MOST {
+                sender.follow(&message)
             } else {
-                sender.write(&message, 0, is_burst)
+                let written = sender.write(&message, 0, is_burst);
+                if is_burst && length > RUN_MOST && written.is_ok() {
+                    sender.allows_records(what as u64 % 5);
+                }
+                written
             };
             if sent.is_ok() {
                 *tail = sender.positions().0;
@@ -188,7 +195,7 @@ fn step_of_a_sender(sender: &mut Sender, script: &mut Script<'_>, tail: &mut u64
 /// Takes what is there and of this length, as one does who knows how long messages are. The last of that is published later.
 fn receive_exactly(receiver: &mut Receiver, length: usize, taken: &mut u64) -> Result<(), Broken> {
     for _ in 0..=CAPACITY / 8 {
-        let mut ready = receiver.ready(length).or_else(|| receiver.begin_line(length));
+        let mut ready = receiver.ready(length).or_else(|| receiver.begin_next(length));
         if ready.is_none() {
             if receiver.has_to_publish() {
                 receiver.publish()?;

@@ -81,7 +81,7 @@ impl End {
         // Nobody owns the gate of an end that is closed, or broken.
         let ring = &mut receiving.ring;
         let ready = match ring.ready(length) {
-            None => match ring.begin_line(length) {
+            None => match ring.begin_next(length) {
                 None => self.make_ready(&mut receiving, length, deadline),
                 first => first,
             },

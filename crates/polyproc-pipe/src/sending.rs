@@ -14,6 +14,9 @@ use std::hint::cold_path;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+/// The most bytes in a message that follows one like it without a look.
+const FOLLOWER: usize = 256;
+
 /// The most bytes in a part of a message: some of them fit into the caches of a CPU.
 const PART: usize = 64 << 10;
 
@@ -85,10 +88,11 @@ impl End {
         } else {
             None
         };
-        let Some(run) = open else {
+        if let Some(run) = open {
+            sending.ring.go_on(run, bytes);
+        } else if !sending.follows(bytes) {
             return set_aside(bytes, |bytes| self.send_record(sending.into(), bytes, deadline, quietly));
-        };
-        sending.ring.go_on(run, bytes);
+        }
         barrier::light_here();
         if receiver.has_notice() {
             self.hear(&sending, quietly);
@@ -132,8 +136,13 @@ impl End {
                 self.break_off(&mut sending);
                 return Err(SendRefusal::Corrupt);
             }
-            // Those that will go on with it ask nobody.
-            let others = sending.ring.room_in_run();
+            // Those that will go on with it ask nobody, nor those that will follow.
+            let others = if is_for_records(bytes) && sending.pulse.is_stream() {
+                let credit = sending.pulse.credit();
+                sending.ring.allows_records(credit)
+            } else {
+                sending.ring.room_in_run()
+            };
             sending.pulse.spend(others);
         } else {
             return self.send_otherwise(sending, bytes, &[], deadline);
@@ -481,6 +490,12 @@ impl End {
     }
 }
 
+/// Whether a message is too long for a run, and not so long that its look costs next to nothing.
+#[inline(always)]
+fn is_for_records(bytes: &[u8]) -> bool {
+    (RUN_MOST + 1..=FOLLOWER).contains(&bytes.len())
+}
+
 /// Calls `send` with the bytes, if they are few with a copy of them: where it is not called, they need not be in memory.
 #[inline(always)]
 fn set_aside<T>(bytes: &[u8], send: impl FnOnce(&[u8]) -> T) -> T {
@@ -493,6 +508,16 @@ fn set_aside<T>(bytes: &[u8], send: impl FnOnce(&[u8]) -> T) -> T {
 }
 
 impl Sending {
+    /// Sends a message in a record like the last one, if that may follow.
+    #[inline(always)]
+    fn follows(&mut self, bytes: &[u8]) -> bool {
+        let receiver = self.ring.receiver();
+        is_for_records(bytes)
+            && self.ring.may_follow(bytes.len())
+            && !receiver.has_notice()
+            && self.ring.follow(bytes).is_ok()
+    }
+
     /// Opens a line for a message that begins one as the last one did: that is one of seven in a stream of numbers.
     #[inline(always)]
     fn open_line(&mut self, kind: Kind, heard: &AtomicU32) -> Option<Run> {

@@ -1,8 +1,8 @@
 //! The receiver's side of a [ring](super).
 
 use super::{
-    ABORT, Broken, CLOSED, END, FINAL, GROWN, HEADER, KIND, Kind, LINE, MESSAGE_MAX, MORE, Place, RUN, Spot,
-    WRITTEN, descriptors, line_end, padded, slots,
+    ABORT, Broken, CLOSED, END, FINAL, GROWN, HEADER, KIND, Kind, LENGTH_SHIFT, LINE, MESSAGE_MAX, MORE,
+    Place, RUN, Spot, WRITTEN, descriptors, line_end, padded, slots,
 };
 use crate::copy;
 use crate::line::Line;
@@ -109,6 +109,8 @@ impl Buffer {
 pub(crate) struct Receiver {
     /// The length of the message in front, if that is in a run.
     ready_length: usize,
+    /// The length of the record that was taken last, if it was a whole message and nothing was looked at since.
+    last_record: usize,
     run: Run,
     place: Place,
     /// Where the record in front begins.
@@ -189,6 +191,7 @@ impl Receiver {
             front: 0,
             left: None,
             ready_length: NONE,
+            last_record: NONE,
             run: NO_RUN,
             skipped: taken,
         }
@@ -245,6 +248,7 @@ impl Receiver {
     /// What comes next.
     #[inline(always)]
     pub(crate) fn front(&mut self) -> Result<Front, Broken> {
+        self.last_record = NONE;
         if self.run.header != 0 {
             return self.front_of_run();
         }
@@ -423,6 +427,12 @@ impl Receiver {
         false
     }
 
+    /// While no message of so many bytes is [ready](Receiver::ready): if one is after all, as the one before it was.
+    #[inline(always)]
+    pub(crate) fn begin_next(&mut self, length: usize) -> Option<Ready> {
+        if length > super::RUN_MOST { self.begin_record(length) } else { self.begin_line(length) }
+    }
+
     /// While no message of so many bytes is [ready](Receiver::ready): if the first of a full line is, behind another one.
     #[inline(always)]
     pub(crate) fn begin_line(&mut self, length: usize) -> Option<Ready> {
@@ -456,22 +466,43 @@ impl Receiver {
     #[inline(always)]
     pub(crate) fn make_ready(&mut self, length: usize) -> Option<Ready> {
         if self.run.header == 0 {
-            let slot = self.place.spot(self.head.wrapping_add(HEADER));
-            if self.place.room_behind(self.head.wrapping_add(HEADER)) < length {
-                return None;
-            }
-            // SAFETY: up to the end of the ring.
-            let end = unsafe { slot.add(padded(length as u64)) };
-            if self.has_come() >= RECORD_AHEAD as u64 {
-                // Around the end of the ring it is another line, and no harm.
-                prefetch_read(end.0.as_ptr().wrapping_add(RECORD_AHEAD));
-            }
-            // As if it were a run of one.
-            self.run = Run { header: 0, room: 0, slot, known: end };
-            self.ready_length = length;
-            self.front = 0;
+            return self.make_record_ready(length);
         }
         self.ready(length)
+    }
+
+    /// While no message of so many bytes is [ready](Receiver::ready): if one is in front that has a record for itself, as the one before it.
+    #[inline(always)]
+    pub(crate) fn begin_record(&mut self, length: usize) -> Option<Ready> {
+        // Between two messages, both in records. No further than there is room after what this side has published: it would have been
+        // time to publish.
+        if self.last_record != length || self.head.wrapping_sub(self.published) >= self.some {
+            return None;
+        }
+        // Acquire: pairs with the Release of who publishes it.
+        if self.place.header(self.head).load(Ordering::Acquire) != WRITTEN | (length as u64) << LENGTH_SHIFT {
+            return None;
+        }
+        self.make_record_ready(length)
+    }
+
+    #[inline(always)]
+    fn make_record_ready(&mut self, length: usize) -> Option<Ready> {
+        let slot = self.place.spot(self.head.wrapping_add(HEADER));
+        if self.place.room_behind(self.head.wrapping_add(HEADER)) < length {
+            return None;
+        }
+        // SAFETY: up to the end of the ring.
+        let end = unsafe { slot.add(padded(length as u64)) };
+        if self.has_come() >= RECORD_AHEAD as u64 {
+            // Around the end of the ring it is another line, and no harm.
+            prefetch_read(end.0.as_ptr().wrapping_add(RECORD_AHEAD));
+        }
+        // As if it were a run of one.
+        self.run = Run { header: 0, room: 0, slot, known: end };
+        self.ready_length = length;
+        self.front = 0;
+        Some(Ready { slot, known: end })
     }
 
     /// Takes the message of so many bytes that is [ready](Receiver::ready), as `copy` copies it.
@@ -495,6 +526,7 @@ impl Receiver {
             self.ready_length = NONE;
             if self.run.header == 0 {
                 self.take(length);
+                self.last_record = length;
             }
         }
     }

@@ -48,8 +48,8 @@ pub(crate) struct Sender {
     place: Place,
     /// Where the next record begins, and zero is until then.
     tail: u64,
-    /// Up to there lines may be opened without a look. The tail, unless what comes before is such a line.
-    lines_until: u64,
+    /// Up to there lines and records may follow without a look. The tail, unless what comes before is such a one.
+    leave_until: u64,
     head_seen: u64,
     /// The length of the last message, and so of all that are in the open run.
     last_length: usize,
@@ -99,7 +99,7 @@ impl Sender {
             tail,
             head_seen: head,
             run: Run::NONE,
-            lines_until: tail,
+            leave_until: tail,
             last_length: NONE,
             wants_to_grow: false,
             held: NONE_HELD,
@@ -243,9 +243,13 @@ impl Sender {
     #[inline(always)]
     pub(crate) fn fetch_ahead(&self, length: usize) {
         let record = HEADER + padded(length as u64);
-        if length > LONG || !self.has_room_for(RECORD_AHEAD + record) {
-            return;
+        if length <= LONG && self.has_room_for(RECORD_AHEAD + record) {
+            self.fetch_lines_ahead(record);
         }
+    }
+
+    #[inline(always)]
+    fn fetch_lines_ahead(&self, record: u64) {
         let first = self.tail.wrapping_add(LINE - 1) & !(LINE - 1);
         let lines = line_end(self.tail.wrapping_add(record - 1)).wrapping_sub(first) / LINE;
         for line in 0..lines {
@@ -256,7 +260,13 @@ impl Sender {
     /// Whether a line may be opened: there is room, and it was allowed.
     #[inline(always)]
     pub(crate) fn may_open_line(&self) -> bool {
-        self.tail != self.lines_until
+        self.has_leave(LINE)
+    }
+
+    /// Whether so many bytes may follow without a look.
+    #[inline(always)]
+    fn has_leave(&self, bytes: u64) -> bool {
+        self.leave_until.wrapping_sub(self.tail) >= bytes
     }
 
     /// Allows that so many lines are opened, or for how many there is room now, one right behind the other. Whether there is any.
@@ -266,8 +276,38 @@ impl Sender {
         }
         let used = self.tail.wrapping_sub(self.head_seen) + AHEAD * LINE + REST;
         let room = self.place.capacity.checked_sub(used).map_or(0, |room| 1 + room / LINE);
-        self.lines_until = self.tail.wrapping_add(lines.min(room) * LINE);
+        self.leave_until = self.tail.wrapping_add(lines.min(room) * LINE);
         Ok(self.may_open_line())
+    }
+
+    /// Allows that so many records as the last one [follow](Sender::follow), or for how many there is room as far as is known. How many.
+    pub(crate) fn allows_records(&mut self, records: u64) -> u64 {
+        let used = self.tail.wrapping_sub(self.head_seen) + RECORD_AHEAD + LONG as u64 + REST;
+        let room = self.place.capacity.saturating_sub(used);
+        let record = HEADER + padded(self.last_length as u64);
+        let records = records.min(room / record);
+        self.leave_until = self.tail.wrapping_add(records * record);
+        records
+    }
+
+    /// Whether a record of so many bytes may [follow](Sender::follow) without a look.
+    #[inline(always)]
+    pub(crate) fn may_follow(&self, length: usize) -> bool {
+        length == self.last_length && self.has_leave(HEADER + padded(length as u64))
+    }
+
+    /// Sends a message in a record like the last one, which [may follow](Sender::may_follow).
+    #[inline(always)]
+    pub(crate) fn follow(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        debug_assert!(self.may_follow(bytes.len()) && self.run.is_none() && self.has_room(bytes.len()));
+        self.is_alone()?;
+        self.fetch_lines_ahead(HEADER + padded(bytes.len() as u64));
+        self.place.write(self.tail.wrapping_add(HEADER), bytes);
+        let (at, end) = (self.tail, self.tail.wrapping_add(HEADER + padded(bytes.len() as u64)));
+        self.line().goes_to(end);
+        self.tail = end;
+        self.say(at, end, header(bytes.len(), 0));
+        Ok(())
     }
 
     /// Opens a line, which is [allowed](Sender::allows_lines), for a message like those of the run that is [full](Run::is_full)
@@ -378,7 +418,7 @@ impl Sender {
         }
         self.line().goes_to(end);
         self.run = Run::NONE;
-        (self.tail, self.lines_until) = (end, end);
+        (self.tail, self.leave_until) = (end, end);
         self.place.header(end).store(0, Ordering::Relaxed);
         if self.held.count == HELD {
             self.let_one_go();
@@ -451,7 +491,13 @@ impl Sender {
 
     #[inline(always)]
     fn publish_header(&mut self, at: u64, end: u64, header: u64) {
-        (self.tail, self.lines_until) = (end, end);
+        (self.tail, self.leave_until) = (end, end);
+        self.say(at, end, header);
+    }
+
+    /// Writes what makes it a record, between these positions.
+    #[inline(always)]
+    fn say(&self, at: u64, end: u64, header: u64) {
         self.place.header(end).store(0, Ordering::Relaxed);
         // Release: the payload first, and the zero behind it. Pairs with the Acquire in the receiver's `front`.
         self.place.header(at).store(WRITTEN | header, Ordering::Release);

@@ -26,6 +26,9 @@ struct Rig {
     /// How many lines were begun as the one before, and how many were taken so.
     lines: u64,
     lines_at_once: u64,
+    /// How many records followed one like them, and how many were taken so.
+    followers: u64,
+    records_at_once: u64,
 }
 
 /// One that uses so many bytes, of so many that it may use.
@@ -44,7 +47,15 @@ fn rig_of(capacity: u64, most: u64) -> Rig {
     place.header(START).store(0, Ordering::Relaxed);
     let sender = Sender::new(place, START, START);
     sender.initialise();
-    Rig { place, sender, receiver: Receiver::new(place, START, 0), lines: 0, lines_at_once: 0 }
+    Rig {
+        place,
+        sender,
+        receiver: Receiver::new(place, START, 0),
+        lines: 0,
+        lines_at_once: 0,
+        followers: 0,
+        records_at_once: 0,
+    }
 }
 
 fn rig() -> Rig {
@@ -62,8 +73,14 @@ impl Rig {
             self.lines += 1;
             let run = self.sender.open_line(kind).unwrap();
             self.sender.go_on(run, bytes);
+        } else if bytes.len() > RUN_MOST && self.sender.may_follow(bytes.len()) {
+            self.followers += 1;
+            self.sender.follow(bytes).unwrap();
         } else {
             self.sender.write(bytes, 0, true).unwrap();
+            if bytes.len() > RUN_MOST {
+                self.sender.allows_records(5);
+            }
         }
     }
 
@@ -71,8 +88,9 @@ impl Rig {
     fn receive_exactly(&mut self, length: usize) -> Result<Option<Vec<u8>>, Broken> {
         let mut ready = self.receiver.ready(length);
         if ready.is_none() {
-            ready = self.receiver.begin_line(length);
-            self.lines_at_once += u64::from(ready.is_some());
+            ready = self.receiver.begin_next(length);
+            self.lines_at_once += u64::from(ready.is_some() && length <= RUN_MOST);
+            self.records_at_once += u64::from(ready.is_some() && length > RUN_MOST);
         }
         if ready.is_none() {
             if self.receiver.has_to_publish() {
@@ -242,6 +260,8 @@ fn a_stream_is_received_line_by_line() {
         let is_short = length <= RUN_MOST;
         assert_eq!(rig.lines > 100, is_short, "{length}: {} lines were begun at once", rig.lines);
         assert_eq!(rig.lines_at_once > 100, is_short, "{length}: {} taken at once", rig.lines_at_once);
+        assert_eq!(rig.followers > 100, !is_short, "{length}: {} followed", rig.followers);
+        assert_eq!(rig.records_at_once > 100, !is_short, "{length}: {} taken so", rig.records_at_once);
     }
 }
 
@@ -440,7 +460,7 @@ fn messages_of_any_lengths_pass_in_any_order_whoever_sends_and_receives() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % below
     };
-    let (mut grown, mut lines, mut lines_at_once) = (0, 0, 0);
+    let (mut grown, mut lines, mut lines_at_once, mut followers, mut records_at_once) = (0, 0, 0, 0, 0);
     for round in 0..60u64 {
         let mut rig = rig_of(CAPACITY, if round % 2 == 0 { CAPACITY } else { 8 * CAPACITY });
         let mut waiting = std::collections::VecDeque::new();
@@ -498,6 +518,9 @@ fn messages_of_any_lengths_pass_in_any_order_whoever_sends_and_receives() {
         }
         lines += rig.lines;
         lines_at_once += rig.lines_at_once;
+        followers += rig.followers;
+        records_at_once += rig.records_at_once;
     }
+    assert!(followers > 500 && records_at_once > 200, "{followers} {records_at_once}");
     assert!(grown > 50 && lines > 5_000 && lines_at_once > 500, "{grown} {lines} {lines_at_once}");
 }
