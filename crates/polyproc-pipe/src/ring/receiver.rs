@@ -69,7 +69,7 @@ pub(crate) enum News {
 }
 
 /// The longest message that [`take_ready`](Receiver::take_ready) takes.
-pub(crate) const BUFFER: usize = 64;
+pub(crate) const BUFFER: usize = 256;
 
 /// A message that can be taken. What says where it is comes from hand to hand: to load again what was stored a moment ago takes time.
 #[derive(Clone, Copy, PartialEq)]
