@@ -44,7 +44,7 @@
 //! before ([`begin_line`](Receiver::begin_line)); a full run of which all is taken stays in front until it looks for something else. Both fetch the lines that they will need soon: the sender some lines that it knows to be
 //! free, to be its own by then; the receiver a line behind one that it found full, which the sender is likely to have left. A hint
 //! that is wrong costs time and nothing else, and is for an address in private geometry. A receiver publishes what it has taken so when it
-//! looks for the next record that is not ready, so that a quarter of the ring and a line may be free unsaid.
+//! looks for the next record that is not ready, so that a quarter of the ring and two lines may be free unsaid.
 //!
 //! A stream of records has another trap. A receiver that is faster than the sender and right behind it takes each line while it is being
 //! written; the sender takes it back; and both then go at the pace of lines that cross, several times for each message, without the receiver

@@ -437,8 +437,9 @@ impl Receiver {
     #[inline(always)]
     pub(crate) fn begin_line(&mut self, length: usize) -> Option<Ready> {
         let full = Kind::of(length).full_header();
-        // A run with this header had a line for itself, and all of it is taken. No further than there is room after what this side has
-        // published: it would have been time to publish.
+        // A run with this header had a line for itself, and all of it is taken. One of a peer that lies may have begun a word later: so
+        // does the next one then, and has room for as much there. No further than there is room after what this side has published: it
+        // would have been time to publish.
         let head = self.head.wrapping_add(LINE);
         if self.run.header != full || head.wrapping_sub(self.published) >= self.some {
             return None;

@@ -310,6 +310,38 @@ fn a_line_that_is_not_as_the_one_before_it_is_judged() {
     assert_eq!(rig.lines_at_once, 1);
 }
 
+/// What is taken is said late, but not so late that a message has to wait that fits into half of the ring.
+#[test]
+fn who_has_received_everything_leaves_room_for_the_longest_record() {
+    let (mut most_unsaid, mut lines_at_once) = (0, 0);
+    for length in [8usize, 16, 24, 40, 56, 64] {
+        // So many words before the stream, in records of one or two.
+        for words in 0..24 {
+            let mut rig = rig();
+            (0..words / 2).for_each(|_| rig.send(&[1; 8]));
+            (0..words % 2).for_each(|_| rig.send(b""));
+            while rig.receive().unwrap().is_some() {}
+            for batch in 0..60 {
+                // One of another length, now and then, and in some batches so many at once that lines are full.
+                let lengths = (0..1 + batch % 4 * 8).map(|n| if n == 20 { 8 } else { length });
+                lengths.clone().for_each(|length| rig.send(&vec![2; length]));
+                for length in lengths {
+                    if rig.receive_exactly(length).unwrap().is_none() {
+                        // Around the end of the ring.
+                        assert_eq!(rig.receive(), Ok(Some(vec![2; length])));
+                    }
+                }
+                let said = rig.place.control().receiver.position();
+                most_unsaid = most_unsaid.max(rig.sender.positions().0.wrapping_sub(said));
+                assert_eq!(rig.sender.finds_room(rig.sender.most()), Ok(true), "{length} {words} {batch}");
+            }
+            lines_at_once += rig.lines_at_once;
+        }
+    }
+    assert!(lines_at_once > 1_000, "{lines_at_once}");
+    assert!((CAPACITY / 4..CAPACITY / 4 + 2 * LINE).contains(&most_unsaid), "{most_unsaid}");
+}
+
 #[test]
 fn a_run_ends_when_something_else_follows() {
     let mut rig = rig();

@@ -289,6 +289,29 @@ fn a_run_in_a_line_that_was_not_given_free_is_refused() {
     }
 }
 
+/// Of two of 24 bytes, or of three of 16, there is room a word later, too; whatever comes of it stays within its lines.
+#[test]
+fn a_full_run_that_begins_a_word_late_stays_in_its_lines() {
+    for (length, messages) in [(24, 2), (16, 3)] {
+        let mut rig = rig();
+        rig.lie(START, WRITTEN);
+        rig.receiver.front().unwrap();
+        rig.receiver.take_into(Front::Whole(0, 0), &mut Vec::new());
+        for line in 0..CAPACITY / LINE / 4 {
+            rig.lie(START + LINE * line + HEADER, run(messages, length));
+            (2..8).for_each(|word| rig.lie(START + LINE * line + 8 * word, 100 * line + word));
+        }
+        let mut got = Vec::new();
+        while rig.receiver.position().unwrap().0 < START + CAPACITY / 8 {
+            got.extend(rig.receive_exactly(length as usize).unwrap().unwrap());
+        }
+        let words: Vec<_> = got.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+        let expected = (0..).flat_map(|line| (2..8).map(move |word| 100 * line + word));
+        assert!(words.iter().copied().eq(expected.take(words.len())), "{words:?}");
+        assert!(words.len() > 40);
+    }
+}
+
 /// Who only looks whether a message was taken back looks no further than there can be something, and not where there is no memory.
 #[test]
 fn what_was_taken_back_is_looked_for_within_the_ring() {
