@@ -7,11 +7,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 use std::task::Wake;
 
-/// An eventfd(2), made when somebody is about to sleep: to make one and close it takes half as long as to find out which of a few ends
-/// is ready.
+/// An eventfd(2), made when somebody is about to sleep: to make one and close it takes half as long as to
+/// find out which of a few ends is ready.
 ///
-/// Who rings it says so, and then looks for the descriptor; who sleeps makes that, and then looks whether it was rung. So one of them
-/// sees the other.
+/// Who rings it says so, and then looks for the descriptor; who sleeps makes that, and then looks whether it
+/// was rung. So one of them sees the other.
 #[derive(Default)]
 pub(crate) struct Alarm {
     is_rung: AtomicU32,
@@ -24,14 +24,16 @@ impl Alarm {
         self.event.get().map(File::as_raw_fd)
     }
 
-    /// Sees to it that it can be polled, as far as there is room for another descriptor. Whether it was rung before.
+    /// Sees to it that it can be polled, as far as there is room for another descriptor. Whether it was rung
+    /// before.
     pub(crate) fn make(&self) -> bool {
         if self.event.get().is_none()
             && let Ok(event) = event()
         {
             _ = self.event.set(event);
         }
-        // SeqCst: a swap, as in `wake`. Either it comes after that one, and sees it; or before, and then the descriptor is seen there.
+        // SeqCst: a swap, as in `wake`. Either it comes after that one, and sees it; or before, and then the
+        // descriptor is seen there.
         self.is_rung.swap(0, Ordering::SeqCst) != 0
     }
 

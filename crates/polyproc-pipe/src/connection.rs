@@ -22,13 +22,14 @@ const CAPACITY: [usize; 2] = [128 << 10, 1 << 20];
 
 /// Both ends of a new pipe: what one sends, the other receives, in either direction.
 ///
-/// It costs 260 KiB of shared memory, and two descriptors an end; while one process has both, three in all. A direction whose
-/// sender finds no room, or sends messages in parts faster than they are received, gets more memory, up to 1 MiB, as long as there
-/// is some; [`pipe_with_capacity`] makes pipes that do not grow.
+/// It costs 260 KiB of shared memory, and two descriptors an end; while one process has both, three in all. A
+/// direction whose sender finds no room, or sends messages in parts faster than they are received, gets more
+/// memory, up to 1 MiB, as long as there is some; [`pipe_with_capacity`] makes pipes that do not grow.
 ///
 /// # Errors
 ///
-/// Out of memory, or of descriptors; `Unsupported` where threads have no robust lists, see [`polyproc_sys::robust::check`].
+/// Out of memory, or of descriptors; `Unsupported` where threads have no robust lists, see
+/// [`polyproc_sys::robust::check`].
 ///
 /// # Example
 ///
@@ -44,8 +45,8 @@ pub fn pipe<A, B>() -> io::Result<(Connection<A, B>, Connection<B, A>)> {
     Connection::pair()
 }
 
-/// [`pipe`], with rings of this many bytes and no more, rounded up to a power of two from 4 KiB to 1 MiB. Messages of any
-/// size pass through rings of any size; what is larger than half the ring passes in parts.
+/// [`pipe`], with rings of this many bytes and no more, rounded up to a power of two from 4 KiB to 1 MiB.
+/// Messages of any size pass through rings of any size; what is larger than half the ring passes in parts.
 ///
 /// # Errors
 ///
@@ -59,9 +60,9 @@ pub fn pipe_with_capacity<A, B, C>(bytes: usize) -> io::Result<(Connection<A, B,
 
 /// One end of a pipe: sends `S`, receives `R`.
 ///
-/// A handle: clones, and references in several threads, are the same end; their calls take turns. Given to another
-/// process, as an argument or through another connection, it goes on there; see the [crate](crate) for that, for what
-/// blocks, what a death does, and what it costs.
+/// A handle: clones, and references in several threads, are the same end; their calls take turns. Given to
+/// another process, as an argument or through another connection, it goes on there; see the [crate](crate)
+/// for that, for what blocks, what a death does, and what it costs.
 ///
 /// # Example
 ///
@@ -112,11 +113,12 @@ impl<S, R, C> Connection<S, R, C> {
         Connection { end, types: PhantomData }
     }
 
-    /// Closes this end in this process: its clones too. Everything after it is [`SendError::Closed`](crate::SendError::Closed) and
-    /// [`RecvError::Closed`](crate::RecvError::Closed). If no other process has the end, the other one sees that it is gone, after what was sent.
+    /// Closes this end in this process: its clones too. Everything after it is
+    /// [`SendError::Closed`](crate::SendError::Closed) and [`RecvError::Closed`](crate::RecvError::Closed).
+    /// If no other process has the end, the other one sees that it is gone, after what was sent.
     ///
-    /// Dropping the last clone does the same. Does not block. A thread that waits at this very end meanwhile notices within
-    /// a quarter of a second.
+    /// Dropping the last clone does the same. Does not block. A thread that waits at this very end meanwhile
+    /// notices within a quarter of a second.
     ///
     /// # Errors
     ///
@@ -125,13 +127,14 @@ impl<S, R, C> Connection<S, R, C> {
         self.end.close()
     }
 
-    /// Closes this end for sending: the other side receives what was sent, and then [`RecvError::Disconnected`](crate::RecvError::Disconnected).
-    /// Receiving goes on, and so does sending in the other direction. To send here is [`SendError::Closed`](crate::SendError::Closed)
-    /// from then on, in another process to which this end is given, too. Done again, it does nothing.
+    /// Closes this end for sending: the other side receives what was sent, and then
+    /// [`RecvError::Disconnected`](crate::RecvError::Disconnected). Receiving goes on, and so does sending in
+    /// the other direction. To send here is [`SendError::Closed`](crate::SendError::Closed) from then on, in
+    /// another process to which this end is given, too. Done again, it does nothing.
     ///
-    /// Waits only while another thread, or a task, of this process sends here. It needs no room, and does not matter to an
-    /// end that is closed or whose other end is gone. A process that is killed in it has closed the end for sending, or has
-    /// not; either way the other side hears of the death.
+    /// Waits only while another thread, or a task, of this process sends here. It needs no room, and does not
+    /// matter to an end that is closed or whose other end is gone. A process that is killed in it has closed
+    /// the end for sending, or has not; either way the other side hears of the death.
     ///
     /// # Errors
     ///
@@ -161,10 +164,11 @@ impl<S, R, C> Connection<S, R, C> {
         self.end.is_closed()
     }
 
-    /// Waits until something can be received, or never will be: at the end, that is `true` as well. `false` after the
-    /// timeout; zero does not wait, `None` waits without end.
+    /// Waits until something can be received, or never will be: at the end, that is `true` as well. `false`
+    /// after the timeout; zero does not wait, `None` waits without end.
     ///
-    /// The beginning of a long message that passes in parts is something, too. What its sender has taken back is not.
+    /// The beginning of a long message that passes in parts is something, too. What its sender has taken back
+    /// is not.
     ///
     /// # Errors
     ///
@@ -173,15 +177,16 @@ impl<S, R, C> Connection<S, R, C> {
         self.end.poll(timeout.into().map_or(Deadline::NEVER, Deadline::after))
     }
 
-    /// Before a wait at the [descriptor](AsFd) by `poll`, `epoll` or a runtime of one's own: `true` if something can be
-    /// received already, or never will be. If `false`, the descriptor becomes readable with the next message, and at the
-    /// end. Then receive with [`try_recv`](Connection::try_recv) until it is [`Empty`](crate::RecvError::Empty), and begin again
-    /// with this.
+    /// Before a wait at the [descriptor](AsFd) by `poll`, `epoll` or a runtime of one's own: `true` if
+    /// something can be received already, or never will be. If `false`, the descriptor becomes readable with
+    /// the next message, and at the end. Then receive with [`try_recv`](Connection::try_recv) until it is
+    /// [`Empty`](crate::RecvError::Empty), and begin again with this.
     ///
-    /// For one thread at a time that waits at this end: another that receives here, or sends and finds no room, takes the bell, and
-    /// then the descriptor need not become readable. [`wait`](crate::wait()) and `recv_async` are told by the other. Where membarrier(2) is
-    /// missing in this process only, as in a sandbox, a message that comes in this very moment may not ring: look again every millisecond,
-    /// as those do.
+    /// For one thread at a time that waits at this end: another that receives here, or sends and finds no
+    /// room, takes the bell, and then the descriptor need not become readable. [`wait`](crate::wait()) and
+    /// `recv_async` are told by the other. Where membarrier(2) is missing in this process only, as in a
+    /// sandbox, a message that comes in this very moment may not ring: look again every millisecond, as those
+    /// do.
     ///
     /// # Errors
     ///
@@ -190,8 +195,8 @@ impl<S, R, C> Connection<S, R, C> {
         Ok(matches!(self.end.prepares_wait(Deadline::PAST)?, Asked::Ready))
     }
 
-    /// Whether something has arrived: a look at memory, which says nothing of the other side's end, and makes no system
-    /// call. `false` too while another thread is at it.
+    /// Whether something has arrived: a look at memory, which says nothing of the other side's end, and makes
+    /// no system call. `false` too while another thread is at it.
     pub fn has_news(&self) -> bool {
         self.end.has_news()
     }
@@ -224,7 +229,8 @@ impl<S, R, C> fmt::Debug for Connection<S, R, C> {
     }
 }
 
-/// For `poll`, `epoll` and runtimes: see [`prepare_wait`](Connection::prepare_wait). Nothing may be read from it.
+/// For `poll`, `epoll` and runtimes: see [`prepare_wait`](Connection::prepare_wait). Nothing may be read from
+/// it.
 impl<S, R, C> AsFd for Connection<S, R, C> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.end.socket()

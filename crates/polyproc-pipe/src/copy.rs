@@ -1,9 +1,9 @@
 //! Copies to and from memory that a peer may write at any time.
 //!
-//! No reference and no plain access of Rust's touches that memory: a race with a peer would be undefined. What is short
-//! goes word by word, as atomics, or by instructions for two words, which the compiler does not look into; what is long, by
-//! such instructions for more ([`polyproc_sys::copy`]). What arrives may be torn, and is judged in private memory, after the
-//! copy.
+//! No reference and no plain access of Rust's touches that memory: a race with a peer would be undefined.
+//! What is short goes word by word, as atomics, or by instructions for two words, which the compiler does not
+//! look into; what is long, by such instructions for more ([`polyproc_sys::copy`]). What arrives may be torn,
+//! and is judged in private memory, after the copy.
 
 use core::ptr::NonNull;
 use polyproc_sys::atomic::{AtomicU64, Ordering};
@@ -50,8 +50,8 @@ fn word(place: NonNull<u8>, offset: usize) -> NonNull<AtomicU64> {
     unsafe { place.add(offset) }.cast()
 }
 
-/// Up to so many bytes go to shared memory word by word: a message that was put together a moment ago is not in the cache yet, and a
-/// CPU does not load two words at once that were stored one by one before they are.
+/// Up to so many bytes go to shared memory word by word: a message that was put together a moment ago is not
+/// in the cache yet, and a CPU does not load two words at once that were stored one by one before they are.
 #[cfg(target_arch = "x86_64")]
 const FRESH: usize = 64;
 
@@ -95,8 +95,8 @@ pub(crate) unsafe fn to_shared(bytes: &[u8], place: NonNull<u8>) {
 ///
 /// # Safety
 ///
-/// `place` is aligned to 8, `length` bytes from there, rounded up to a multiple of 8, are mapped, and `to` has room for
-/// `length` bytes.
+/// `place` is aligned to 8, `length` bytes from there, rounded up to a multiple of 8, are mapped, and `to`
+/// has room for `length` bytes.
 #[inline(always)]
 pub(crate) unsafe fn from_shared(place: NonNull<u8>, to: *mut u8, length: usize) {
     let mut done = 0;

@@ -1,15 +1,16 @@
 //! [`Door`]: the threads of one process that wait at one socket.
 //!
-//! The bell does not say for whom it rings: a message, or room. If two threads waited at the socket, one could take the
-//! bell of the other. So one waits at the socket, and the others wait for that one: when it has taken anything from the
-//! socket, all look again at what they wait for.
+//! The bell does not say for whom it rings: a message, or room. If two threads waited at the socket, one
+//! could take the bell of the other. So one waits at the socket, and the others wait for that one: when it
+//! has taken anything from the socket, all look again at what they wait for.
 //!
-//! Whoever passes by without waiting leaves the bell to the one who waits. Tasks of a runtime, and threads that wait for several
-//! things, which wait for the socket elsewhere, leave their wakers here: what they wait for may be gone from the socket before
-//! they hear of it. They are woken by whoever takes anything from the socket, and by whoever leaves a gate and has waited inside.
+//! Whoever passes by without waiting leaves the bell to the one who waits. Tasks of a runtime, and threads
+//! that wait for several things, which wait for the socket elsewhere, leave their wakers here: what they wait
+//! for may be gone from the socket before they hear of it. They are woken by whoever takes anything from the
+//! socket, and by whoever leaves a gate and has waited inside.
 //!
-//! Descriptors for which this process has no room stay on the socket, and whatever is behind them: who receives is told so, and
-//! who waits for room in the other direction looks every millisecond.
+//! Descriptors for which this process has no room stay on the socket, and whatever is behind them: who
+//! receives is told so, and who waits for room in the other direction looks every millisecond.
 
 use crate::end::SLICE;
 use crate::socket::{self, InFront, Packet};
@@ -26,7 +27,8 @@ use std::time::Duration;
 pub(crate) const KEPT: usize = if cfg!(test) { 1 << 8 } else { 1 << 17 };
 /// The most packets that are taken at a time: a peer that rings without end keeps nobody past a deadline.
 const PACKETS: usize = 64;
-/// So many times as many may lie before a message's descriptors, all of them bells: more than a socket has room for.
+/// So many times as many may lie before a message's descriptors, all of them bells: more than a socket has
+/// room for.
 const LOOKS: usize = 16;
 /// How long somebody who is awake may take to fetch the packets that lie before a message's descriptors.
 const ATTENDANCE: Duration = Duration::from_secs(1);
@@ -51,12 +53,13 @@ pub(crate) struct Outlook {
 struct State {
     /// Whether somebody waits at the socket.
     is_attended: bool,
-    /// Whether that one takes what comes without a look at it before: only as long as no descriptors are announced.
+    /// Whether that one takes what comes without a look at it before: only as long as no descriptors are
+    /// announced.
     takes_blindly: bool,
     /// Whether somebody waits for that one.
     has_others: bool,
-    /// How many threads have said in the gate of this direction that they are about to wait, and not that they have left it. One
-    /// may be inside before the one before it says so.
+    /// How many threads have said in the gate of this direction that they are about to wait, and not that
+    /// they have left it. One may be inside before the one before it says so.
     parked: [u32; 2],
     /// Those that wait for the socket by themselves, each with its own number.
     tasks: Vec<(usize, Waker)>,
@@ -75,7 +78,8 @@ struct State {
 pub(crate) struct Door {
     state: Mutex<State>,
     turn: Condvar,
-    /// Not 0 in a child that was forked while another thread had the state. Then nobody is in a gate of this end, ever.
+    /// Not 0 in a child that was forked while another thread had the state. Then nobody is in a gate of this
+    /// end, ever.
     is_lost: AtomicU32,
 }
 
@@ -86,8 +90,8 @@ impl Door {
         Door { state: Mutex::new(state), turn: Condvar::new(), is_lost: AtomicU32::new(0) }
     }
 
-    /// In a child that was forked just now, by its one thread: forgets those who wait, whom it does not have. Whether the door can be
-    /// used.
+    /// In a child that was forked just now, by its one thread: forgets those who wait, whom it does not have.
+    /// Whether the door can be used.
     pub(crate) fn begin_anew(&self) -> bool {
         let Ok(mut state) = self.state.try_lock() else {
             self.is_lost.store(1, Ordering::Relaxed);
@@ -119,8 +123,8 @@ impl Door {
         self.state()
     }
 
-    /// Waits for the bell, unless `ready`, or until the deadline. `Ok(false)` if nothing came, only the backstop: who finds
-    /// news then was forgotten.
+    /// Waits for the bell, unless `ready`, or until the deadline. `Ok(false)` if nothing came, only the
+    /// backstop: who finds news then was forgotten.
     pub(crate) fn wait(
         &self,
         socket: BorrowedFd<'_>,
@@ -198,8 +202,8 @@ impl Door {
         tasks.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// A thread is about to wait inside a gate: tasks that find it closed are woken when the thread has left it. Said once
-    /// before it [leaves](Door::unpark).
+    /// A thread is about to wait inside a gate: tasks that find it closed are woken when the thread has left
+    /// it. Said once before it [leaves](Door::unpark).
     pub(crate) fn park(&self, direction: usize) {
         self.state().parked[direction] += 1;
     }
@@ -224,8 +228,8 @@ impl Door {
         }
     }
 
-    /// A task is to be woken, once, when anybody has taken anything from the socket. Instead of what it left under this number.
-    /// Whether somebody waits at the socket, who will take what comes, and so wake it.
+    /// A task is to be woken, once, when anybody has taken anything from the socket. Instead of what it left
+    /// under this number. Whether somebody waits at the socket, who will take what comes, and so wake it.
     pub(crate) fn enlist(&self, number: usize, waker: &Waker) -> bool {
         let Some(mut state) = self.state_if_any() else { return false };
         state.tasks.retain(|(of, _)| *of != number);
@@ -261,8 +265,9 @@ impl Door {
         state.is_attended && !state.outlook.lacks_room
     }
 
-    /// So many descriptors of the message with this serial number, or as many as are there; those of earlier ones are
-    /// closed. `EMFILE`, and nothing is lost, if there is no room for them; nor after the deadline, which is `TimedOut`.
+    /// So many descriptors of the message with this serial number, or as many as are there; those of earlier
+    /// ones are closed. `EMFILE`, and nothing is lost, if there is no room for them; nor after the deadline,
+    /// which is `TimedOut`.
     pub(crate) fn fetch_descriptors(
         &self,
         socket: BorrowedFd<'_>,
@@ -302,7 +307,8 @@ impl Door {
         state.is_flooded || state.inbox.iter().filter(|(of, _)| *of == serial).count() >= count
     }
 
-    /// Closes the descriptors of the messages up to this one, which is not to come, also those that are still on the socket.
+    /// Closes the descriptors of the messages up to this one, which is not to come, also those that are still
+    /// on the socket.
     pub(crate) fn refuse_descriptors(&self, socket: BorrowedFd<'_>, serial: u64) -> io::Result<()> {
         drop(self.take_descriptors(serial));
         self.look(socket).map(drop)
@@ -334,8 +340,8 @@ impl State {
         let mut has_taken = false;
         self.outlook.is_drained = false;
         for _ in 0..PACKETS {
-            // The one who waits sleeps in the kernel until it has taken something itself: a bell is left to it, also one that
-            // comes in this moment.
+            // The one who waits sleeps in the kernel until it has taken something itself: a bell is left to
+            // it, also one that comes in this moment.
             if self.is_attended {
                 match socket::in_front(socket) {
                     InFront::Byte => break,

@@ -103,8 +103,8 @@ fn place(object: &Object, side: u8, capacity: u64) -> Place {
     let control = NonNull::from(control(object, side));
     // SAFETY: the reserve has as many bytes for each ring; that it is so large is checked on receipt.
     let bytes = unsafe { object.reserve().0.add(ring * most as usize) };
-    // SAFETY: the end keeps the object mapped, and drops what has the places before it. So many were allocated, by who made
-    // it or by the ring's sender and receiver.
+    // SAFETY: the end keeps the object mapped, and drops what has the places before it. So many were
+    // allocated, by who made it or by the ring's sender and receiver.
     unsafe { Place::new(control, bytes, capacity, most) }
 }
 
@@ -188,7 +188,8 @@ impl End {
         end
     }
 
-    /// What travels to another process, with the region's and the socket's descriptors. `None` in the middle of something.
+    /// What travels to another process, with the region's and the socket's descriptors. `None` in the middle
+    /// of something.
     pub(crate) fn ticket(&self, kinds: Kinds) -> Option<(Ticket, Object, Option<u32>)> {
         let mut sending = self.sending.enter(Deadline::PAST)?;
         let mut receiving = self.receiving.enter(Deadline::PAST)?;
@@ -266,8 +267,8 @@ impl End {
         self.is_closed.load(Ordering::Relaxed) != 0
     }
 
-    /// Nothing is sent or received here any more. If this was the last copy of the end, the other one hears of it. Threads
-    /// of this process that wait here notice within the backstop's time.
+    /// Nothing is sent or received here any more. If this was the last copy of the end, the other one hears
+    /// of it. Threads of this process that wait here notice within the backstop's time.
     pub(crate) fn close(&self) -> io::Result<()> {
         if self.is_closed.swap(1, Ordering::SeqCst) == 0 {
             self.sending.disown();
@@ -280,7 +281,8 @@ impl End {
         Ok(())
     }
 
-    /// In a child that was forked just now, by its one thread: what a thread of the parent was at stays that one's.
+    /// In a child that was forked just now, by its one thread: what a thread of the parent was at stays that
+    /// one's.
     pub(crate) fn begin_anew(&self) {
         let has_door = self.door.begin_anew();
         self.sending.begin_anew(|sending| has_door && !sending.is_under_way);

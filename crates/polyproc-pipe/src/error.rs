@@ -153,8 +153,8 @@ impl<T> Error for SendError<T> {
 pub enum RecvError {
     /// Nothing is there, at once or until the deadline.
     Empty,
-    /// Everything is drained, and nothing more comes: the last copy of the other end is gone, closed, dropped, or its process
-    /// dead; or it was [closed for sending](crate::Connection::close_send).
+    /// Everything is drained, and nothing more comes: the last copy of the other end is gone, closed,
+    /// dropped, or its process dead; or it was [closed for sending](crate::Connection::close_send).
     Disconnected,
     /// This end is closed.
     Closed,
@@ -165,12 +165,14 @@ pub enum RecvError {
         /// What was allowed.
         max: usize,
     },
-    /// The message is none of this type. It is out of the connection, which goes on; its bytes are in the error.
+    /// The message is none of this type. It is out of the connection, which goes on; its bytes are in the
+    /// error.
     Decode(DecodeError),
     /// The other side has written what cannot be, or two processes have used this end. For good.
     Corrupt,
-    /// The system refused. `EMFILE`: descriptors have come for which this process has no room. They and their message stay, and
-    /// a call after some others were closed receives them. `OutOfMemory`: there is no memory for the message, which stays, too.
+    /// The system refused. `EMFILE`: descriptors have come for which this process has no room. They and their
+    /// message stay, and a call after some others were closed receives them. `OutOfMemory`: there is no
+    /// memory for the message, which stays, too.
     Io(io::Error),
 }
 

@@ -62,13 +62,13 @@ impl Memory {
     }
 }
 
-/// Sends and receives, with a peer that does in between what the script says: writes records that make sense and such that do
-/// not, anywhere.
+/// Sends and receives, with a peer that does in between what the script says: writes records that make sense
+/// and such that do not, anywhere.
 ///
 /// # Panics
 ///
-/// If something comes of it that may not: more bytes than were published, or an end that goes on after it found the
-/// other one out.
+/// If something comes of it that may not: more bytes than were published, or an end that goes on after it
+/// found the other one out.
 pub fn ring(script: &[u8]) {
     let mut script = Script(script);
     let memory = Memory::new();
@@ -83,7 +83,8 @@ pub fn ring(script: &[u8]) {
             1 => script.next(2).zip(script.next(8)).map(|(index, value)| {
                 memory.word(index as usize).store(value, Ordering::SeqCst);
             }),
-            // A record of any kind, with a length and a total that may be, where the next one begins; mostly with zero behind it.
+            // A record of any kind, with a length and a total that may be, where the next one begins; mostly
+            // with zero behind it.
             2 => script.next(6).map(|what| {
                 let length = what & 0x3ff;
                 let kind = match what >> 16 & 0xf {
@@ -192,7 +193,8 @@ fn step_of_a_sender(sender: &mut Sender, script: &mut Script<'_>, tail: &mut u64
     Some(())
 }
 
-/// Takes what is there and of this length, as one does who knows how long messages are. The last of that is published later.
+/// Takes what is there and of this length, as one does who knows how long messages are. The last of that is
+/// published later.
 fn receive_exactly(receiver: &mut Receiver, length: usize, taken: &mut u64) -> Result<(), Broken> {
     for _ in 0..=CAPACITY / 8 {
         let mut ready = receiver.ready(length).or_else(|| receiver.begin_next(length));

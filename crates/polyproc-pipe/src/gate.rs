@@ -1,13 +1,14 @@
 //! [`Gate`]: one thread of this process at a time, and next to nothing for the one that always comes.
 //!
-//! A connection's rings are for one sender and one receiver, and a locked instruction for every message would cost more
-//! than the message: it waits until everything stored before has reached the cache, which is the line that the other
-//! side reads just now. So a gate belongs to the first thread that comes, and has a door that is open for that thread only. It
-//! closes the door behind itself, looks whether the gate is still its own, is in, and opens the door when it leaves: two plain
-//! stores and three loads. Another thread that comes takes the gate away for good: it says that the gate is shared, has the kernel run a barrier on all
-//! CPUs of this process ([`heavy_here`](crate::barrier::heavy_here)), and waits until the door is open. Either it sees the door
-//! closed then, or the owner, that comes in later, sees that the gate is shared. So does an owner that leaves later, and then wakes who
-//! waits. From then on the gate is an ordinary lock.
+//! A connection's rings are for one sender and one receiver, and a locked instruction for every message would
+//! cost more than the message: it waits until everything stored before has reached the cache, which is the
+//! line that the other side reads just now. So a gate belongs to the first thread that comes, and has a door
+//! that is open for that thread only. It closes the door behind itself, looks whether the gate is still its
+//! own, is in, and opens the door when it leaves: two plain stores and three loads. Another thread that comes
+//! takes the gate away for good: it says that the gate is shared, has the kernel run a barrier on all CPUs of
+//! this process ([`heavy_here`](crate::barrier::heavy_here)), and waits until the door is open. Either it
+//! sees the door closed then, or the owner, that comes in later, sees that the gate is shared. So does an
+//! owner that leaves later, and then wakes who waits. From then on the gate is an ordinary lock.
 //!
 //! | `owner` | `door` | `shared` | |
 //! |---|---|---|---|
@@ -17,15 +18,17 @@
 //! | token | any | 1 | about to be taken away; if the door is closed, its owner is inside, or is leaving at once |
 //! | 0 | any | 1 | taken away: everybody takes the lock. Who owned it closes the door when it comes the next time |
 //!
-//! The owner does not come in twice, in a signal handler or from a codec that uses its own connection: its door is closed.
+//! The owner does not come in twice, in a signal handler or from a codec that uses its own connection: its
+//! door is closed.
 //!
-//! What only those have to look at who take the lock costs the owner nothing: a gate can be taken away for that reason alone
-//! ([`disown`](Gate::disown)).
+//! What only those have to look at who take the lock costs the owner nothing: a gate can be taken away for
+//! that reason alone ([`disown`](Gate::disown)).
 //!
-//! It lies in private memory, where no peer can reach it, and does not outlive its process: nobody can die in it and leave
-//! others behind. But a forked child has a copy of it, and not the thread that is inside. What that one was at is half done, here and in
-//! the ring, which still is its own. So the child finds the gate [lost](Gate::begin_anew), for good. Who comes to it takes the slow path,
-//! because a child's threads have other tokens, and `shared` is set.
+//! It lies in private memory, where no peer can reach it, and does not outlive its process: nobody can die in
+//! it and leave others behind. But a forked child has a copy of it, and not the thread that is inside. What
+//! that one was at is half done, here and in the ring, which still is its own. So the child finds the gate
+//! [lost](Gate::begin_anew), for good. Who comes to it takes the slow path, because a child's threads have
+//! other tokens, and `shared` is set.
 
 use crate::barrier;
 use core::cell::UnsafeCell;
@@ -49,8 +52,8 @@ const CLOSED: u64 = u64::MAX;
 
 /// Lets one thread at a time to `T`.
 ///
-/// What the owner needs lies in one cache line, with the first fields of `T`, and no other gate's: one thread may send while
-/// another receives.
+/// What the owner needs lies in one cache line, with the first fields of `T`, and no other gate's: one thread
+/// may send while another receives.
 #[repr(C, align(128))]
 pub(crate) struct Gate<T> {
     door: AtomicU64,
@@ -73,7 +76,8 @@ pub(crate) struct Inside<'a, T> {
     thread: core::marker::PhantomData<*const ()>,
 }
 
-/// Access of the thread that the gate belongs to, which knows that. Two words, like [`Inside`]: so much is passed on in registers.
+/// Access of the thread that the gate belongs to, which knows that. Two words, like [`Inside`]: so much is
+/// passed on in registers.
 pub(crate) struct Owned<'a, T> {
     gate: &'a Gate<T>,
     token: u64,
@@ -93,7 +97,8 @@ impl<T> Gate<T> {
         }
     }
 
-    /// Waits for its turn. `None` after the deadline, if this very thread is inside, or if the gate [is lost](Gate::is_lost).
+    /// Waits for its turn. `None` after the deadline, if this very thread is inside, or if the gate [is
+    /// lost](Gate::is_lost).
     #[inline(always)]
     pub(crate) fn enter(&self, deadline: Deadline) -> Option<Inside<'_, T>> {
         match self.enter_owned() {
@@ -102,8 +107,8 @@ impl<T> Gate<T> {
         }
     }
 
-    /// As the thread that it belongs to, at once; `None` for all others, and if it is inside already: in a signal handler, or
-    /// a codec that uses its own connection.
+    /// As the thread that it belongs to, at once; `None` for all others, and if it is inside already: in a
+    /// signal handler, or a codec that uses its own connection.
     #[inline(always)]
     pub(crate) fn enter_owned(&self) -> Option<Owned<'_, T>> {
         // One who is not registered yet has no token: 0, for whom no door is open.
@@ -116,13 +121,13 @@ impl<T> Gate<T> {
     /// From now on nobody owns it: everybody takes the lock. Whoever is inside may be there still.
     #[cold]
     pub(crate) fn disown(&self) {
-        // SeqCst: whoever enters after this has returned sees it. It is the same as what a second thread does, which then
-        // holds the lock, and waits: here nobody has to.
+        // SeqCst: whoever enters after this has returned sees it. It is the same as what a second thread
+        // does, which then holds the lock, and waits: here nobody has to.
         self.shared.fetch_or(SHARED, Ordering::SeqCst);
     }
 
-    /// In a child that was forked just now, by its one thread: the gate is lost if somebody was inside, or if what it leads to is not
-    /// `whole`.
+    /// In a child that was forked just now, by its one thread: the gate is lost if somebody was inside, or if
+    /// what it leads to is not `whole`.
     #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
     pub(crate) fn begin_anew(&self, is_whole: impl FnOnce(&T) -> bool) {
         // Relaxed: there is no other thread.
@@ -158,7 +163,8 @@ impl<T> Gate<T> {
         is_its_own
     }
 
-    /// Its owner finds that it is shared. Once it is nobody's, who owned it does not try the door again: each time would be a system call.
+    /// Its owner finds that it is shared. Once it is nobody's, who owned it does not try the door again: each
+    /// time would be a system call.
     #[cold]
     fn turn_away(&self, token: u64) {
         self.leave_as_owner(token);
@@ -210,14 +216,16 @@ impl<T> Gate<T> {
         Some(unlock)
     }
 
-    /// As the holder of the lock, after the gate was declared shared: waits until its former owner is not inside.
+    /// As the holder of the lock, after the gate was declared shared: waits until its former owner is not
+    /// inside.
     fn take_away(&self, deadline: Deadline) -> Option<()> {
         let owner = self.owner.load(Ordering::Relaxed);
         if owner == 0 {
             return Some(());
         }
         if owner == thread::current().token() {
-            // Its own, and shared: it is inside only if it waits for itself. If not, it takes it away from itself.
+            // Its own, and shared: it is inside only if it waits for itself. If not, it takes it away from
+            // itself.
             let is_outside = self.door.load(Ordering::Relaxed) == owner;
             return is_outside.then(|| self.owner.store(0, Ordering::Relaxed));
         }

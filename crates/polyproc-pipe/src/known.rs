@@ -1,4 +1,5 @@
-//! Which descriptors of this process are ends of pipes. Whoever waits at one asks for the bell first, and has but the number.
+//! Which descriptors of this process are ends of pipes. Whoever waits at one asks for the bell first, and has
+//! but the number.
 
 use crate::end::End;
 use polyproc_sys::atomic::{AtomicU32, Ordering};
@@ -11,10 +12,11 @@ static ENDS: Mutex<BTreeMap<RawFd, Weak<End>>> = Mutex::new(BTreeMap::new());
 
 /// Enters an end that is new here. One that had the same descriptor before is gone.
 pub(crate) fn enter(end: &Arc<End>) {
-    // Whether the handler is registered: 0 or 1. No `Once`: a fork while another thread is inside would leave it unfinished in the
-    // child for ever. Two threads may register it both, which does no harm.
+    // Whether the handler is registered: 0 or 1. No `Once`: a fork while another thread is inside would leave
+    // it unfinished in the child for ever. Two threads may register it both, which does no harm.
     static AT_FORK: AtomicU32 = AtomicU32::new(0);
-    // Relaxed: an end that is shared with another thread was entered before, after the handler was registered.
+    // Relaxed: an end that is shared with another thread was entered before, after the handler was
+    // registered.
     if AT_FORK.load(Ordering::Relaxed) == 0 {
         // Its own handlers first.
         drop(ENDS.lock());
@@ -26,12 +28,13 @@ pub(crate) fn enter(end: &Arc<End>) {
     ENDS.lock().insert(end.socket().as_raw_fd(), Arc::downgrade(end));
 }
 
-/// Runs in the child of a fork, on the one thread that it has. Whatever else comes before or after it: the table is free, and who is in
-/// it is not changed.
+/// Runs in the child of a fork, on the one thread that it has. Whatever else comes before or after it: the
+/// table is free, and who is in it is not changed.
 extern "C" fn begin_anew() {
     for end in ENDS.lock().values().filter_map(Weak::upgrade) {
         end.begin_anew();
-        // Somebody has it, and never lets go of it in this process: it is not dropped here, where the table is locked.
+        // Somebody has it, and never lets go of it in this process: it is not dropped here, where the table
+        // is locked.
         debug_assert!(Arc::strong_count(&end) > 1);
     }
 }

@@ -1,7 +1,8 @@
 //! Typed duplex connections between processes that survive their peer and do not trust it.
 //!
-//! [`pipe`] makes two ends. What one sends, the other receives, whole and in order; each can be given to another
-//! process. It is `socketpair` with types and without system calls, and Python's `multiprocessing.Pipe`.
+//! [`pipe`] makes two ends. What one sends, the other receives, whole and in order; each can be given to
+//! another process. It is `socketpair` with types and without system calls, and Python's
+//! `multiprocessing.Pipe`.
 //!
 //! ```
 //! use polyproc_pipe::pipe;
@@ -26,27 +27,31 @@
 //! | [`wait`] | for several connections and processes at once |
 //! | [`Postcard`], [`Raw`], [`Bytes`] | how messages become bytes: serde's types, plain data as it is, byte vectors |
 //!
-//! Besides, [`send_bytes`](Connection::send_bytes) and [`recv_bytes`](Connection::recv_bytes) pass bytes as they are,
-//! whatever the types: `recv_bytes(max)` leaves a longer message where it is.
+//! Besides, [`send_bytes`](Connection::send_bytes) and [`recv_bytes`](Connection::recv_bytes) pass bytes as
+//! they are, whatever the types: `recv_bytes(max)` leaves a longer message where it is.
 //!
 //! [`close_send`](Connection::close_send) ends one direction, while the other goes on.
 //!
-//! Handles of shared memory may be in messages, other connections too: their descriptors travel beside the bytes.
+//! Handles of shared memory may be in messages, other connections too: their descriptors travel beside the
+//! bytes.
 //!
 //! # How it works
 //!
-//! Two rings in shared memory, one for each direction, each with one sender and one receiver, without locks. A socket
-//! pair beside them wakes who sleeps, brings descriptors, and says when the last copy of the other end is gone, however
-//! that came about. As long as both sides are awake messages pass without a system call, but for a look now and then
-//! whether the other end is still there, and without an instruction that locks the memory bus.
+//! Two rings in shared memory, one for each direction, each with one sender and one receiver, without locks.
+//! A socket pair beside them wakes who sleeps, brings descriptors, and says when the last copy of the other
+//! end is gone, however that came about. As long as both sides are awake messages pass without a system call,
+//! but for a look now and then whether the other end is still there, and without an instruction that locks
+//! the memory bus.
 //!
-//! A message says itself that it is there, so that one cache line passes for it and not two; short ones of the same
-//! length that follow each other closely share a line. `benches/README.md` has what that costs beside others.
+//! A message says itself that it is there, so that one cache line passes for it and not two; short ones of
+//! the same length that follow each other closely share a line. `benches/README.md` has what that costs
+//! beside others.
 //!
 //! # With a runtime
 //!
-//! With the feature `tokio`, `recv_async` and `send_async` wait as tasks of that runtime. For others, and for `poll`
-//! and `epoll`, a connection has a [descriptor](std::os::fd::AsFd) that is readable when there is something to look at:
+//! With the feature `tokio`, `recv_async` and `send_async` wait as tasks of that runtime. For others, and for
+//! `poll` and `epoll`, a connection has a [descriptor](std::os::fd::AsFd) that is readable when there is
+//! something to look at:
 //!
 //! ```
 //! use polyproc_pipe::{Connection, RecvError};
@@ -79,10 +84,11 @@
 //!
 //! # What it blocks
 //!
-//! `recv` waits for a message, and `send` for room: 128 KiB a direction, which become up to 1 MiB where a sender finds
-//! none, or sends parts of long messages faster than they are received, unless [`pipe_with_capacity`] says otherwise.
-//! Both look for a few microseconds before they sleep. Each has a `try_` form that does not wait, and forms that wait
-//! until a time. A message that is larger than half the ring passes in parts, while the other side takes them.
+//! `recv` waits for a message, and `send` for room: 128 KiB a direction, which become up to 1 MiB where a
+//! sender finds none, or sends parts of long messages faster than they are received, unless
+//! [`pipe_with_capacity`] says otherwise. Both look for a few microseconds before they sleep. Each has a
+//! `try_` form that does not wait, and forms that wait until a time. A message that is larger than half the
+//! ring passes in parts, while the other side takes them.
 //!
 //! # What a death does
 //!
@@ -91,41 +97,44 @@
 //!   [`Disconnected`](RecvError::Disconnected), at once. Sending to it fails, and gives the message back.
 //! - A process that is stopped costs the others only what they are willing to wait.
 //!
-//! An end that is given away is to be dropped by who gives it, which Rust does with what is moved into the arguments of
-//! a process. As long as a clone is kept there, the other side sees no end.
+//! An end that is given away is to be dropped by who gives it, which Rust does with what is moved into the
+//! arguments of a process. As long as a clone is kept there, the other side sees no end.
 //!
 //! # The other side is not trusted
 //!
-//! It maps the same rings and may write anything there, at any time. Every position and length is copied out and
-//! compared with what can be; payloads are copied before they are decoded; a message takes memory only as its bytes
-//! arrive, and at most 1 GiB; a ring that is said to have grown is not read before this side has seen to its memory.
-//! The worst that comes of it is [`Corrupt`](RecvError::Corrupt), and messages whose contents are the other side's to
-//! choose anyway. A peer can keep a receiver busy, but not past its deadline.
+//! It maps the same rings and may write anything there, at any time. Every position and length is copied out
+//! and compared with what can be; payloads are copied before they are decoded; a message takes memory only as
+//! its bytes arrive, and at most 1 GiB; a ring that is said to have grown is not read before this side has
+//! seen to its memory. The worst that comes of it is [`Corrupt`](RecvError::Corrupt), and messages whose
+//! contents are the other side's to choose anyway. A peer can keep a receiver busy, but not past its
+//! deadline.
 //!
 //! # Limits
 //!
-//! - One process at a time uses an end. Threads of one process take turns; two processes that use the same end, after a
-//!   `fork` or by a kept clone, make it [`Corrupt`](RecvError::Corrupt) at the latest when the second one sends or
-//!   receives much. A forked child cannot send at an end where another thread of its parent was sending in that moment,
-//!   nor receive where one was receiving: that is [`Corrupt`](RecvError::Corrupt) at once, and in its parent nothing.
-//!   An end that is handed over as an argument or in a message is another one.
-//! - Descriptors for which a process has no room (`EMFILE`) stay where they are, and so does their message, until
-//!   others are closed. Nobody can look behind them: meanwhile `wait` says that the connection is ready, what it
-//!   receives is the message in front or that error, and who waits for room looks every millisecond.
-//! - Descriptors may come long before their message is received: this process keeps them meanwhile, up to 131,072. So a peer that is not
-//!   trusted can use up those that the process may have (`RLIMIT_NOFILE`).
-//! - A send that comes within some thirty microseconds after the other end was killed may succeed, and after a burst of
-//!   messages the next thirty, after a long one two hundred, however slowly those follow: as with any pipe, that it was
-//!   sent does not mean that it was received.
-//! - Each sleep in `recv` interrupts all CPUs that run a process which has connections, for some microseconds (membarrier(2)): where
-//!   hundreds of processes work and sleep by turns, that adds up.
-//! - Where membarrier(2) is missing (Linux before 4.16, some sandboxes), a send costs a memory barrier more, and who
-//!   sleeps looks every millisecond.
-//! - A task that sends a long message in parts keeps others from sending meanwhile. If it is neither polled nor
-//!   dropped, it does so for ever.
-//! - A process that is killed between publishing a message and ringing the bell, while another process keeps a clone of
-//!   the same end, leaves a sleeping receiver asleep until the next message, or until it looks by itself after a
-//!   quarter of a second.
+//! - One process at a time uses an end. Threads of one process take turns; two processes that use the same
+//!   end, after a `fork` or by a kept clone, make it [`Corrupt`](RecvError::Corrupt) at the latest when the
+//!   second one sends or receives much. A forked child cannot send at an end where another thread of its
+//!   parent was sending in that moment, nor receive where one was receiving: that is
+//!   [`Corrupt`](RecvError::Corrupt) at once, and in its parent nothing. An end that is handed over as an
+//!   argument or in a message is another one.
+//! - Descriptors for which a process has no room (`EMFILE`) stay where they are, and so does their message,
+//!   until others are closed. Nobody can look behind them: meanwhile `wait` says that the connection is
+//!   ready, what it receives is the message in front or that error, and who waits for room looks every
+//!   millisecond.
+//! - Descriptors may come long before their message is received: this process keeps them meanwhile, up to
+//!   131,072. So a peer that is not trusted can use up those that the process may have (`RLIMIT_NOFILE`).
+//! - A send that comes within some thirty microseconds after the other end was killed may succeed, and after
+//!   a burst of messages the next thirty, after a long one two hundred, however slowly those follow: as with
+//!   any pipe, that it was sent does not mean that it was received.
+//! - Each sleep in `recv` interrupts all CPUs that run a process which has connections, for some microseconds
+//!   (membarrier(2)): where hundreds of processes work and sleep by turns, that adds up.
+//! - Where membarrier(2) is missing (Linux before 4.16, some sandboxes), a send costs a memory barrier more,
+//!   and who sleeps looks every millisecond.
+//! - A task that sends a long message in parts keeps others from sending meanwhile. If it is neither polled
+//!   nor dropped, it does so for ever.
+//! - A process that is killed between publishing a message and ringing the bell, while another process keeps
+//!   a clone of the same end, leaves a sleeping receiver asleep until the next message, or until it looks by
+//!   itself after a quarter of a second.
 
 #![deny(unsafe_code)]
 

@@ -2,10 +2,11 @@
 //!
 //! # Sleep and wake
 //!
-//! Whoever goes to sleep says so in its notice, makes a [`heavy`](crate::barrier::heavy) barrier, and looks once more; who
-//! publishes looks at that notice afterwards ([`hears_of_sleep`](Line::hears_of_sleep)), takes it back and rings the bell. So
-//! either the sleeper sees what was published, or the other one sees the sleeper. If that one dies before it has rung, the
-//! socket's end-of-file wakes the sleeper, which finds what was published.
+//! Whoever goes to sleep says so in its notice, makes a [`heavy`](crate::barrier::heavy) barrier, and looks
+//! once more; who publishes looks at that notice afterwards ([`hears_of_sleep`](Line::hears_of_sleep)), takes
+//! it back and rings the bell. So either the sleeper sees what was published, or the other one sees the
+//! sleeper. If that one dies before it has rung, the socket's end-of-file wakes the sleeper, which finds what
+//! was published.
 
 use crate::barrier;
 use polyproc_sys::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,8 @@ use polyproc_sys::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Broken;
 
-/// What one side says, alone on its cache lines. Only that side writes to it, but for the notice, which the other takes back.
+/// What one side says, alone on its cache lines. Only that side writes to it, but for the notice, which the
+/// other takes back.
 #[derive(Default)]
 #[repr(C, align(128))]
 pub(crate) struct Line {
@@ -67,7 +69,8 @@ impl Line {
         Ok(())
     }
 
-    /// By the other side: whether this one says anything beside its position, as far as is known without a barrier.
+    /// By the other side: whether this one says anything beside its position, as far as is known without a
+    /// barrier.
     #[inline(always)]
     pub(crate) fn has_notice(&self) -> bool {
         self.notice() != 0
@@ -84,7 +87,8 @@ impl Line {
         self.notice() & ASLEEP != 0
     }
 
-    /// By the other side, after it has published: whether this one sleeps and has to hear the bell. It is told once.
+    /// By the other side, after it has published: whether this one sleeps and has to hear the bell. It is
+    /// told once.
     #[inline(always)]
     pub(crate) fn hears_of_sleep(&self) -> bool {
         barrier::light();

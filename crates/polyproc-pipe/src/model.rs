@@ -1,5 +1,6 @@
-//! What the models see: a ring of two records, two lines and a bell between a sender and a receiver of messages that are
-//! their own numbers, and a gate with a number. And what they can take out of the protocol, to show that each part is needed.
+//! What the models see: a ring of two records, two lines and a bell between a sender and a receiver of
+//! messages that are their own numbers, and a gate with a number. And what they can take out of the protocol,
+//! to show that each part is needed.
 
 use crate::barrier;
 use crate::gate::Gate;

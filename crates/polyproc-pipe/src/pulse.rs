@@ -1,16 +1,16 @@
 //! [`Pulse`]: when a sender asks whether anybody is left to receive.
 //!
-//! Only the kernel knows, and asking it costs more than a message. So a sender that has asked does not ask again for some
-//! thirty microseconds, and one that sends in a burst does not even look at the clock for each message, and the longer the burst,
-//! the more rarely. And who receives what was not there a moment before has heard that the other side is alive: one that it talks
-//! with is not asked about.
+//! Only the kernel knows, and asking it costs more than a message. So a sender that has asked does not ask
+//! again for some thirty microseconds, and one that sends in a burst does not even look at the clock for each
+//! message, and the longer the burst, the more rarely. And who receives what was not there a moment before
+//! has heard that the other side is alive: one that it talks with is not asked about.
 
 use polyproc_sys::atomic::{AtomicU32, Ordering};
 
 /// Some thirty microseconds, in ticks of 0.3 to 1 ns.
 const FRESH: u64 = 100_000;
-/// Messages between the first two looks at the clock in a burst, or a few more. Then twice as many each time: a look takes as long
-/// as several messages.
+/// Messages between the first two looks at the clock in a burst, or a few more. Then twice as many each time:
+/// a look takes as long as several messages.
 const BURST: u64 = 24;
 /// No more than that.
 const STREAM: u64 = 8 * BURST;
@@ -37,8 +37,8 @@ impl Pulse {
         Pulse { asked: 0, looked: 0, credit: 0, stride: 1, is_stream: false, is_due: false }
     }
 
-    /// Before a message: whether it is time to ask. `heard` is what is not 0 if the other side was heard of since the last
-    /// time.
+    /// Before a message: whether it is time to ask. `heard` is what is not 0 if the other side was heard of
+    /// since the last time.
     #[inline(always)]
     pub(crate) fn is_due(&mut self, heard: &AtomicU32) -> bool {
         if self.credit > 0 {

@@ -70,7 +70,8 @@ pub(crate) enum Asked {
 
 impl End {
     /// As the thread to which the gate belongs, inside: stays there if a message of so many bytes, at most
-    /// [`BUFFER`](crate::ring::BUFFER), is ready to be taken. If not, or if anything is not as usual, [`recv`](End::recv) does it.
+    /// [`BUFFER`](crate::ring::BUFFER), is ready to be taken. If not, or if anything is not as usual,
+    /// [`recv`](End::recv) does it.
     #[inline(always)]
     pub(crate) fn find_ready<I: DerefMut<Target = Receiving>>(
         &self,
@@ -119,8 +120,9 @@ impl End {
         }
     }
 
-    /// Looks for news, as long as that pays. Who finds it again and again at the first look is in step with the sender,
-    /// and each look takes the line away from it that it writes to: then it is left alone for a moment first.
+    /// Looks for news, as long as that pays. Who finds it again and again at the first look is in step with
+    /// the sender, and each look takes the line away from it that it writes to: then it is left alone for a
+    /// moment first.
     #[inline(always)]
     fn look(&self, receiving: &mut Receiving) -> bool {
         let ring = &receiving.ring;
@@ -138,8 +140,8 @@ impl End {
         true
     }
 
-    /// The longest pause after many records, one behind the other: no more than twice as long as it took to send them. But who has
-    /// sent something meanwhile waits for an answer.
+    /// The longest pause after many records, one behind the other: no more than twice as long as it took to
+    /// send them. But who has sent something meanwhile waits for an answer.
     #[inline(never)]
     fn longest_pause(&self, receiving: &mut Receiving) -> u32 {
         let sent = self.sent();
@@ -172,8 +174,8 @@ impl End {
         }
     }
 
-    /// Receives one message, of at most so many bytes: appends it to `to`, and returns its descriptors. A longer one stays
-    /// where it is.
+    /// Receives one message, of at most so many bytes: appends it to `to`, and returns its descriptors. A
+    /// longer one stays where it is.
     pub(crate) fn recv(
         &self,
         to: &mut Vec<u8>,
@@ -232,7 +234,8 @@ impl End {
                 }
                 Front::Whole(length, descriptors) => {
                     reserve(to, length)?;
-                    // Before it is taken: what does not arrive with it is missed, and what finds no room comes later.
+                    // Before it is taken: what does not arrive with it is missed, and what finds no room
+                    // comes later.
                     let descriptors = self.take_descriptors(receiving, descriptors, deadline)?;
                     receiving.ring.take_into(front, to);
                     self.taken(receiving);
@@ -292,8 +295,8 @@ impl End {
         Ok(())
     }
 
-    /// What is in front, for one who only asks: sees to growth, and forgets what was taken back. A message of which a part is in
-    /// front stays there: how much of it is wanted is for who receives it to say.
+    /// What is in front, for one who only asks: sees to growth, and forgets what was taken back. A message of
+    /// which a part is in front stays there: how much of it is wanted is for who receives it to say.
     #[cold]
     pub(crate) fn settle(&self, receiving: &mut Receiving) -> Result<Front, RecvRefusal> {
         // As many as the ring has room for: a peer may take back without end.
@@ -433,7 +436,8 @@ impl End {
         }
     }
 
-    /// Waits until there is something to receive, or will never be: both are `true`. `false` after the deadline.
+    /// Waits until there is something to receive, or will never be: both are `true`. `false` after the
+    /// deadline.
     pub(crate) fn poll(&self, deadline: Deadline) -> io::Result<bool> {
         let Some(mut receiving) = self.receiving.enter(deadline) else { return Ok(self.receiving.is_lost()) };
         let mut is_last = false;
@@ -457,8 +461,8 @@ impl End {
         }
     }
 
-    /// Before somebody waits at the socket in ways of his own: whether there is something to receive, or will never be.
-    /// If not, the next message makes the socket readable.
+    /// Before somebody waits at the socket in ways of his own: whether there is something to receive, or will
+    /// never be. If not, the next message makes the socket readable.
     pub(crate) fn prepares_wait(&self, deadline: Deadline) -> io::Result<Asked> {
         let Some(mut receiving) = self.receiving.enter(deadline) else {
             return Ok(if self.receiving.is_lost() { Asked::Ready } else { Asked::Busy });

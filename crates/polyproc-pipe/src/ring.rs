@@ -2,12 +2,12 @@
 //!
 //! # The memory
 //!
-//! A line of control words for each side, and `capacity` bytes, a power of two. Positions are places in an endless stream
-//! of which the ring shows the last `capacity` bytes.
+//! A line of control words for each side, and `capacity` bytes, a power of two. Positions are places in an
+//! endless stream of which the ring shows the last `capacity` bytes.
 //!
-//! The stream consists of records: a header word, then the payload, padded to a multiple of 8. The word behind the last
-//! record is zero. A record is published by its own header, so that what passes from one side to the other is the line with
-//! the message and no other: there is no word that says how far the sender is.
+//! The stream consists of records: a header word, then the payload, padded to a multiple of 8. The word
+//! behind the last record is zero. A record is published by its own header, so that what passes from one side
+//! to the other is the line with the message and no other: there is no word that says how far the sender is.
 //!
 //! | header bits | |
 //! |---|---|
@@ -23,76 +23,86 @@
 //!
 //! # Runs
 //!
-//! A message of at most [`RUN_MOST`] bytes that is as long as the one before it begins a run. Later ones are put behind it, each
-//! by one more store to the same header. The run is over when the line is full, or when its header says so, because something
-//! else follows; the next record is at the beginning of the next line either way. A sender begins one in the middle of a line for
-//! that alone: it says at once that no more comes. To a receiver a run is as good anywhere.
+//! A message of at most [`RUN_MOST`] bytes that is as long as the one before it begins a run. Later ones are
+//! put behind it, each by one more store to the same header. The run is over when the line is full, or when
+//! its header says so, because something else follows; the next record is at the beginning of the next line
+//! either way. A sender begins one in the middle of a line for that alone: it says at once that no more
+//! comes. To a receiver a run is as good anywhere.
 //!
 //! # The steps, and where one can die
 //!
-//! A sender writes the payload behind the last record, and zero behind that, and then publishes the record with one store to
-//! its header; or it writes the payload behind a run, and publishes it with one store to the run's header. Killed before,
-//! it has sent nothing; after, the message is there. A message in several records counts with its last one; a sender
-//! that dies before that leaves a torso, which its receiver never shows to anybody. A receiver copies a record out, moves
-//! its own position, and publishes `head` when a quarter of the ring has come together, or less and the sender is awake, when it goes to sleep, and when
-//! an end is given away: so a line that the other side works with changes hands rarely. The sender therefore relies on three
-//! quarters of the ring, and waits for no more room than [`Sender::most`].
+//! A sender writes the payload behind the last record, and zero behind that, and then publishes the record
+//! with one store to its header; or it writes the payload behind a run, and publishes it with one store to
+//! the run's header. Killed before, it has sent nothing; after, the message is there. A message in several
+//! records counts with its last one; a sender that dies before that leaves a torso, which its receiver never
+//! shows to anybody. A receiver copies a record out, moves its own position, and publishes `head` when a
+//! quarter of the ring has come together, or less and the sender is awake, when it goes to sleep, and when an
+//! end is given away: so a line that the other side works with changes hands rarely. The sender therefore
+//! relies on three quarters of the ring, and waits for no more room than [`Sender::most`].
 //!
-//! A stream of short messages of one length goes from line to line. The sender begins a run as it began the one before, without a look at
-//! anything but what it keeps in private ([`open_line`](Sender::open_line)): whether there is room, and somebody to receive, it asks for many
-//! lines at once ([`allows_lines`](Sender::allows_lines)). The receiver compares the header of a full line with the one
-//! before ([`begin_line`](Receiver::begin_line)); a full run of which all is taken stays in front until it looks for something else. Both fetch the lines that they will need soon: the sender some lines that it knows to be
-//! free, to be its own by then; the receiver a line behind one that it found full, which the sender is likely to have left. A hint
-//! that is wrong costs time and nothing else, and is for an address in private geometry. A receiver publishes what it has taken so when it
-//! looks for the next record that is not ready, so that a quarter of the ring and two lines may be free unsaid.
+//! A stream of short messages of one length goes from line to line. The sender begins a run as it began the
+//! one before, without a look at anything but what it keeps in private ([`open_line`](Sender::open_line)):
+//! whether there is room, and somebody to receive, it asks for many lines at once
+//! ([`allows_lines`](Sender::allows_lines)). The receiver compares the header of a full line with the one
+//! before ([`begin_line`](Receiver::begin_line)); a full run of which all is taken stays in front until it
+//! looks for something else. Both fetch the lines that they will need soon: the sender some lines that it
+//! knows to be free, to be its own by then; the receiver a line behind one that it found full, which the
+//! sender is likely to have left. A hint that is wrong costs time and nothing else, and is for an address in
+//! private geometry. A receiver publishes what it has taken so when it looks for the next record that is not
+//! ready, so that a quarter of the ring and two lines may be free unsaid.
 //!
-//! A stream of records has another trap. A receiver that is faster than the sender and right behind it takes each line while it is being
-//! written; the sender takes it back; and both then go at the pace of lines that cross, several times for each message, without the receiver
-//! ever finding nothing. So a sender in a stream fetches the lines ahead of it ([`fetch_ahead`](Sender::fetch_ahead)), and needs fewer
-//! of the places in which a CPU keeps what it has yet to store, which else fill up with two messages that wait for a line; a
-//! receiver fetches ahead once it has come as far without a wait, and so reaches the end; and there it leaves the sender alone, for longer
-//! the more had come. Where lines cross slowly, a stream of 64 bytes took 78 ns a message without any of this, 72 without what the receiver
-//! fetches, 44 without the longer pauses, and 24 with all.
+//! A stream of records has another trap. A receiver that is faster than the sender and right behind it takes
+//! each line while it is being written; the sender takes it back; and both then go at the pace of lines that
+//! cross, several times for each message, without the receiver ever finding nothing. So a sender in a stream
+//! fetches the lines ahead of it ([`fetch_ahead`](Sender::fetch_ahead)), and needs fewer of the places in
+//! which a CPU keeps what it has yet to store, which else fill up with two messages that wait for a line; a
+//! receiver fetches ahead once it has come as far without a wait, and so reaches the end; and there it leaves
+//! the sender alone, for longer the more had come. Where lines cross slowly, a stream of 64 bytes took 78 ns
+//! a message without any of this, 72 without what the receiver fetches, 44 without the longer pauses, and 24
+//! with all.
 //!
-//! Without the zero, the word behind a record would be whatever was there when the ring came round the last time: bytes
-//! of a message, that may look like a header.
+//! Without the zero, the word behind a record would be whatever was there when the ring came round the last
+//! time: bytes of a message, that may look like a header.
 //!
 //! # Long messages
 //!
-//! What does not fit into half of the ring goes in parts. Each is published when it is written, so that both sides work at the same
-//! time; but then the receiver is right behind the sender, takes each line out of the cache of the sender's CPU, where it was just
-//! changed, and the sender takes back the lines that the receiver has just read. Half a mebibyte apart, they are in neither CPU's own
-//! cache any more: where that has 512 KiB, a mebibyte passes in four fifths of the time. So where
-//! the receiver is behind already when such a message begins, in a ring of 1 MiB, the sender [holds back](sender::HELD) the headers of up to
-//! seven parts. The first of them is zero, so nobody sees those behind it, whatever they are. It lets them go one by one as it writes
-//! others; one for two that it writes, where it finds that the receiver waits for one; all of them when the receiver sleeps, before it waits
-//! itself, and at the end of the message. So a receiver waits for a part no longer than it takes to write two. To a receiver that is not
-//! behind, each part goes at once: a single message arrives as soon as it can.
+//! What does not fit into half of the ring goes in parts. Each is published when it is written, so that both
+//! sides work at the same time; but then the receiver is right behind the sender, takes each line out of the
+//! cache of the sender's CPU, where it was just changed, and the sender takes back the lines that the
+//! receiver has just read. Half a mebibyte apart, they are in neither CPU's own cache any more: where that
+//! has 512 KiB, a mebibyte passes in four fifths of the time. So where the receiver is behind already when
+//! such a message begins, in a ring of 1 MiB, the sender [holds back](sender::HELD) the headers of up to
+//! seven parts. The first of them is zero, so nobody sees those behind it, whatever they are. It lets them go
+//! one by one as it writes others; one for two that it writes, where it finds that the receiver waits for
+//! one; all of them when the receiver sleeps, before it waits itself, and at the end of the message. So a
+//! receiver waits for a part no longer than it takes to write two. To a receiver that is not behind, each
+//! part goes at once: a single message arrives as soon as it can.
 //!
 //! Killed with parts held back, a sender leaves a torso as otherwise.
 //!
-//! Who sleeps and who wakes: see [`line`](crate::line). Both can be asleep only if the ring is empty and nobody has to say
-//! anything: a receiver publishes `head` before it sleeps.
+//! Who sleeps and who wakes: see [`line`](crate::line). Both can be asleep only if the ring is empty and
+//! nobody has to say anything: a receiver publishes `head` before it sleeps.
 //!
 //! # Growth
 //!
-//! A ring may have addresses for more bytes than it uses. A sender that found no room, or a receiver that is behind with a message in
-//! parts in front of it, has memory put behind as many more,
-//! and says `GROWN`, in a record of its own. That changes no place of what is in the ring only if all of it lies in one
-//! lap, and that lap is an even one: position `p` is at `p % capacity`, and `p % capacity == p % (2 * capacity)`
-//! there. So the sender waits for such a moment. The receiver has memory put there too, which costs little where
-//! there is some, rather than believe it.
+//! A ring may have addresses for more bytes than it uses. A sender that found no room, or a receiver that is
+//! behind with a message in parts in front of it, has memory put behind as many more, and says `GROWN`, in a
+//! record of its own. That changes no place of what is in the ring only if all of it lies in one lap, and
+//! that lap is an even one: position `p` is at `p % capacity`, and `p % capacity == p % (2 * capacity)`
+//! there. So the sender waits for such a moment. The receiver has memory put there too, which costs little
+//! where there is some, rather than believe it.
 //!
 //! # The trust
 //!
-//! None. Each side keeps its own position in private memory and only ever writes it to the ring. What it reads there is
-//! copied out first and then compared with what can be: a `head` further than the sender is, or one that moves backwards; a
-//! record longer than there is room for after what this side has published; a run that leaves its line, or has fewer
-//! messages than it had; a message longer than [`MESSAGE_MAX`]; growth beyond what there are addresses for. Each of
-//! these is [`Broken`], for good. So is another value of one's own position than the one that was written: a peer has scribbled,
-//! or another process uses this end. A sender's position is in the memory for that alone, and is compared before each record is written,
-//! not before each message of a run: what another one has sent there is not overwritten. It does not look at its records instead: that would have the line cross once more, which the
-//! receiver polls.
+//! None. Each side keeps its own position in private memory and only ever writes it to the ring. What it
+//! reads there is copied out first and then compared with what can be: a `head` further than the sender is,
+//! or one that moves backwards; a record longer than there is room for after what this side has published; a
+//! run that leaves its line, or has fewer messages than it had; a message longer than [`MESSAGE_MAX`]; growth
+//! beyond what there are addresses for. Each of these is [`Broken`], for good. So is another value of one's
+//! own position than the one that was written: a peer has scribbled, or another process uses this end. A
+//! sender's position is in the memory for that alone, and is compared before each record is written, not
+//! before each message of a run: what another one has sent there is not overwritten. It does not look at its
+//! records instead: that would have the line cross once more, which the receiver polls.
 
 mod receiver;
 mod run;
@@ -194,8 +204,9 @@ unsafe impl Sync for Place {}
 impl Place {
     /// # Safety
     ///
-    /// Control words and `most` bytes are mapped there, aligned to a line, as long as the place or a copy of it is used;
-    /// `capacity` of them are memory. Both are powers of two and at least 4096, and the first is not the smaller one.
+    /// Control words and `most` bytes are mapped there, aligned to a line, as long as the place or a copy of
+    /// it is used; `capacity` of them are memory. Both are powers of two and at least 4096, and the first is
+    /// not the smaller one.
     pub(crate) unsafe fn new(
         control: NonNull<Control>,
         bytes: NonNull<u8>,

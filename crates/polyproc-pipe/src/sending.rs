@@ -120,7 +120,8 @@ impl End {
         deadline: Deadline,
         quietly: bool,
     ) -> Result<(), SendRefusal> {
-        // Before it is sent: what was sent may be received before the other side lets go, and is not to come back.
+        // Before it is sent: what was sent may be received before the other side lets go, and is not to come
+        // back.
         if sending.ring.receiver().hears_farewell() | sending.pulse.is_due(&self.heard) {
             self.take_pulse(&mut sending)?;
         }
@@ -200,7 +201,8 @@ impl End {
     #[inline(never)]
     fn take_pulse(&self, sending: &mut Sending) -> Result<(), SendRefusal> {
         if socket::is_gone(self.socket()) {
-            // Nobody will be there again: nothing is sent any more without asking, by the owner of the gate neither.
+            // Nobody will be there again: nothing is sent any more without asking, by the owner of the gate
+            // neither.
             sending.pulse.is_over();
             self.sending.disown();
             return Err(SendRefusal::Disconnected);
@@ -374,7 +376,8 @@ impl End {
         deadline: Deadline,
     ) -> Result<(), SendRefusal> {
         while let Some(packet) = descriptors.chunks(socket::PACKET_DESCRIPTORS).nth(*packets) {
-            // The number is used up only by a message that comes, or is taken back: the receiver counts those.
+            // The number is used up only by a message that comes, or is taken back: the receiver counts
+            // those.
             let Err(error) = socket::send_descriptors(self.socket(), sending.serial + 1, packet) else {
                 *packets += 1;
                 continue;
@@ -398,7 +401,8 @@ impl End {
         Ok(())
     }
 
-    /// Takes back a message of which a part was sent, if one was; or some of its descriptors, and none of its bytes.
+    /// Takes back a message of which a part was sent, if one was; or some of its descriptors, and none of its
+    /// bytes.
     pub(crate) fn take_back(&self, sending: &mut Sending, sent: &Sent) -> Result<(), SendRefusal> {
         if sent.bytes == 0 {
             if sent.packets == 0 {
@@ -496,7 +500,8 @@ fn is_for_records(bytes: &[u8]) -> bool {
     (RUN_MOST + 1..=FOLLOWER).contains(&bytes.len())
 }
 
-/// Calls `send` with the bytes, if they are few with a copy of them: where it is not called, they need not be in memory.
+/// Calls `send` with the bytes, if they are few with a copy of them: where it is not called, they need not be
+/// in memory.
 #[inline(always)]
 fn set_aside<T>(bytes: &[u8], send: impl FnOnce(&[u8]) -> T) -> T {
     if bytes.len() > RUN_MOST {
@@ -518,7 +523,8 @@ impl Sending {
             && self.ring.follow(bytes).is_ok()
     }
 
-    /// Opens a line for a message that begins one as the last one did: that is one of seven in a stream of numbers.
+    /// Opens a line for a message that begins one as the last one did: that is one of seven in a stream of
+    /// numbers.
     #[inline(always)]
     fn open_line(&mut self, kind: Kind, heard: &AtomicU32) -> Option<Run> {
         if !self.ring.may_open_line() && !self.allows_lines(kind, heard) {

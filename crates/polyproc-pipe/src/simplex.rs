@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-/// A pipe in one direction. When the last copy of the sender is gone, the receiver sees the end after the last message;
-/// when the receiver is gone, sending fails.
+/// A pipe in one direction. When the last copy of the sender is gone, the receiver sees the end after the
+/// last message; when the receiver is gone, sending fails.
 ///
 /// # Errors
 ///

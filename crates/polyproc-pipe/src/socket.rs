@@ -1,9 +1,9 @@
 //! The socket pair behind a connection: doorbell, end-of-file, and courier of descriptors.
 //!
-//! Packets are of three kinds: one byte is the bell; nine bytes are the serial number of a message whose descriptors come
-//! along; before each of these is one byte more, the notice. Who has taken a notice looks at the next packet before taking it:
-//! the kernel closes the descriptors for which a process has no room, and from a packet that is only looked at it duplicates
-//! them. See unix(7), recvmsg(2).
+//! Packets are of three kinds: one byte is the bell; nine bytes are the serial number of a message whose
+//! descriptors come along; before each of these is one byte more, the notice. Who has taken a notice looks at
+//! the next packet before taking it: the kernel closes the descriptors for which a process has no room, and
+//! from a packet that is only looked at it duplicates them. See unix(7), recvmsg(2).
 
 use polyproc_sys::deadline::Deadline;
 use std::io;
@@ -18,7 +18,8 @@ const PATIENCE: Duration = polyproc_sys::deadline::BACKSTOP;
 const BELL: u8 = b'b';
 const NOTICE: u8 = b'n';
 const COURIER: u8 = b'd';
-/// What the kernel adds to each packet if somebody has set `SO_PASSPIDFD`: whoever has this socket, too, or had it before.
+/// What the kernel adds to each packet if somebody has set `SO_PASSPIDFD`: whoever has this socket, too, or
+/// had it before.
 const SCM_PIDFD: libc::c_int = 4;
 
 /// Room for the control message of one packet.
@@ -159,7 +160,8 @@ pub(crate) fn poll_all(polled: &mut [libc::pollfd], deadline: Deadline) -> io::R
 ///
 /// # Errors
 ///
-/// `WouldBlock`, or what sendmsg(2) says: `BrokenPipe` if nobody is there, or too many descriptors on their way.
+/// `WouldBlock`, or what sendmsg(2) says: `BrokenPipe` if nobody is there, or too many descriptors on their
+/// way.
 pub(crate) fn send_descriptors(
     socket: BorrowedFd<'_>,
     serial: u64,
@@ -209,14 +211,15 @@ fn send_packet(socket: BorrowedFd<'_>, serial: u64, descriptors: &[BorrowedFd<'_
     Ok(())
 }
 
-/// The next packet; [`Packet::Nothing`] if there is none, at once or, if it `waits`, after [`PATIENCE`]. Descriptors that
-/// come unexpectedly are closed, and those for which there is no room are lost.
+/// The next packet; [`Packet::Nothing`] if there is none, at once or, if it `waits`, after [`PATIENCE`].
+/// Descriptors that come unexpectedly are closed, and those for which there is no room are lost.
 pub(crate) fn receive(socket: BorrowedFd<'_>, waits: bool) -> io::Result<Packet> {
     Ok(receive_message(socket, if waits { 0 } else { libc::MSG_DONTWAIT })?.0)
 }
 
-/// The next packet, after a notice: [`Packet::NoRoom`] if there is no room for its descriptors, unless they are of a message up
-/// to the one that is `done`, and wanted no longer. Nobody else may take packets meanwhile.
+/// The next packet, after a notice: [`Packet::NoRoom`] if there is no room for its descriptors, unless they
+/// are of a message up to the one that is `done`, and wanted no longer. Nobody else may take packets
+/// meanwhile.
 pub(crate) fn receive_noticed(socket: BorrowedFd<'_>, done: u64) -> io::Result<Packet> {
     let (packet, is_cut) = receive_message(socket, libc::MSG_DONTWAIT | libc::MSG_PEEK)?;
     match packet {
@@ -225,8 +228,8 @@ pub(crate) fn receive_noticed(socket: BorrowedFd<'_>, done: u64) -> io::Result<P
         _ => {}
     }
     let mut byte = 0u8;
-    // Those that this process has are duplicates: without room for any, the kernel closes those in the packet.
-    // SAFETY: there is room for a byte; the rest of the packet is dropped.
+    // Those that this process has are duplicates: without room for any, the kernel closes those in the
+    // packet. SAFETY: there is room for a byte; the rest of the packet is dropped.
     unsafe { libc::recv(socket.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_DONTWAIT) };
     Ok(packet)
 }
@@ -292,7 +295,8 @@ pub(crate) fn in_front(socket: BorrowedFd<'_>) -> InFront {
     }
 }
 
-/// Waits until the deadline, or until the last copy of the other end is gone. Not always: who cares looks again.
+/// Waits until the deadline, or until the last copy of the other end is gone. Not always: who cares looks
+/// again.
 pub(crate) fn wait_for_the_end(socket: BorrowedFd<'_>, deadline: Deadline) {
     _ = poll(socket, 0, deadline);
 }
@@ -331,12 +335,13 @@ fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
     descriptors
 }
 
-/// Lets go of the socket, but not of its number: others may be about to use it. They find a socket whose other end is
-/// gone.
+/// Lets go of the socket, but not of its number: others may be about to use it. They find a socket whose
+/// other end is gone.
 pub(crate) fn let_go(socket: BorrowedFd<'_>) -> io::Result<()> {
     let (dead, other) = pair()?;
     drop(other);
-    // SAFETY: takes numbers only; what the number stood for is closed, and its owner owns what it stands for now.
+    // SAFETY: takes numbers only; what the number stood for is closed, and its owner owns what it stands for
+    // now.
     let result = unsafe { libc::dup3(dead.as_raw_fd(), socket.as_raw_fd(), libc::O_CLOEXEC) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

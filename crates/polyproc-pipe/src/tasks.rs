@@ -1,11 +1,11 @@
 //! What a task of tokio does to wait.
 //!
-//! A task tries, and if there is nothing for it, asks for the bell and waits for two things: that its own descriptor of the
-//! socket becomes readable, and that anybody of this process takes something from the socket, which may have been for
-//! the task. It is enlisted for both before it tries.
+//! A task tries, and if there is nothing for it, asks for the bell and waits for two things: that its own
+//! descriptor of the socket becomes readable, and that anybody of this process takes something from the
+//! socket, which may have been for the task. It is enlisted for both before it tries.
 //!
-//! If another thread is inside the gate, the task has asked for nothing. It tries again as soon as the runtime lets it;
-//! but if that thread has said that it waits there, it wakes the tasks when it has left.
+//! If another thread is inside the gate, the task has asked for nothing. It tries again as soon as the
+//! runtime lets it; but if that thread has said that it waits there, it wakes the tasks when it has left.
 
 use crate::barrier;
 use crate::connection::{Connection, is_plain};
@@ -150,8 +150,8 @@ fn wake_soon(waker: &Waker) {
 impl<S, R, C: Codec<R>> Connection<S, R, C> {
     /// [`recv`](Connection::recv), as a task of tokio: does not block the thread.
     ///
-    /// Dropped before it is ready, it has received nothing, and nothing is lost. Several tasks and threads may wait at the
-    /// same connection.
+    /// Dropped before it is ready, it has received nothing, and nothing is lost. Several tasks and threads
+    /// may wait at the same connection.
     ///
     /// # Errors
     ///
@@ -198,8 +198,8 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
 impl<S, R, C: Codec<S>> Connection<S, R, C> {
     /// [`send`](Connection::send), as a task of tokio: does not block the thread while there is no room.
     ///
-    /// Dropped before it is ready, it has sent nothing: the other side never sees a part of a message, and this one is
-    /// dropped. While a part of a long message is under way, others who send wait for the rest.
+    /// Dropped before it is ready, it has sent nothing: the other side never sees a part of a message, and
+    /// this one is dropped. While a part of a long message is under way, others who send wait for the rest.
     ///
     /// # Errors
     ///
@@ -229,7 +229,8 @@ impl<S, R, C: Codec<S>> Connection<S, R, C> {
     }
 }
 
-/// What came of asking for room: the bell rings when there is some, not surely at once, unless it is `prompt`.
+/// What came of asking for room: the bell rings when there is some, not surely at once, unless it is
+/// `prompt`.
 enum Room {
     Found,
     Awaited { prompt: bool },

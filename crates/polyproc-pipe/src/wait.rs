@@ -1,7 +1,7 @@
 //! [`wait`]: for whichever is ready first.
 //!
-//! Others of this process may use the same ends. So who waits here is enlisted at their [doors](crate::door), as a task is, asks for
-//! the bell, and sleeps in poll(2), for the sockets and for an alarm of its own.
+//! Others of this process may use the same ends. So who waits here is enlisted at their [doors](crate::door),
+//! as a task is, asks for the bell, and sleeps in poll(2), for the sockets and for an alarm of its own.
 //!
 //! | at an end | who rings the bell or the alarm |
 //! |---|---|
@@ -10,7 +10,8 @@
 //! | one is in the gate and has said that it waits | that one, when it has taken anything from the socket, and when it leaves |
 //! | one is in the gate and has not | nobody: it leaves soon, or says that it waits |
 //!
-//! Whoever leaves a gate in which it has waited has taken back that the bell is asked for, and so tells all to ask again.
+//! Whoever leaves a gate in which it has waited has taken back that the bell is asked for, and so tells all
+//! to ask again.
 
 use crate::alarm::Alarm;
 use crate::connection::Connection;
@@ -29,8 +30,8 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-/// Something that [`wait`] waits for, where one list has several types: a connection, or a descriptor that becomes readable,
-/// such as a process's sentinel.
+/// Something that [`wait`] waits for, where one list has several types: a connection, or a descriptor that
+/// becomes readable, such as a process's sentinel.
 ///
 /// # Example
 ///
@@ -76,16 +77,17 @@ impl AsFd for Waitable<'_> {
     }
 }
 
-/// Waits until at least one is ready: has a message to receive, has nobody left at the other end, or is readable. Returns
-/// the numbers of all that are ready, in order; none after the timeout. Zero does not wait, `None` waits without end.
+/// Waits until at least one is ready: has a message to receive, has nobody left at the other end, or is
+/// readable. Returns the numbers of all that are ready, in order; none after the timeout. Zero does not wait,
+/// `None` waits without end.
 ///
-/// What is waited for is whatever has a descriptor: references to connections, to receivers, to processes. A list of several
-/// types is one of their descriptors, `[connection.as_fd(), process.sentinel()]`, or of [`Waitable`]s.
+/// What is waited for is whatever has a descriptor: references to connections, to receivers, to processes. A
+/// list of several types is one of their descriptors, `[connection.as_fd(), process.sentinel()]`, or of
+/// [`Waitable`]s.
 ///
-/// Costs a system call, and another two a connection, whether it waits or not: for hundreds at once; and a descriptor
-/// while it sleeps.
-/// Other threads may wait for the same connections meanwhile, in any way; one that receives may take what made
-/// its connection ready.
+/// Costs a system call, and another two a connection, whether it waits or not: for hundreds at once; and a
+/// descriptor while it sleeps. Other threads may wait for the same connections meanwhile, in any way; one
+/// that receives may take what made its connection ready.
 ///
 /// # Errors
 ///
@@ -147,7 +149,8 @@ pub fn wait<W: AsFd>(waitables: &[W], timeout: impl Into<Option<Duration>>) -> i
         is_forgotten = count == 0 && until == backstop && until != deadline && until.has_passed();
         listener.strike();
         for index in (0..ready.len()).filter(|index| polled[*index].revents != 0) {
-            // Connections that are ready need not be readable, and the bell of those that are not may have been another's.
+            // Connections that are ready need not be readable, and the bell of those that are not may have
+            // been another's.
             ready[index] |= match &ends[index] {
                 Some(end) => matches!(end.prepares_wait(Deadline::PAST)?, Asked::Ready),
                 None => true,
@@ -172,7 +175,8 @@ const NONE: RawFd = -1;
 /// How one learns of an end's news.
 struct Watch {
     is_ready: bool,
-    /// By its descriptor. Else somebody else takes what comes there, or has to leave first, and then rings the alarm.
+    /// By its descriptor. Else somebody else takes what comes there, or has to leave first, and then rings
+    /// the alarm.
     polls: bool,
     /// Perhaps by nobody.
     looks_again: bool,

@@ -158,7 +158,8 @@ fn handles_need_no_more_room_than_what_comes_with_them() {
                 }
             });
         }
-        // Twice the same end: each has a descriptor of its own, for which there has to be room; and for a close.
+        // Twice the same end: each has a descriptor of its own, for which there has to be room; and for a
+        // close.
         with_room_for(5, || {
             let (n, sender, receiver) = there.recv().unwrap();
             assert_eq!(n, 1);
@@ -310,7 +311,8 @@ fn those_of_no_message_keep_nobody_from_anything() {
     child.join();
 }
 
-/// At each end one thread waits for messages, and another for room: they take from the socket what is the other's.
+/// At each end one thread waits for messages, and another for room: they take from the socket what is the
+/// other's.
 #[test]
 fn they_pass_between_the_bells_of_others() {
     let _alone = alone();
@@ -366,7 +368,8 @@ fn announce(end: &impl AsFd, serial: u64) {
     assert_eq!((noticed, sent), (1, 9), "{}", io::Error::last_os_error());
 }
 
-/// A process that may not wait for anything gets the kernel's error, and what it has sent of the message is taken back.
+/// A process that may not wait for anything gets the kernel's error, and what it has sent of the message is
+/// taken back.
 #[test]
 fn an_error_in_the_middle_of_a_long_message_takes_it_back() {
     let _alone = alone();

@@ -1,4 +1,5 @@
-//! How ends end, and how they travel: by the thread that an end belongs to, too, which looks at as little as it can.
+//! How ends end, and how they travel: by the thread that an end belongs to, too, which looks at as little as
+//! it can.
 #![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 
 use polyproc_memory::handover;

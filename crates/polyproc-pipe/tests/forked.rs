@@ -1,5 +1,5 @@
-//! A child that is forked while a thread of its parent is at work at an end: it is told so, and does not wait for a thread that
-//! it does not have.
+//! A child that is forked while a thread of its parent is at work at an end: it is told so, and does not wait
+//! for a thread that it does not have.
 #![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 
 use polyproc_pipe::{Bytes, Connection, Raw, RecvError, SendError, pipe_with_capacity, simplex, wait};
@@ -165,7 +165,8 @@ fn where_its_parent_does_nothing_a_child_goes_on() {
     }
 }
 
-/// Each of those that have an end says farewell, and is heard, also in the middle of a burst: the first send after the last one is refused.
+/// Each of those that have an end says farewell, and is heard, also in the middle of a burst: the first send
+/// after the last one is refused.
 #[test]
 fn the_first_send_after_the_last_of_several_processes_has_closed_the_end_is_told_so() {
     let _alone = alone();
@@ -200,7 +201,8 @@ fn the_first_send_after_the_last_of_several_processes_has_closed_the_end_is_told
     assert!(matches!(here.send(7), Err(SendError::Disconnected(7))));
 }
 
-/// A stop in the middle of a long message, with parts held back, and then a death: whoever receives waits no longer than it wants.
+/// A stop in the middle of a long message, with parts held back, and then a death: whoever receives waits no
+/// longer than it wants.
 #[test]
 fn a_sender_that_is_stopped_with_parts_held_back_costs_the_deadline_and_its_death_nothing() {
     let _alone = alone();

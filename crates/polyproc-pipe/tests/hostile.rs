@@ -29,7 +29,8 @@ impl Random {
     }
 }
 
-/// Where the pipe is mapped in this process: its control words and its rings, behind the headers of region and object.
+/// Where the pipe is mapped in this process: its control words and its rings, behind the headers of region
+/// and object.
 fn mapping() -> (*mut u64, usize) {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     // The pages of one mapping may be on several lines.
@@ -161,8 +162,8 @@ fn parts_that_are_taken_back_without_end_do_not_outlast_a_deadline() {
     let _watchdog = watchdog();
     let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
     let (words, _) = mapping();
-    // All round the ring that the other side sends by, behind the page with the control words and the first ring: the
-    // beginning of a message of 100 bytes, and that it does not go on.
+    // All round the ring that the other side sends by, behind the page with the control words and the first
+    // ring: the beginning of a message of 100 bytes, and that it does not go on.
     for at in (1024..1536).step_by(4) {
         for (place, word) in
             [(1 << 23) | (1 << 20) | (16 << 24), 100, 0, (1 << 23) | (1 << 21)].into_iter().enumerate()

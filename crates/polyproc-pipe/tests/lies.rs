@@ -1,4 +1,5 @@
-//! A peer that writes what cannot be, one thing at a time: it is found out, for good, and costs nobody else anything.
+//! A peer that writes what cannot be, one thing at a time: it is found out, for good, and costs nobody else
+//! anything.
 #![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 
 use polyproc_memory::handover::{self, Descriptor};
@@ -210,7 +211,8 @@ fn what_was_sent_stays_received_and_sending_goes_on_its_own_way() {
     assert_eq!(there.recv().unwrap(), [1]);
 }
 
-/// A sender's own line is not another's to write: the end is broken for whoever sends, whichever thread that is.
+/// A sender's own line is not another's to write: the end is broken for whoever sends, whichever thread that
+/// is.
 #[test]
 fn a_position_that_moves_by_itself_breaks_the_end_for_all_threads() {
     let _alone = alone();
@@ -341,7 +343,8 @@ fn descriptors_that_come_unasked_are_closed() {
     assert!(count() < before, "{} descriptors are left", count() - before);
 }
 
-/// Bells pile up where a receiver finds what it looks for in the moment in which it wants to sleep: that is no lie.
+/// Bells pile up where a receiver finds what it looks for in the moment in which it wants to sleep: that is
+/// no lie.
 #[test]
 fn descriptors_behind_many_bells_arrive() {
     let _alone = alone();
@@ -489,7 +492,8 @@ fn a_position_that_was_overwritten_is_found_before_a_sleep() {
     let mut late = Vec::new();
     for how in 0..5 {
         let (here, there): (End, End) = pipe_with_capacity(4096).unwrap();
-        // How far `here` is, as it says: the last of the four positions among the control words, all of them the same yet.
+        // How far `here` is, as it says: the last of the four positions among the control words, all of them
+        // the same yet.
         let page = ring().wrapping_sub(1024);
         // SAFETY: within the page with the control words.
         let words = (0..512).map(|index| unsafe { page.wrapping_add(index).read_volatile() });

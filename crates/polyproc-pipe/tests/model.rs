@@ -1,5 +1,5 @@
-//! Models of how the ends of a pipe wake each other, and of the gate: every interleaving of a few threads, one of which may
-//! vanish at any step.
+//! Models of how the ends of a pipe wake each other, and of the gate: every interleaving of a few threads,
+//! one of which may vanish at any step.
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg polyproc_loom" cargo test --release -p polyproc-pipe --test model

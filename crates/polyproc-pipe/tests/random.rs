@@ -1,4 +1,5 @@
-//! Everything that can be done with both ends of a pipe by one thread, in any order, beside what should come of it.
+//! Everything that can be done with both ends of a pipe by one thread, in any order, beside what should come
+//! of it.
 #![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 
 use polyproc_memory::handover;
@@ -21,7 +22,8 @@ impl Random {
         (self.0 % bound) as usize
     }
 
-    /// Short ones, several of which have the same length, some around half the ring, and some that do not fit into it.
+    /// Short ones, several of which have the same length, some around half the ring, and some that do not fit
+    /// into it.
     fn length(&mut self) -> usize {
         match self.below(8) {
             0..4 => [8, 8, 16, 24, 0, 1, 64][self.below(7)],

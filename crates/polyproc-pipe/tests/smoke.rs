@@ -306,7 +306,8 @@ fn one_direction_ends_and_the_other_goes_on() {
     here.close_send().unwrap();
 }
 
-/// Nor does it cost anything that was sent before, if a long message has just been taken back for want of room.
+/// Nor does it cost anything that was sent before, if a long message has just been taken back for want of
+/// room.
 #[test]
 fn the_end_of_a_direction_leaves_what_was_sent() {
     let _dog = watchdog();

@@ -1,5 +1,5 @@
-//! What comes of it when somebody does to a connection's socket what the connection itself never does, or when the system refuses
-//! descriptors or memory.
+//! What comes of it when somebody does to a connection's socket what the connection itself never does, or
+//! when the system refuses descriptors or memory.
 #![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 
 use polyproc_pipe::{Bytes, Connection, RecvError, SendError, pipe_with_capacity, wait};

@@ -1,4 +1,5 @@
-//! Streams of messages of one length, with others in between, in any order, by one who knows how long they are, beside what should come.
+//! Streams of messages of one length, with others in between, in any order, by one who knows how long they
+//! are, beside what should come.
 #![cfg(not(any(polyproc_loom, polyproc_shuttle)))]
 
 use polyproc_memory::handover;

@@ -22,8 +22,8 @@ fn alone() -> (MutexGuard<'static, ()>, Watchdog) {
     (TURN.lock().unwrap_or_else(PoisonError::into_inner), watchdog())
 }
 
-/// Runs rounds, each of which says how long after its reason somebody woke. On a busy machine one of them may be late: one
-/// that is forgotten is late each time.
+/// Runs rounds, each of which says how long after its reason somebody woke. On a busy machine one of them may
+/// be late: one that is forgotten is late each time.
 #[track_caller]
 fn wakes_soon(mut round: impl FnMut() -> Duration) {
     let late: Vec<_> = (0..4).map_while(|_| Some(round()).filter(|late| *late >= SOON)).collect();

@@ -7,7 +7,8 @@ use polyproc_sys::deadline::Deadline;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 impl<R> Connection<Vec<u8>, R, Bytes> {
-    /// Sends bytes, and descriptors beside them, if there is room for them now. The other end gets duplicates.
+    /// Sends bytes, and descriptors beside them, if there is room for them now. The other end gets
+    /// duplicates.
     ///
     /// # Errors
     ///
@@ -56,7 +57,8 @@ impl<R> Connection<Vec<u8>, R, Bytes> {
 }
 
 impl<S> Connection<S, Vec<u8>, Bytes> {
-    /// Receives a message, waiting for one: appends its bytes to `to`, and returns the descriptors that came with it.
+    /// Receives a message, waiting for one: appends its bytes to `to`, and returns the descriptors that came
+    /// with it.
     ///
     /// # Errors
     ///
@@ -81,8 +83,8 @@ impl<S> Connection<S, Vec<u8>, Bytes> {
 
 /// Messages as bytes, whatever the connection's types: each is one message, as long as it is.
 ///
-/// Where the other side receives by [`recv`](Connection::recv), these are the bytes that its codec decodes; where it sends by
-/// [`send`](Connection::send), those that its codec made.
+/// Where the other side receives by [`recv`](Connection::recv), these are the bytes that its codec decodes;
+/// where it sends by [`send`](Connection::send), those that its codec made.
 impl<S, R, C> Connection<S, R, C> {
     /// Sends these bytes as one message, waiting for room. None are a message, too.
     ///
@@ -115,7 +117,8 @@ impl<S, R, C> Connection<S, R, C> {
         Ok(bytes)
     }
 
-    /// Appends a message of at most so many bytes to `to`, whose memory is used again, and returns its length.
+    /// Appends a message of at most so many bytes to `to`, whose memory is used again, and returns its
+    /// length.
     ///
     /// # Errors
     ///

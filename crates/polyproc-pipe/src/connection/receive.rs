@@ -15,8 +15,8 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
     ///
     /// # Errors
     ///
-    /// [`RecvError::Disconnected`] when everything is drained and nobody is left at the other end, at once if that one
-    /// was killed; else [`RecvError`].
+    /// [`RecvError::Disconnected`] when everything is drained and nobody is left at the other end, at once if
+    /// that one was killed; else [`RecvError`].
     #[inline]
     pub fn recv(&self) -> Result<R, RecvError> {
         self.recv_by(Deadline::NEVER)
@@ -79,8 +79,8 @@ impl<S, R, C: Codec<R>> Connection<S, R, C> {
         decoded.map_err(RecvError::Decode)
     }
 
-    /// The messages, until the other end is gone and all are drained, or this one is closed. A message that cannot be
-    /// decoded is one `Err`, and the next one follows; any other error is the last item.
+    /// The messages, until the other end is gone and all are drained, or this one is closed. A message that
+    /// cannot be decoded is one `Err`, and the next one follows; any other error is the last item.
     pub fn iter(&self) -> impl Iterator<Item = Result<R, RecvError>> {
         let mut is_over = false;
         std::iter::from_fn(move || {

@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 impl<S, R, C: Codec<S>> Connection<S, R, C> {
     /// Sends a message, waiting for room.
     ///
-    /// When it returns, the message is in memory that outlives this process: the other side receives it even if this one
-    /// is killed at once.
+    /// When it returns, the message is in memory that outlives this process: the other side receives it even
+    /// if this one is killed at once.
     ///
     /// # Errors
     ///
-    /// [`SendError`], with the message. If those at the other end let go of it, the first message after that is refused. If they were
-    /// killed, one that is sent more than some thirty microseconds later is; after a burst of messages it may be the thirty-first more,
-    /// after a long one the two hundredth, however slowly those follow.
+    /// [`SendError`], with the message. If those at the other end let go of it, the first message after that
+    /// is refused. If they were killed, one that is sent more than some thirty microseconds later is; after a
+    /// burst of messages it may be the thirty-first more, after a long one the two hundredth, however slowly
+    /// those follow.
     #[inline]
     pub fn send(&self, message: S) -> Result<(), SendError<S>> {
         self.send_by(message, Deadline::NEVER, false)
@@ -27,8 +28,8 @@ impl<S, R, C: Codec<S>> Connection<S, R, C> {
 
     /// Sends a message if there is room for it now.
     ///
-    /// A message of more than half the ring is sent only if the other side takes it fast enough: [`SendError::Full`]
-    /// otherwise, and the other side never sees a part of it.
+    /// A message of more than half the ring is sent only if the other side takes it fast enough:
+    /// [`SendError::Full`] otherwise, and the other side never sees a part of it.
     ///
     /// # Errors
     ///

@@ -213,7 +213,8 @@ fn a_ticket_with_a_number_that_cannot_be_is_refused() {
     }
 }
 
-/// A ticket may say that more of a run was received than there is: see what is judged with it in the ring's own tests.
+/// A ticket may say that more of a run was received than there is: see what is judged with it in the ring's
+/// own tests.
 #[test]
 fn a_ticket_that_has_received_too_much_is_found_out() {
     let (here, there) = small();
@@ -225,7 +226,8 @@ fn a_ticket_that_has_received_too_much_is_found_out() {
     assert!(matches!(received, Err(RecvRefusal::Corrupt)));
 }
 
-/// Whoever goes on with it would send into the middle of a task's message, or lose descriptors for which it has no room.
+/// Whoever goes on with it would send into the middle of a task's message, or lose descriptors for which it
+/// has no room.
 #[test]
 fn a_ticket_says_what_was_announced_and_is_not_made_while_something_is_under_way() {
     let (here, _there) = small();

@@ -1,5 +1,5 @@
-//! The barriers, under a model checker: a compiler's barrier on one side and the kernel's on all CPUs on the other order
-//! what a fence on each side orders.
+//! The barriers, under a model checker: a compiler's barrier on one side and the kernel's on all CPUs on the
+//! other order what a fence on each side orders.
 
 use super::model::{Part, is_without};
 use polyproc_sys::atomic::{Ordering, fence};

@@ -71,7 +71,8 @@ pub(crate) enum News {
 /// The longest message that [`take_ready`](Receiver::take_ready) takes.
 pub(crate) const BUFFER: usize = 256;
 
-/// A message that can be taken. What says where it is comes from hand to hand: to load again what was stored a moment ago takes time.
+/// A message that can be taken. What says where it is comes from hand to hand: to load again what was stored
+/// a moment ago takes time.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Ready {
     slot: Spot,
@@ -109,7 +110,8 @@ impl Buffer {
 pub(crate) struct Receiver {
     /// The length of the message in front, if that is in a run.
     ready_length: usize,
-    /// The length of the record that was taken last, if it was a whole message and nothing was looked at since.
+    /// The length of the record that was taken last, if it was a whole message and nothing was looked at
+    /// since.
     last_record: usize,
     run: Run,
     place: Place,
@@ -118,7 +120,8 @@ pub(crate) struct Receiver {
     published: u64,
     /// So much free room is worth a word to a sender that is awake.
     some: u64,
-    /// Where it was when no record was in front the last time, and how many bytes had come then since the time before.
+    /// Where it was when no record was in front the last time, and how many bytes had come then since the
+    /// time before.
     waited_at: u64,
     had_come: u64,
     /// The header in front, once it was copied out and judged; else 0.
@@ -140,7 +143,8 @@ struct Run {
     slot: Spot,
     /// Where the last one that is known ends: the slot, if none is ready.
     known: Spot,
-    /// What its header said; 0 if it was not read yet, or something else is in front. Then the rest means nothing.
+    /// What its header said; 0 if it was not read yet, or something else is in front. Then the rest means
+    /// nothing.
     header: u64,
     /// So much larger its header is when it is full.
     room: u64,
@@ -197,8 +201,8 @@ impl Receiver {
         }
     }
 
-    /// How far it is, if that is between two messages: where the record in front begins, and how many messages of it are
-    /// taken.
+    /// How far it is, if that is between two messages: where the record in front begins, and how many
+    /// messages of it are taken.
     pub(crate) fn position(&self) -> Option<(u64, u64)> {
         let taken = if self.run.header == 0 { self.skipped } else { self.taken() };
         self.left.is_none().then_some((self.head, taken))
@@ -271,8 +275,8 @@ impl Receiver {
     #[inline(always)]
     fn judge(&mut self, header: u64) -> Result<Front, Broken> {
         let length = super::length(header);
-        // No further than there is room after what this side has published, with the zero behind. At most 2^40 and a little:
-        // no overflow.
+        // No further than there is room after what this side has published, with the zero behind. At most
+        // 2^40 and a little: no overflow.
         if self.head.wrapping_sub(self.published) + padded(length) + 2 * HEADER > self.place.capacity {
             return Err(Broken);
         }
@@ -362,7 +366,8 @@ impl Receiver {
         }
         // All that was known of it is taken. Acquire: pairs with the Release of who publishes more.
         let header = self.place.header(self.head).load(Ordering::Acquire);
-        // What has come is a number of messages and nothing else, and there is room for them; or that no more comes, or both.
+        // What has come is a number of messages and nothing else, and there is room for them; or that no more
+        // comes, or both.
         let more = header.wrapping_sub(self.run.header);
         if self.run.has_room(more) {
             if more != 0 {
@@ -402,8 +407,8 @@ impl Receiver {
         self.head = line_end(self.head);
     }
 
-    /// Whether the message of which a part is in front was taken back. Has memory put behind a ring that has grown meanwhile, by
-    /// `allocate`, before it looks there.
+    /// Whether the message of which a part is in front was taken back. Has memory put behind a ring that has
+    /// grown meanwhile, by `allocate`, before it looks there.
     pub(crate) fn is_taken_back(&self, allocate: impl Fn(&Place) -> bool) -> bool {
         let (mut place, mut at) = (self.place, self.head);
         // No further than there is room after what this side has published.
@@ -427,19 +432,21 @@ impl Receiver {
         false
     }
 
-    /// While no message of so many bytes is [ready](Receiver::ready): if one is after all, as the one before it was.
+    /// While no message of so many bytes is [ready](Receiver::ready): if one is after all, as the one before
+    /// it was.
     #[inline(always)]
     pub(crate) fn begin_next(&mut self, length: usize) -> Option<Ready> {
         if length > super::RUN_MOST { self.begin_record(length) } else { self.begin_line(length) }
     }
 
-    /// While no message of so many bytes is [ready](Receiver::ready): if the first of a full line is, behind another one.
+    /// While no message of so many bytes is [ready](Receiver::ready): if the first of a full line is, behind
+    /// another one.
     #[inline(always)]
     pub(crate) fn begin_line(&mut self, length: usize) -> Option<Ready> {
         let full = Kind::of(length).full_header();
-        // A run with this header had a line for itself, and all of it is taken. One of a peer that lies may have begun a word later: so
-        // does the next one then, and has room for as much there. No further than there is room after what this side has published: it
-        // would have been time to publish.
+        // A run with this header had a line for itself, and all of it is taken. One of a peer that lies may
+        // have begun a word later: so does the next one then, and has room for as much there. No further than
+        // there is room after what this side has published: it would have been time to publish.
         let head = self.head.wrapping_add(LINE);
         if self.run.header != full || head.wrapping_sub(self.published) >= self.some {
             return None;
@@ -462,8 +469,8 @@ impl Receiver {
         Some(Ready { slot, known })
     }
 
-    /// The whole message in front, of so many bytes and at most [`BUFFER`], which is to be [taken](Receiver::take_ready). `None` if it
-    /// lies around the end of the ring.
+    /// The whole message in front, of so many bytes and at most [`BUFFER`], which is to be
+    /// [taken](Receiver::take_ready). `None` if it lies around the end of the ring.
     #[inline(always)]
     pub(crate) fn make_ready(&mut self, length: usize) -> Option<Ready> {
         if self.run.header == 0 {
@@ -472,11 +479,12 @@ impl Receiver {
         self.ready(length)
     }
 
-    /// While no message of so many bytes is [ready](Receiver::ready): if one is in front that has a record for itself, as the one before it.
+    /// While no message of so many bytes is [ready](Receiver::ready): if one is in front that has a record
+    /// for itself, as the one before it.
     #[inline(always)]
     pub(crate) fn begin_record(&mut self, length: usize) -> Option<Ready> {
-        // Between two messages, both in records. No further than there is room after what this side has published: it would have been
-        // time to publish.
+        // Between two messages, both in records. No further than there is room after what this side has
+        // published: it would have been time to publish.
         if self.last_record != length || self.head.wrapping_sub(self.published) >= self.some {
             return None;
         }
@@ -585,8 +593,8 @@ impl Receiver {
         self.take(0);
     }
 
-    /// Whether it is time to say how far it is: a quarter of the ring is free, or some of it and the sender is awake, which
-    /// had better not lose its patience. One that sleeps is not woken for little.
+    /// Whether it is time to say how far it is: a quarter of the ring is free, or some of it and the sender
+    /// is awake, which had better not lose its patience. One that sleeps is not woken for little.
     #[inline(always)]
     pub(crate) fn has_to_publish(&self) -> bool {
         let free = self.head.wrapping_sub(self.published);

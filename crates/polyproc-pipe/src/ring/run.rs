@@ -1,7 +1,7 @@
 //! Where a sender is in a run.
 //!
-//! That is the line, and what its header says, from which follows all that a message of a run needs: to load and to store costs more
-//! than to calculate.
+//! That is the line, and what its header says, from which follows all that a message of a run needs: to load
+//! and to store costs more than to calculate.
 
 use super::{HEADER, LENGTH_SHIFT, LINE, RUN, RUN_MOST, Spot, WRITTEN, padded};
 use polyproc_sys::atomic::Ordering;
@@ -54,8 +54,8 @@ impl Kind {
 pub(crate) struct Run {
     /// Where it begins, if it is open.
     line: Spot,
-    /// What is said there; if that is that it is full, a message of the same length begins a run at the beginning of the next line. 0 if
-    /// no message goes on with anything.
+    /// What is said there; if that is that it is full, a message of the same length begins a run at the
+    /// beginning of the next line. 0 if no message goes on with anything.
     header: u64,
 }
 

@@ -20,7 +20,8 @@ const RECORD_AHEAD: u64 = 8 * LINE;
 /// What takes some time to be written.
 const LONG: usize = 256;
 
-/// The smallest ring in which parts are held back: there is room for as many as do not fit into the cache of a CPU.
+/// The smallest ring in which parts are held back: there is room for as many as do not fit into the cache of
+/// a CPU.
 pub(super) const WIDE: u64 = 1 << 20;
 
 /// So many parts are held back at most: not half of such a ring.
@@ -48,7 +49,8 @@ pub(crate) struct Sender {
     place: Place,
     /// Where the next record begins, and zero is until then.
     tail: u64,
-    /// Up to there lines and records may follow without a look. The tail, unless what comes before is such a one.
+    /// Up to there lines and records may follow without a look. The tail, unless what comes before is such a
+    /// one.
     leave_until: u64,
     head_seen: u64,
     /// The length of the last message, and so of all that are in the open run.
@@ -58,7 +60,8 @@ pub(crate) struct Sender {
     held: Held,
 }
 
-/// Parts of a long message, one behind the other, that are there but for their headers: see [the ring](super).
+/// Parts of a long message, one behind the other, that are there but for their headers: see [the
+/// ring](super).
 struct Held {
     /// Whether parts of this message are held back.
     is_on: bool,
@@ -125,7 +128,8 @@ impl Sender {
         (self.place.capacity / 2 - HEADER) as usize
     }
 
-    /// Whether a record of so many bytes fits, as far as is known. Leaves room for an abort behind it, and for the end behind that.
+    /// Whether a record of so many bytes fits, as far as is known. Leaves room for an abort behind it, and
+    /// for the end behind that.
     #[inline(always)]
     pub(crate) fn has_room(&self, length: usize) -> bool {
         self.has_room_for(HEADER + padded(length as u64))
@@ -238,8 +242,8 @@ impl Sender {
         self.write_record(header(bytes.len(), descriptors), bytes)
     }
 
-    /// Before a [`write`](Sender::write) of so many bytes, one of many: fetches lines for one that is to come, as many as begin in this one, if
-    /// they are known to be free.
+    /// Before a [`write`](Sender::write) of so many bytes, one of many: fetches lines for one that is to
+    /// come, as many as begin in this one, if they are known to be free.
     #[inline(always)]
     pub(crate) fn fetch_ahead(&self, length: usize) {
         let record = HEADER + padded(length as u64);
@@ -269,7 +273,8 @@ impl Sender {
         self.leave_until.wrapping_sub(self.tail) >= bytes
     }
 
-    /// Allows that so many lines are opened, or for how many there is room now, one right behind the other. Whether there is any.
+    /// Allows that so many lines are opened, or for how many there is room now, one right behind the other.
+    /// Whether there is any.
     pub(crate) fn allows_lines(&mut self, lines: u64) -> Result<bool, Broken> {
         if !self.has_room_for(AHEAD * LINE) {
             self.look_for_head()?;
@@ -280,7 +285,8 @@ impl Sender {
         Ok(self.may_open_line())
     }
 
-    /// Allows that so many records as the last one [follow](Sender::follow), or for how many there is room as far as is known. How many.
+    /// Allows that so many records as the last one [follow](Sender::follow), or for how many there is room as
+    /// far as is known. How many.
     pub(crate) fn allows_records(&mut self, records: u64) -> u64 {
         let used = self.tail.wrapping_sub(self.head_seen) + RECORD_AHEAD + LONG as u64 + REST;
         let room = self.place.capacity.saturating_sub(used);
@@ -310,8 +316,9 @@ impl Sender {
         Ok(())
     }
 
-    /// Opens a line, which is [allowed](Sender::allows_lines), for a message like those of the run that is [full](Run::is_full)
-    /// and that is to [go on](Sender::go_on) with it at once. Nobody sees anything of it before that.
+    /// Opens a line, which is [allowed](Sender::allows_lines), for a message like those of the run that is
+    /// [full](Run::is_full) and that is to [go on](Sender::go_on) with it at once. Nobody sees anything of it
+    /// before that.
     #[inline(always)]
     pub(crate) fn open_line(&mut self, kind: Kind) -> Result<Run, Broken> {
         let (at, end) = (self.tail, self.tail.wrapping_add(LINE));
@@ -325,16 +332,18 @@ impl Sender {
         Ok(run)
     }
 
-    /// Before anything is written, which would be over what another one has sent: whether none has. Asked again where that takes long.
+    /// Before anything is written, which would be over what another one has sent: whether none has. Asked
+    /// again where that takes long.
     ///
-    /// It is for nobody but this side itself. To look at the ring for that would have its line cross once more.
+    /// It is for nobody but this side itself. To look at the ring for that would have its line cross once
+    /// more.
     #[inline(always)]
     fn is_alone(&self) -> Result<(), Broken> {
         if self.line().is_at(self.tail) { Ok(()) } else { Err(Broken) }
     }
 
-    /// Begins a run, if there is room for one. If not at the beginning of a line, it has this message only, and the next one begins
-    /// a line.
+    /// Begins a run, if there is room for one. If not at the beginning of a line, it has this message only,
+    /// and the next one begins a line.
     #[inline(never)]
     fn write_run(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         self.close_run();
@@ -410,7 +419,8 @@ impl Sender {
         self.held.parts = 0;
     }
 
-    /// The record at the tail is written, but for its header: publishes it, or another one that was held back, or none.
+    /// The record at the tail is written, but for its header: publishes it, or another one that was held
+    /// back, or none.
     fn publish_part(&mut self, end: u64, header: u64) {
         let at = self.tail;
         if !self.held.is_on {
@@ -443,7 +453,8 @@ impl Sender {
         self.held.headers.copy_within(1.., 0);
         self.held.count -= 1;
         self.held.at = at.wrapping_add(HEADER + padded(super::length(header)));
-        // Release: the payload first, and the zero behind it. Pairs with the Acquire in the receiver's `front`.
+        // Release: the payload first, and the zero behind it. Pairs with the Acquire in the receiver's
+        // `front`.
         self.place.header(at).store(header, Ordering::Release);
     }
 
@@ -499,7 +510,8 @@ impl Sender {
     #[inline(always)]
     fn say(&self, at: u64, end: u64, header: u64) {
         self.place.header(end).store(0, Ordering::Relaxed);
-        // Release: the payload first, and the zero behind it. Pairs with the Acquire in the receiver's `front`.
+        // Release: the payload first, and the zero behind it. Pairs with the Acquire in the receiver's
+        // `front`.
         self.place.header(at).store(WRITTEN | header, Ordering::Release);
     }
 

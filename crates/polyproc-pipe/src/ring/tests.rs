@@ -84,7 +84,8 @@ impl Rig {
         }
     }
 
-    /// Receives one of so many bytes, as one does who knows how long messages are. `None` if that is not what is in front.
+    /// Receives one of so many bytes, as one does who knows how long messages are. `None` if that is not what
+    /// is in front.
     fn receive_exactly(&mut self, length: usize) -> Result<Option<Vec<u8>>, Broken> {
         let mut ready = self.receiver.ready(length);
         if ready.is_none() {
@@ -279,7 +280,8 @@ fn a_line_that_is_not_as_the_one_before_it_is_judged() {
         assert!(rig.receiver.begin_line(8).is_none(), "{lie:#x}");
         assert_eq!(rig.receive_exactly(8), Err(Broken), "{lie:#x}");
     }
-    // As usual, but another one looked at it in the meantime; or of another length; or what was read is not said for long.
+    // As usual, but another one looked at it in the meantime; or of another length; or what was read is not
+    // said for long.
     let mut rig = rig();
     rig.lie(START, full);
     for line in 1..=3 {
@@ -322,7 +324,8 @@ fn who_has_received_everything_leaves_room_for_the_longest_record() {
             (0..words % 2).for_each(|_| rig.send(b""));
             while rig.receive().unwrap().is_some() {}
             for batch in 0..60 {
-                // One of another length, now and then, and in some batches so many at once that lines are full.
+                // One of another length, now and then, and in some batches so many at once that lines are
+                // full.
                 let lengths = (0..1 + batch % 4 * 8).map(|n| if n == 20 { 8 } else { length });
                 lengths.clone().for_each(|length| rig.send(&vec![2; length]));
                 for length in lengths {
@@ -483,8 +486,8 @@ fn an_end_in_the_middle_of_a_message_is_refused() {
     assert_eq!(rig.receiver.front(), Err(Broken));
 }
 
-/// As [`Connection::send_bytes`](crate::Connection::send_bytes) and `recv_bytes`, beside one who knows how long messages are; the
-/// end is given to another now and then, on either side.
+/// As [`Connection::send_bytes`](crate::Connection::send_bytes) and `recv_bytes`, beside one who knows how
+/// long messages are; the end is given to another now and then, on either side.
 #[test]
 fn messages_of_any_lengths_pass_in_any_order_whoever_sends_and_receives() {
     let mut state = 1u64;

@@ -289,7 +289,8 @@ fn a_run_in_a_line_that_was_not_given_free_is_refused() {
     }
 }
 
-/// Of two of 24 bytes, or of three of 16, there is room a word later, too; whatever comes of it stays within its lines.
+/// Of two of 24 bytes, or of three of 16, there is room a word later, too; whatever comes of it stays within
+/// its lines.
 #[test]
 fn a_full_run_that_begins_a_word_late_stays_in_its_lines() {
     for (length, messages) in [(24, 2), (16, 3)] {
@@ -312,7 +313,8 @@ fn a_full_run_that_begins_a_word_late_stays_in_its_lines() {
     }
 }
 
-/// Who only looks whether a message was taken back looks no further than there can be something, and not where there is no memory.
+/// Who only looks whether a message was taken back looks no further than there can be something, and not
+/// where there is no memory.
 #[test]
 fn what_was_taken_back_is_looked_for_within_the_ring() {
     let never = |_: &Place| -> bool { panic!("it cannot grow") };
