@@ -51,6 +51,11 @@
 //! private geometry. A receiver publishes what it has taken so when it looks for the next record that is not
 //! ready, so that a quarter of the ring and two lines may be free unsaid.
 //!
+//! Longer messages of one length follow one another in the same way, each in a record of its own
+//! ([`follow`](Sender::follow)): the sender asks for many at once
+//! ([`allows_records`](Sender::allows_records)), and the receiver compares the header with the one before
+//! ([`begin_record`](Receiver::begin_record)).
+//!
 //! A stream of records has another trap. A receiver that is faster than the sender and right behind it takes
 //! each line while it is being written; the sender takes it back; and both then go at the pace of lines that
 //! cross, several times for each message, without the receiver ever finding nothing. So a sender in a stream
