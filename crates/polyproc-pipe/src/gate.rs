@@ -254,6 +254,7 @@ impl<T> Gate<T> {
 
 impl<T> Inside<'_, T> {
     /// Whether the gate belongs to this thread, or did when it came in.
+    #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
     #[inline(always)]
     pub(crate) fn is_owner(inside: &Self) -> bool {
         inside.is_owner
