@@ -261,6 +261,13 @@ impl<T> Gate<T> {
 }
 
 impl<T> Inside<'_, T> {
+    /// Whether the gate belongs to this thread, or did when it came in.
+    #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
+    #[inline(always)]
+    pub(crate) fn is_owner(inside: &Self) -> bool {
+        inside.is_owner
+    }
+
     /// [`barrier::light`]: whoever owns a gate is registered, and need not ask whether it is.
     #[cfg(not(any(polyproc_loom, polyproc_shuttle)))]
     #[inline(always)]

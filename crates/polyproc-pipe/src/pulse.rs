@@ -65,6 +65,20 @@ impl Pulse {
         self.credit = self.credit.saturating_sub(messages);
     }
 
+    /// So many of those were not sent after all.
+    #[inline(always)]
+    pub(crate) fn takes_back(&mut self, messages: u64) {
+        if self.is_burst() && !self.is_due {
+            self.credit = (self.credit + messages).min(self.stride);
+        }
+    }
+
+    /// When the clock was looked at the last time.
+    #[cfg(all(test, not(any(polyproc_loom, polyproc_shuttle))))]
+    pub(crate) fn looked(&self) -> u64 {
+        self.looked
+    }
+
     #[inline(never)]
     fn looks_at_the_clock(&mut self, heard: &AtomicU32) -> bool {
         let now = ticks();
@@ -233,5 +247,19 @@ mod tests {
         assert!(pulse.has_credit() && !pulse.is_due(&AtomicU32::new(0)) && !pulse.has_credit());
         pulse.spend(7);
         assert!(!pulse.has_credit());
+    }
+
+    #[test]
+    fn what_was_not_sent_is_free_again_unless_it_is_time_to_ask() {
+        let mut pulse = Pulse { stride: BURST, ..Pulse::new() };
+        pulse.is_alive();
+        pulse.spend(BURST);
+        pulse.takes_back(5);
+        assert_eq!(pulse.credit(), 5);
+        pulse.takes_back(BURST);
+        assert_eq!(pulse.credit(), BURST, "no more than between two looks");
+        pulse.is_over();
+        pulse.takes_back(5);
+        assert!(!pulse.has_credit() && pulse.is_due(&AtomicU32::new(0)));
     }
 }

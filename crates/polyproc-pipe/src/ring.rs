@@ -49,7 +49,7 @@
 //! knows to be free, to be its own by then; the receiver a line behind one that it found full, which the
 //! sender is likely to have left. A hint that is wrong costs time and nothing else, and is for an address in
 //! private geometry. A receiver publishes what it has taken so when it looks for the next record that is not
-//! ready, so that a quarter of the ring and two lines may be free unsaid.
+//! ready, so that a quarter of the ring and two lines, or a record of 256 bytes, may be free unsaid.
 //!
 //! Longer messages of one length follow one another in the same way, each in a record of its own
 //! ([`follow`](Sender::follow)): the sender asks for many at once

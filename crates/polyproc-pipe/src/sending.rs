@@ -120,6 +120,10 @@ impl End {
         deadline: Deadline,
         quietly: bool,
     ) -> Result<(), SendRefusal> {
+        // Nothing follows any more: it is not like the one before, or there is a notice. The clock is looked
+        // at for as many messages as were sent, not for each.
+        let left = sending.ring.takes_leave_of_records();
+        sending.pulse.takes_back(left);
         // Before it is sent: what was sent may be received before the other side lets go, and is not to come
         // back.
         if sending.ring.receiver().hears_farewell() | sending.pulse.is_due(&self.heard) {
@@ -133,12 +137,17 @@ impl End {
                 sending.ring.fetch_ahead(bytes.len());
             }
             let is_burst = sending.pulse.is_burst();
+            // Only its owner has them follow.
+            let may_be_followed = is_for_records(bytes)
+                && sending.pulse.is_stream()
+                && sending.ring.is_like_the_last(bytes.len())
+                && Inside::is_owner(&sending);
             if sending.ring.write(bytes, 0, is_burst).is_err() {
                 self.break_off(&mut sending);
                 return Err(SendRefusal::Corrupt);
             }
             // Those that will go on with it ask nobody, nor those that will follow.
-            let others = if is_for_records(bytes) && sending.pulse.is_stream() {
+            let others = if may_be_followed {
                 let credit = sending.pulse.credit();
                 sending.ring.allows_records(credit)
             } else {
@@ -580,5 +589,50 @@ mod tests {
         assert!(!here.finds_room(&mut sending, size).unwrap());
         assert!(!receiving.ring.line().is_asleep(), "who sleeps has not heard of it");
         assert_eq!(receiving.ring.front(), Ok(Front::First(bytes.len(), 0)));
+    }
+
+    /// Looks at the clock are for many messages together, whatever their lengths.
+    #[test]
+    fn a_stream_of_records_looks_at_the_clock_rarely_also_where_none_may_follow() {
+        let size = *CAPACITY.end() as u64;
+        // Of lengths in turn; to one that sleeps, without a bell; from a thread to which the gate does not
+        // belong.
+        for (lengths, sleeps, is_owned) in
+            [([56, 72], false, true), ([56, 56], true, true), ([56, 56], false, false)]
+        {
+            // Who is interrupted in the middle is in no stream.
+            let least = (0..100).map(|_| {
+                let (here, there) = End::pair(&shape(size, 0).unwrap(), size).unwrap();
+                if sleeps {
+                    there.receiving.enter(Deadline::NEVER).unwrap().ring.line().falls_asleep();
+                }
+                if !is_owned {
+                    here.sending.disown();
+                }
+                let (mut looks, mut looked) = (0, 0);
+                for n in 0..2_000 {
+                    here.send(&[1; 72][..lengths[n % 2]], Deadline::NEVER, true).unwrap();
+                    let sending = here.sending.enter(Deadline::NEVER).unwrap();
+                    let now = sending.pulse.looked();
+                    looks += u64::from(n >= 1_000 && core::mem::replace(&mut looked, now) != now);
+                }
+                looks
+            });
+            let least = least.min().unwrap();
+            assert!(least < 100, "{lengths:?} {sleeps} {is_owned}: {least} looks for 1000 messages");
+        }
+    }
+
+    /// It asks whether anybody is left before it sends the next one.
+    #[test]
+    fn a_record_that_may_follow_does_not_after_a_farewell() {
+        let size = *CAPACITY.end() as u64;
+        let (here, there) = End::pair(&shape(size, 0).unwrap(), size).unwrap();
+        here.send(&[1; 56], Deadline::NEVER, false).unwrap();
+        assert_eq!(here.sending.enter(Deadline::NEVER).unwrap().ring.allows_records(10), 10);
+        there.receiving.enter(Deadline::NEVER).unwrap().ring.line().say_farewell();
+        here.send(&[1; 56], Deadline::NEVER, false).unwrap();
+        let sending = here.sending.enter(Deadline::NEVER).unwrap();
+        assert!(!sending.ring.receiver().hears_farewell(), "nobody has heard it");
     }
 }

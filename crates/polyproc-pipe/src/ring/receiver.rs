@@ -519,7 +519,7 @@ impl Receiver {
     pub(crate) fn take_ready<T>(&mut self, ready: Ready, length: usize, copy: impl FnOnce(&[u8]) -> T) -> T {
         debug_assert!(self.ready(length) == Some(ready));
         let mut buffer = Buffer::new();
-        // SAFETY: so much room, and the run is in one line.
+        // SAFETY: so much room, and it lies in one piece, in a line or before the end of the ring.
         unsafe { copy::from_shared(ready.slot.0, buffer.room(length), length) };
         self.take_from_run(ready, length);
         // SAFETY: initialised by the copy.

@@ -296,10 +296,27 @@ impl Sender {
         records
     }
 
+    /// Whether a message of so many bytes is as long as the last one.
+    #[inline(always)]
+    pub(crate) fn is_like_the_last(&self, length: usize) -> bool {
+        length == self.last_length
+    }
+
+    /// Takes back what was [allowed](Sender::allows_records) to records that did not follow. How many.
+    #[inline(always)]
+    pub(crate) fn takes_leave_of_records(&mut self) -> u64 {
+        let left = self.leave_until.wrapping_sub(self.tail);
+        if left == 0 || self.last_length <= RUN_MOST {
+            return 0;
+        }
+        self.leave_until = self.tail;
+        left / (HEADER + padded(self.last_length as u64))
+    }
+
     /// Whether a record of so many bytes may [follow](Sender::follow) without a look.
     #[inline(always)]
     pub(crate) fn may_follow(&self, length: usize) -> bool {
-        length == self.last_length && self.has_leave(HEADER + padded(length as u64))
+        self.is_like_the_last(length) && self.has_leave(HEADER + padded(length as u64))
     }
 
     /// Sends a message in a record like the last one, which [may follow](Sender::may_follow).

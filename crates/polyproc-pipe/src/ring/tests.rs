@@ -266,6 +266,56 @@ fn a_stream_is_received_line_by_line() {
     }
 }
 
+/// However many are allowed: nothing is written over that was not received, nor over the room for the last
+/// records.
+#[test]
+fn records_follow_only_while_there_is_room() {
+    for length in RUN_MOST + 1..=256 {
+        let mut rig = rig();
+        for round in 0..5 {
+            rig.sender.write(&vec![round; length], 0, true).unwrap();
+            let allowed = rig.sender.allows_records(u64::MAX);
+            let mut followed = 0;
+            while rig.sender.may_follow(length) {
+                rig.sender.follow(&vec![round; length]).unwrap();
+                followed += 1;
+            }
+            assert!(followed == allowed && followed >= 10, "{length}: {followed} of {allowed}");
+            let (tail, head) = rig.sender.positions();
+            assert!(tail - head + 3 * HEADER <= CAPACITY, "{length}: no room for an abort and the end");
+            for _ in 0..=followed {
+                // One that lies around the end of the ring is taken otherwise.
+                let got = rig.receive_exactly(length).unwrap();
+                assert_eq!(got.or_else(|| rig.receive().unwrap()), Some(vec![round; length]));
+            }
+            assert_eq!(rig.receive(), Ok(None));
+            rig.receiver.publish().unwrap();
+            assert_eq!(rig.sender.finds_room(CAPACITY as usize - 4 * HEADER as usize), Ok(true));
+        }
+        assert_eq!(rig.sender.write_final(), Ok(()));
+        assert_eq!(rig.receiver.front(), Ok(Front::Final));
+    }
+}
+
+/// Its header says the same.
+#[test]
+fn the_last_part_of_a_message_is_not_taken_for_a_record_like_the_one_before() {
+    let mut rig = rig();
+    for _ in 0..3 {
+        rig.sender.write(&[1; 56], 0, true).unwrap();
+        assert_eq!(rig.receive_exactly(56), Ok(Some(vec![1; 56])));
+        rig.sender.write_first(100, &[2; 44], 0).unwrap();
+        rig.sender.write_next(&[3; 56], true).unwrap();
+        let mut got = Vec::new();
+        let front = rig.receiver.front().unwrap();
+        rig.receiver.take_into(front, &mut got);
+        assert_eq!(rig.receive_exactly(56), Ok(None), "it is a part");
+        assert_eq!(rig.receiver.front(), Ok(Front::Last(56)));
+        rig.receiver.take_into(Front::Last(56), &mut got);
+        assert_eq!(got, [[2; 44].as_slice(), &[3; 56]].concat());
+    }
+}
+
 #[test]
 fn a_line_that_is_not_as_the_one_before_it_is_judged() {
     let full = run(7, 8);
