@@ -267,13 +267,17 @@ fn an_array_is_worked_on_in_place() {
     pool.for_each_chunk(&mut empty.lock().unwrap(), 1, |_: &mut [u8]| unreachable!()).unwrap();
 }
 
+/// How many arrays a process has mapped.
+fn arrays_of(pid: u32) -> usize {
+    std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().matches("polyproc:array").count()
+}
+
 #[test]
 fn a_lent_array_is_let_go_of() {
     let _watchdog = watchdog();
     let pool = Pool::new(1).unwrap();
     let pid = pool.apply(std::process::id, ()).unwrap();
-    let maps =
-        || std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().matches("polyproc:array").count();
+    let maps = || arrays_of(pid);
     let before = maps();
     let lend = || {
         let array = Array::<u64>::zeroed(100_000).unwrap();
@@ -295,8 +299,7 @@ fn the_memory_of_a_very_long_argument_is_let_go_of() {
     let _watchdog = watchdog();
     let pool = Pool::new(1).unwrap();
     let pid = pool.apply(std::process::id, ()).unwrap();
-    let maps =
-        || std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().matches("polyproc:array").count();
+    let maps = || arrays_of(pid);
     let before = maps();
     for _ in 0..3 {
         let length = pool.apply(|bytes: Vec<u8>| bytes.len(), (vec![1; 20 << 20],)).unwrap();
@@ -310,8 +313,7 @@ fn the_memory_of_very_long_results_is_let_go_of() {
     let _watchdog = watchdog();
     let pool = Pool::new(1).unwrap();
     let pid = pool.apply(std::process::id, ()).unwrap();
-    let maps =
-        || std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().matches("polyproc:array").count();
+    let maps = || arrays_of(pid);
     let before = maps();
     let fill = |length: usize| vec![1u8; length];
     for _ in 0..4 {

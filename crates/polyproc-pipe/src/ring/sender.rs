@@ -307,8 +307,6 @@ impl Sender {
         self.fetch_lines_ahead(HEADER + padded(bytes.len() as u64));
         self.place.write(self.tail.wrapping_add(HEADER), bytes);
         let (at, end) = (self.tail, self.tail.wrapping_add(HEADER + padded(bytes.len() as u64)));
-        self.line().goes_to(end);
-        self.tail = end;
         self.say(at, end, header(bytes.len(), 0));
         Ok(())
     }
@@ -399,20 +397,15 @@ impl Sender {
     /// The record is written, but for its header. From here on it is sent.
     #[inline(always)]
     fn publish_record(&mut self, at: u64, end: u64, header: u64) {
-        self.line().goes_to(end);
-        self.run = Run::NONE;
-        self.publish_header(at, end, header);
-    }
-
-    #[inline(always)]
-    fn publish_header(&mut self, at: u64, end: u64, header: u64) {
-        (self.tail, self.leave_until) = (end, end);
+        (self.run, self.leave_until) = (Run::NONE, end);
         self.say(at, end, header);
     }
 
-    /// Writes what makes it a record, between these positions.
+    /// Writes what makes it a record, between these positions. Here it is sent.
     #[inline(always)]
-    fn say(&self, at: u64, end: u64, header: u64) {
+    fn say(&mut self, at: u64, end: u64, header: u64) {
+        self.line().goes_to(end);
+        self.tail = end;
         self.place.header(end).store(0, Ordering::Relaxed);
         // Release: the payload first, and the zero behind it. Pairs with the Acquire in the receiver's
         // `front`.
